@@ -1,0 +1,54 @@
+# make help lists what there is. PYTHON names the interpreter that makes .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format viz mlflow clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv from the lock file (anew when the lock changes)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@if nvidia-smi >/dev/null 2>&1; then \
+		echo "An NVIDIA GPU is here: adding its libraries."; \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock 'tensorflow[and-cuda]'; \
+	fi
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on the embedded images
+	$(BIN)/kedro run
+	@echo "Next: make viz (the lineage with its figures), make mlflow (the runs), data/08_reporting/cifar10_sample (figures and tables)."
+
+test: $(INSTALLED) ## Set up, then run the tests
+	$(BIN)/pytest -n 2 --dist loadfile
+	@echo "Next: make lint, or make quickstart to see the real thing."
+
+lint: $(INSTALLED) ## Style, types and architecture
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED) ## Rewrite the code in the project's style
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
+	$(BIN)/kedro viz run --host 127.0.0.1
+
+mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
+	$(BIN)/mlflow server --host 127.0.0.1 --backend-store-uri sqlite:///data/08_reporting/mlflow/mlflow.db
+
+clean: ## Remove the environment and caches; data and models stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

@@ -1,0 +1,51 @@
+"""Images (or features) with their labels, row by row: what is stored between the steps of a run."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LazyRows:
+    """Rows that do not exist yet: they are computed one by one while somebody writes them down.
+
+    Attributes:
+        shape: of the whole array, ``(N, …)``.
+        dtype: of the whole array.
+        rows: yields ``N`` arrays of ``shape[1:]``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    rows: Iterable[np.ndarray]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.rows)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The images of one split.
+
+    Attributes:
+        images: uint8 ``(N, size, size, 3)`` RGB in 0–255: a memory map once stored, lazy before.
+        labels: one-hot uint8 ``(N, num_classes)``.
+        ids: ``(N,)`` strings, as in the manifest.
+    """
+
+    images: np.ndarray | LazyRows
+    labels: np.ndarray
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels, as training takes them."""
+        assert isinstance(self.images, np.ndarray), "these images are not stored yet"
+        return self.images, self.labels

@@ -1,0 +1,97 @@
+"""Figures, drawn without pyplot, so that no state survives them and no display is needed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_COLOURS = {"baseline": "#7f7f7f", "transfer": "#1f77b4", "finetune": "#d95f02"}
+
+
+def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
+    """Nine images or fewer in three columns.
+
+    Args:
+        images: uint8 ``(N, size, size, 3)``.
+        titles: one for each image.
+        heading: above all.
+    """
+    figure = Figure(figsize=(6.5, 7), layout="constrained")
+    figure.suptitle(heading)
+    for axes, image, title in zip(figure.subplots(3, 3).flat, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=9)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Top-1 accuracy and loss by epoch; a regime without epochs is a level line.
+
+    Args:
+        histories: of each regime, with ``accuracy`` and ``val_accuracy`` (0–1) and, where it has epochs, ``epoch``,
+            ``loss`` and ``val_loss``.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    accuracy, loss = figure.subplots(1, 2)
+    for regime, history in histories.items():
+        colour = _COLOURS[regime]
+        if "epoch" in history:
+            _curve(accuracy, history, "accuracy", 100.0, regime, colour)
+            _curve(loss, history, "loss", 1.0, regime, colour)
+        else:
+            best = 100 * history["val_accuracy"].max()
+            accuracy.axhline(best, color=colour, label=f"{regime}, validation")
+    accuracy.set(title="top-1 accuracy", xlabel="epoch", ylabel="%", ylim=(0, 100))
+    loss.set(title="loss", xlabel="epoch", ylabel="cross-entropy, nats")
+    accuracy.legend(fontsize=8)
+    if loss.has_data():
+        loss.legend(fontsize=8)
+    else:
+        loss.set_axis_off()
+    for axes in (accuracy, loss):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _curve(axes: Axes, history: pd.DataFrame, column: str, factor: float, regime: str, colour: str) -> None:
+    marker = "o" if len(history) == 1 else ""
+    axes.plot(
+        history["epoch"],
+        factor * history[f"val_{column}"],
+        marker=marker,
+        color=colour,
+        label=f"{regime}, validation",
+    )
+    axes.plot(
+        history["epoch"],
+        factor * history[column],
+        marker=marker,
+        color=colour,
+        linestyle=":",
+        label=f"{regime}, training",
+    )
+
+
+def comparison_bars(comparison: pd.DataFrame) -> Figure:
+    """Top-1 and top-5 accuracy on the test split, a pair of bars a regime."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(comparison))
+    colours = [_COLOURS[regime] for regime in comparison["regime"]]
+    for offset, column, alpha in ((-0.2, "top1", 1.0), (0.2, "top5", 0.45)):
+        bars = axes.bar(positions + offset, 100 * comparison[column], 0.38, color=colours, alpha=alpha)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
+    labels = [f"{row.regime}\n{row.training_seconds:.0f} s of training" for row in comparison.itertuples()]
+    axes.set_xticks(positions, labels)
+    axes.set(
+        title=f"Accuracy on {comparison['num_images'].iloc[0]:,} test images: top-1 (solid) and top-5 (pale)",
+        ylabel="%",
+        ylim=(0, 109),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

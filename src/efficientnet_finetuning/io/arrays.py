@@ -1,0 +1,54 @@
+"""Arrays in folders of ``.npy`` files: written row by row where they are lazy, memory-mapped when loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from efficientnet_finetuning.data.examples import Examples, LazyRows
+from efficientnet_finetuning.io.local import LocalVersionedDataset
+
+
+class ArraysDataset(LocalVersionedDataset[Mapping[str, np.ndarray]]):
+    """Named arrays: a folder with one ``.npy`` file each."""
+
+    def _write(self, data: Mapping[str, np.ndarray], path: Path) -> None:
+        _write_arrays(data, path)
+
+    def _read(self, path: Path) -> Mapping[str, np.ndarray]:
+        return {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
+
+
+class ExamplesDataset(LocalVersionedDataset[Examples]):
+    """The images, one-hot labels and ids of a split: a folder with one ``.npy`` file each."""
+
+    def _write(self, data: Examples, path: Path) -> None:
+        _write_arrays({"images": data.images, "labels": data.labels, "ids": data.ids}, path)
+
+    def _read(self, path: Path) -> Examples:
+        return Examples(**{name: _read_array(path / f"{name}.npy") for name in ("images", "labels", "ids")})
+
+
+def _write_arrays(arrays: Mapping[str, np.ndarray | LazyRows], folder: Path) -> None:
+    folder.mkdir()
+    for name, array in arrays.items():
+        file = folder / f"{name}.npy"
+        if isinstance(array, LazyRows):
+            _write_rows(array, file)
+        else:
+            np.save(file, array, allow_pickle=False)
+
+
+def _write_rows(array: LazyRows, file: Path) -> None:
+    stored = np.lib.format.open_memmap(file, "w+", array.dtype, array.shape)
+    count = 0
+    for count, row in enumerate(array, start=1):
+        stored[count - 1] = row
+    if count != len(array):
+        raise RuntimeError(f"{file} was promised {len(array)} rows and got {count}")
+    stored.flush()
+
+
+def _read_array(file: Path) -> np.ndarray:
+    array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return array

@@ -1,0 +1,51 @@
+"""What all datasets of this project share: versioned, local, and never a half-written file under the final name."""
+
+import shutil
+from abc import abstractmethod
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic, TypeVar
+
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+Data = TypeVar("Data")
+
+
+class LocalVersionedDataset(AbstractVersionedDataset[Data, Data], Generic[Data]):
+    """A dataset that is one file or one folder in a version folder.
+
+    A child says how to write and read a path. What is written lies beside the final path until it is complete.
+    """
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.metadata = metadata
+        super().__init__(PurePosixPath(filepath), version)
+
+    @abstractmethod
+    def _write(self, data: Data, path: Path) -> None: ...
+
+    @abstractmethod
+    def _read(self, path: Path) -> Data: ...
+
+    def save(self, data: Data) -> None:
+        path = Path(self._get_save_path())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The name keeps its ending, which tells Keras the format.
+        partial = path.with_name(f"partial-{path.name}")
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        self._write(data, partial)
+        partial.replace(path)
+
+    def load(self) -> Data:
+        return self._read(Path(self._get_load_path()))
+
+    def _exists(self) -> bool:
+        try:
+            return Path(self._get_load_path()).exists()
+        except DatasetError:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}

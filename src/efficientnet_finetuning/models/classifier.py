@@ -1,0 +1,72 @@
+"""A classifier: a Keras network together with everything that one must know to use it."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.inference import predict
+
+if TYPE_CHECKING:
+    import keras
+
+_METADATA_NAME = "classifier.json"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network and how to feed it.
+
+    Attributes:
+        model: from ``(batch, image_size, image_size, 3)`` pixels in 0–255, uint8 or float, to float32 logits
+            ``(batch, num_classes)``. Plain Keras layers only: ``keras.models.load_model`` reads it anywhere.
+        class_names: in the order of the logits.
+        backbone: name of the architecture.
+        image_size: side of the square input in pixels.
+        resize: ``stretch`` or ``center_crop``, as images were prepared for training.
+        interpolation: ``bicubic`` or ``bilinear``, likewise.
+    """
+
+    model: "keras.Model"
+    class_names: tuple[str, ...]
+    backbone: str
+    image_size: int
+    resize: str
+    interpolation: str
+
+    def predict_logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Logits, float32 ``(N, num_classes)``, of pixels ``(N, image_size, image_size, 3)`` in 0–255.
+
+        Every image counts once, the uneven last batch too.
+        """
+        return predict(self.model, images, batch_size)
+
+    def save(self, path: Path) -> None:
+        """Write a ``.keras`` file that also holds the metadata, as ``classifier.json`` in the same archive."""
+        self.model.save(path)
+        metadata = {name: value for name, value in self.__dict__.items() if name != "model"}
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_METADATA_NAME, json.dumps(metadata, ensure_ascii=False, indent=2))
+
+    @classmethod
+    def load(cls, path: Path) -> "Classifier":
+        """Read what :meth:`save` wrote, in Keras' safe mode.
+
+        Raises:
+            InputError: the file is missing, damaged, or a ``.keras`` file without this metadata.
+        """
+        import keras
+
+        try:
+            with zipfile.ZipFile(path) as archive:
+                metadata = json.loads(archive.read(_METADATA_NAME))
+        except FileNotFoundError:
+            raise InputError(f"There is no classifier at {path}.") from None
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise InputError(f"{path} is not a classifier that this project saved: {error}") from error
+        metadata["class_names"] = tuple(metadata["class_names"])
+        return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)

@@ -1,0 +1,307 @@
+"""Every parameter of every run: typed, frozen, closed, and checked before anything heavy is imported."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.models.architectures import ARCHITECTURES
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Group(BaseModel):
+    """A group of parameters: no unknown names, no change after validation, defaults checked too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DatasetParameters(_Group):
+    """Which images: a TensorFlow Datasets set by ``name``, or a folder of class folders by ``path``.
+
+    Attributes:
+        name: TFDS name, with config and version where wanted: ``cifar100``, ``oxford_iiit_pet:4.0.0``.
+        data_dir: folder that holds or receives prepared TFDS sets; TFDS' own default where ``null``.
+        download: whether a set that is not prepared may be downloaded.
+        image_key, label_key: features of the set; its own supervised keys where ``null``.
+        path: folder with ``<class>/*``, or ``train/<class>/*`` and, where there are any, ``validation``, ``test``.
+        train_split, validation_split, test_split: splits of the set, TFDS sub-splits included (``train[:10%]``).
+            Where the last two are ``null`` the set's own are taken, and where it has none they are cut out of train.
+        validation_fraction, test_fraction: the share of each class that is cut where the set has no such split.
+    """
+
+    name: str | None = None
+    data_dir: Path | None = None
+    download: bool = True
+    image_key: str | None = None
+    label_key: str | None = None
+    path: Path | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    test_split: str | None = None
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DatasetParameters":
+        if (self.name is None) == (self.path is None):
+            given = "neither" if self.name is None else "both"
+            raise ValueError(
+                f"give either `name` (a TensorFlow Datasets set) or `path` (a folder of class folders), not {given}. "
+                "Set the other one to null."
+            )
+        return self
+
+
+class PreprocessingParameters(_Group):
+    """How an image becomes a square.
+
+    Attributes:
+        image_size: side in pixels; the backbone's native resolution where ``null``.
+        resize: ``stretch`` to a square, or scale the shorter side and ``center_crop``.
+        interpolation: ``bicubic`` or ``bilinear``, both with anti-aliasing.
+    """
+
+    image_size: Annotated[int, Field(ge=32)] | None = None
+    resize: Literal["stretch", "center_crop"] = "stretch"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _multiple_of_8(self) -> "PreprocessingParameters":
+        if self.image_size and self.image_size % 8:
+            warnings.warn(
+                f"preprocessing.image_size is {self.image_size}, not a multiple of 8: zero padding near the image "
+                "boundary then wastes computation and costs a little accuracy.",
+                stacklevel=2,
+            )
+        return self
+
+
+class BackboneParameters(_Group):
+    """The network below the head.
+
+    Attributes:
+        name: a key of the table in ``models/architectures.py``.
+        weights: ``imagenet``, ``none``, or a weights file. The baseline always starts from random weights.
+    """
+
+    name: str
+    weights: str = "imagenet"
+
+    @model_validator(mode="after")
+    def _known(self) -> "BackboneParameters":
+        if self.name not in ARCHITECTURES:
+            raise ValueError(
+                f"unknown backbone {self.name!r}.{near_matches(self.name, ARCHITECTURES)} "
+                f"Known: {', '.join(ARCHITECTURES)}."
+            )
+        if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
+            raise ValueError(
+                f"weights {self.weights!r} is neither `imagenet` nor `none` nor an existing file."
+                f"{near_matches(self.weights, ('imagenet', 'none'))}"
+            )
+        return self
+
+
+class DeviceParameters(_Group):
+    """Where the heavy nodes run.
+
+    Attributes:
+        accelerator: ``auto`` (a GPU where there is one), ``gpu`` (an error where there is none) or ``cpu``.
+        mixed_precision: the compute type of backbones that are built: ``none`` is float32. Weights and logits
+            stay in float32. Worth it on a GPU only.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+
+    @property
+    def dtype_policy(self) -> str:
+        """Keras' name for the precision."""
+        return "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
+
+
+class AugmentationParameters(_Group):
+    """Random changes of a training image, each drawn anew for every image of every epoch.
+
+    Attributes:
+        flip: ``none``, ``horizontal`` or ``horizontal_and_vertical``.
+        translation: largest shift, as a fraction of height and width.
+        rotation: largest turn either way, as a fraction of a full circle.
+        contrast: largest relative change of contrast.
+    """
+
+    flip: Literal["none", "horizontal", "horizontal_and_vertical"] = "horizontal"
+    translation: Rate = 0.0
+    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    contrast: Rate = 0.0
+
+
+class TrainingParameters(_Group):
+    """One training run, from whichever start.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a step.
+        learning_rate: peak of the schedule: linear warm-up, then a cosine down to zero.
+        warmup_fraction: share of all steps that warm up.
+        weight_decay: AdamW's decoupled decay, of kernels only.
+        label_smoothing: share of a label that is spread over all classes.
+        drop_connect_rate: stochastic depth: the rate of the last block, growing linearly from zero.
+        head_dropout: dropout before the logits.
+        unfreeze_from: ``all``, or the lowest block that is trained (``block6a``); blocks below stay frozen.
+        freeze_batch_norm: keep BatchNorm at its statistics, also in trained blocks.
+        early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
+    """
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Rate = 0.0
+    drop_connect_rate: Rate = 0.2
+    head_dropout: Rate = 0.2
+    unfreeze_from: str = "all"
+    freeze_batch_norm: bool = True
+    early_stopping_patience: Count | None = None
+    augmentation: AugmentationParameters = AugmentationParameters()
+
+
+class RegimeParameters(_Group):
+    """A regime that trains the whole network or its upper blocks."""
+
+    training: TrainingParameters
+
+
+class HeadParameters(_Group):
+    """The head that is fitted on the frozen backbone's features.
+
+    Attributes:
+        batch_size: images in a forward pass of the backbone.
+        inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
+            the best on the validation split is kept.
+        max_iterations: of the solver, for each strength.
+        head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
+    """
+
+    batch_size: Count = 64
+    inverse_regularizations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    max_iterations: Count = 500
+    head_dropout: Rate = 0.2
+
+
+class TransferParameters(_Group):
+    """The regime that keeps the backbone frozen."""
+
+    head: HeadParameters
+
+
+class EvaluationParameters(_Group):
+    """How the test split is evaluated: ``batch_size`` images in a forward pass."""
+
+    batch_size: Count = 64
+
+
+class TrackingParameters(_Group):
+    """Where MLflow records the runs.
+
+    Attributes:
+        uri: MLflow's tracking URI; ``MLFLOW_TRACKING_URI``, else a SQLite file in the project, where ``null``.
+        experiment: MLflow's experiment.
+    """
+
+    uri: str | None = None
+    experiment: str
+
+
+class Parameters(_Group):
+    """All groups together, so that a misspelt group is refused too."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    dataset: DatasetParameters
+    preprocessing: PreprocessingParameters
+    backbone: BackboneParameters
+    device: DeviceParameters
+    baseline: RegimeParameters
+    transfer: TransferParameters
+    finetune: RegimeParameters
+    evaluation: EvaluationParameters
+    tracking: TrackingParameters
+
+    @model_validator(mode="after")
+    def _known_blocks(self) -> "Parameters":
+        blocks = ARCHITECTURES[self.backbone.name].blocks
+        for regime in ("baseline", "finetune"):
+            block = getattr(self, regime).training.unfreeze_from
+            if block != "all" and block not in blocks:
+                raise ValueError(
+                    f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}."
+                    f"{near_matches(block, ('all', *blocks))} Known: all, {', '.join(blocks)}."
+                )
+        return self
+
+
+def image_size(preprocessing: PreprocessingParameters, backbone: BackboneParameters) -> int:
+    """Side of the square images in pixels: the given one, else the backbone's native resolution."""
+    return preprocessing.image_size or ARCHITECTURES[backbone.name].resolution
+
+
+def validate(raw: Mapping[str, Any]) -> Parameters:
+    """Check all parameters at once.
+
+    Args:
+        raw: the merged configuration, groups by name. Names that start with ``_`` are YAML helpers.
+
+    Raises:
+        InputError: anything is wrong; the message lists every fault with its full name and the near matches.
+    """
+    given = {name: value for name, value in raw.items() if not name.startswith("_")}
+    try:
+        return Parameters.model_validate(given)
+    except ValidationError as error:
+        faults = [_describe(fault, Parameters) for fault in error.errors()]
+        raise InputError("The parameters are wrong:\n" + "\n".join(f"  - {fault}" for fault in faults)) from None
+
+
+def flatten(parameters: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Every single parameter under its dotted name (``finetune.training.epochs``)."""
+    return dict(_leaves(parameters, prefix))
+
+
+def _leaves(parameters: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(parameters).model_fields:
+        value = getattr(parameters, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
+    name = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = _group_at(root, fault["loc"][:-1]).model_fields
+        unknown = str(fault["loc"][-1])
+        return f"{name}: unknown parameter.{near_matches(unknown, known)} Known here: {', '.join(known)}."
+    if fault["type"] == "missing":
+        return f"{name}: missing. Give it in a parameters*.yml of your environment."
+    if not name:
+        return message
+    received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}."
+    return f"{name}: {message.rstrip('.')}.{received}"
+
+
+def _group_at(group: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for name in location:
+        annotation = group.model_fields[str(name)].annotation
+        candidates = (annotation, *get_args(annotation))
+        group = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return group

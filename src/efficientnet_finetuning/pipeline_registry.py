@@ -1,0 +1,37 @@
+"""Every name that ``kedro run --pipelines`` takes. Pipelines are composed here and nowhere else."""
+
+from functools import reduce
+from operator import add
+
+from kedro.pipeline import Pipeline
+
+from efficientnet_finetuning.pipelines import evaluation, ingestion, preprocessing, reporting, training, transfer
+
+REGIMES = ("baseline", "transfer", "finetune")
+
+# These end in a comparison of their own, so two of them in one run would write it twice.
+COMPARING = ("__default__", "baseline", "transfer", "finetune", "evaluation")
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Name the runs. Each name runs all it needs, from the raw images on, but for ``evaluation``."""
+    ingest = ingestion.pipeline.create_pipeline()
+    prepare = ingest + preprocessing.pipeline.create_pipeline()
+    baseline = training.pipeline.create_baseline_pipeline()
+    frozen = transfer.pipeline.create_pipeline()
+    finetune = training.pipeline.create_finetune_pipeline()
+    return {
+        "__default__": prepare + baseline + frozen + finetune + _compared(*REGIMES),
+        "ingestion": ingest,
+        "preprocessing": prepare,
+        "baseline": prepare + baseline + _compared("baseline"),
+        "transfer": prepare + frozen + _compared("transfer"),
+        "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
+        "evaluation": _compared(*REGIMES),
+    }
+
+
+def _compared(*regimes: str) -> Pipeline:
+    """Evaluation of each regime, and their comparison."""
+    evaluations = [evaluation.pipeline.create_pipeline(regime) for regime in regimes]
+    return reduce(add, evaluations, reporting.pipeline.create_pipeline(*regimes))

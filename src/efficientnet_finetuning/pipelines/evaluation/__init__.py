@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.evaluation import pipeline as pipeline

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.ingestion import pipeline as pipeline

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.preprocessing import pipeline as pipeline

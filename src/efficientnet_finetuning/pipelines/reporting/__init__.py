@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.reporting import pipeline as pipeline

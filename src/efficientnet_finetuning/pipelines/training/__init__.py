@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.training import pipeline as pipeline

@@ -1,0 +1,53 @@
+"""Training: from a start to a classifier. The baseline starts from random weights, fine-tuning from transfer."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.parameters import (
+    BackboneParameters,
+    DeviceParameters,
+    PreprocessingParameters,
+    TrainingParameters,
+    image_size,
+)
+
+
+def build_random_start(
+    class_names: list[str],
+    backbone: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    device: DeviceParameters,
+    training: TrainingParameters,
+    seed: int,
+) -> Classifier:
+    """Build the same network with random weights."""
+    from efficientnet_finetuning.models.backbones import build_backbone
+    from efficientnet_finetuning.models.heads import attach_head
+
+    size = image_size(preprocessing, backbone)
+    network = build_backbone(backbone.name, size, "none", dtype_policy=device.dtype_policy, seed=seed)
+    return Classifier(
+        model=attach_head(network, len(class_names), training.head_dropout),
+        class_names=tuple(class_names),
+        backbone=backbone.name,
+        image_size=size,
+        resize=preprocessing.resize,
+        interpolation=preprocessing.interpolation,
+    )
+
+
+def train_classifier(
+    start: Classifier,
+    train_images: Examples,
+    validation_images: Examples,
+    training: TrainingParameters,
+    seed: int,
+) -> tuple[Classifier, pd.DataFrame]:
+    """Train from a start and keep the best weights by validation accuracy; returns the history too."""
+    from efficientnet_finetuning.training.fit import fit
+
+    model, history = fit(start.model, start.backbone, train_images.arrays, validation_images.arrays, training, seed)
+    return replace(start, model=model), pd.DataFrame(history)

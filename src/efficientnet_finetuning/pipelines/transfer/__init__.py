@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.transfer import pipeline as pipeline

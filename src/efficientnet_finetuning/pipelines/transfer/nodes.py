@@ -1,0 +1,90 @@
+"""Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
+
+import time
+
+import numpy as np
+import pandas as pd
+
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.inference import KerasModel, predict
+from efficientnet_finetuning.parameters import (
+    BackboneParameters,
+    DeviceParameters,
+    HeadParameters,
+    PreprocessingParameters,
+    image_size,
+)
+
+
+def build_pretrained_backbone(
+    backbone: BackboneParameters, preprocessing: PreprocessingParameters, device: DeviceParameters, seed: int
+) -> KerasModel:
+    """Build the backbone with the weights that the parameters name."""
+    from efficientnet_finetuning.models.backbones import build_backbone
+
+    return build_backbone(
+        backbone.name,
+        image_size(preprocessing, backbone),
+        backbone.weights,
+        dtype_policy=device.dtype_policy,
+        seed=seed,
+    )
+
+
+def extract_features(
+    backbone: KerasModel, train_images: Examples, validation_images: Examples, head: HeadParameters
+) -> dict[str, np.ndarray]:
+    """One pass of the frozen backbone over plain images.
+
+    Returns:
+        ``train`` and ``validation``, float32 ``(N, channels)``, row by row as the images, and ``seconds`` spent.
+    """
+    from efficientnet_finetuning.models.heads import feature_extractor
+
+    started = time.perf_counter()
+    extractor = feature_extractor(backbone)
+    features = {
+        split: predict(extractor, examples.arrays[0], head.batch_size, f"features of {split}")
+        for split, examples in (("train", train_images), ("validation", validation_images))
+    }
+    return features | {"seconds": np.asarray(time.perf_counter() - started)}
+
+
+def fit_head(
+    features: dict[str, np.ndarray], train_images: Examples, validation_images: Examples, head: HeadParameters
+) -> tuple[KerasModel, pd.DataFrame]:
+    """Fit the head, its regularization chosen on the validation split.
+
+    Returns:
+        The head, and the path of strengths as a history whose first row's seconds include the feature pass.
+    """
+    from efficientnet_finetuning.models.heads import dense_head
+    from efficientnet_finetuning.training.head import fit_head as fit
+
+    kernel, bias, path = fit(
+        features["train"], train_images.labels, features["validation"], validation_images.labels, head
+    )
+    path[0]["seconds"] += float(features["seconds"])
+    return dense_head(kernel, bias), pd.DataFrame(path)
+
+
+def assemble_classifier(
+    backbone: KerasModel,
+    fitted_head: KerasModel,
+    class_names: list[str],
+    backbone_parameters: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    head: HeadParameters,
+) -> Classifier:
+    """Put the fitted head on the backbone: one model from pixels to logits."""
+    from efficientnet_finetuning.models.heads import assemble
+
+    return Classifier(
+        model=assemble(backbone, fitted_head, head.head_dropout),
+        class_names=tuple(class_names),
+        backbone=backbone_parameters.name,
+        image_size=image_size(preprocessing, backbone_parameters),
+        resize=preprocessing.resize,
+        interpolation=preprocessing.interpolation,
+    )

@@ -1,0 +1,51 @@
+"""backbone, images → features (one pass) → head → transfer_model."""
+
+from kedro.pipeline import Node, Pipeline
+
+from efficientnet_finetuning.pipelines.transfer.nodes import (
+    assemble_classifier,
+    build_pretrained_backbone,
+    extract_features,
+    fit_head,
+)
+
+
+def create_pipeline() -> Pipeline:
+    """Fit a head on the features of a frozen backbone, in the namespace ``transfer``."""
+    nodes = [
+        Node(
+            build_pretrained_backbone,
+            ["params:backbone", "params:preprocessing", "params:device", "params:seed"],
+            "backbone",
+            name="build_backbone",
+            tags="cpu",
+        ),
+        Node(
+            extract_features,
+            ["backbone", "train_images", "validation_images", "params:head"],
+            "features",
+            name="extract_features",
+            tags="gpu",
+        ),
+        Node(
+            fit_head,
+            ["features", "train_images", "validation_images", "params:head"],
+            ["head", "transfer_history"],
+            name="fit_head",
+            tags="cpu",
+        ),
+        Node(
+            assemble_classifier,
+            ["backbone", "head", "class_names", "params:backbone", "params:preprocessing", "params:head"],
+            "transfer_model",
+            name="assemble_classifier",
+            tags="cpu",
+        ),
+    ]
+    return Pipeline(
+        nodes,
+        namespace="transfer",
+        inputs={"train_images", "validation_images", "class_names"},
+        outputs={"transfer_model", "transfer_history"},
+        parameters={"backbone", "preprocessing", "device", "seed"},
+    )

@@ -1,0 +1,83 @@
+"""How a run begins and ends: parameters first, errors without a traceback, signals that leave nothing RUNNING."""
+
+import signal
+import sys
+from typing import Any
+
+import click
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.pipeline import Pipeline
+
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.evaluation.comparison import format_comparison
+from efficientnet_finetuning.parameters import validate
+from efficientnet_finetuning.pipeline_registry import COMPARING
+
+_EXIT_STATUS = {KeyboardInterrupt: 130, SystemExit: 143}
+
+
+class Session(KedroSession):
+    """Kedro's session with this project's manners."""
+
+    def run(  # type: ignore[override]  # the other options pass through unchanged
+        self, pipeline_name: str | None = None, pipeline_names: list[str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Run pipelines; see :meth:`kedro.framework.session.KedroSession.run`.
+
+        Raises:
+            click.ClickException: the user gave something wrong; the command line shows its message alone.
+            SystemExit: the run was interrupted, with 130 after Ctrl-C and 143 after SIGTERM.
+        """
+        names = [pipeline_name] if pipeline_name else list(pipeline_names or [])
+        try:
+            _check_names(names)
+            validate(self.load_context().config_loader["parameters"])
+            with _sigterm_as_exit():
+                outputs = super().run(pipeline_names=names, **options)
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            self._tell_hooks(interruption)
+            sys.exit(_EXIT_STATUS[type(interruption)])
+        except Exception as error:
+            if (mistake := _input_error(error)) is None:
+                raise
+            raise click.ClickException(str(mistake)) from error
+        if "comparison" in outputs:
+            click.echo(f"\n{format_comparison(outputs['comparison'].load())}\n")
+        return outputs
+
+    def _tell_hooks(self, interruption: BaseException) -> None:
+        # Kedro tells its hooks of exceptions only, and these two are none, so that nothing swallows them.
+        self._hook_manager.hook.on_pipeline_error(
+            error=interruption, run_params={"run_id": self.session_id}, pipeline=Pipeline([]), catalog=None
+        )
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if name not in pipelines:
+            raise InputError(
+                f"There is no pipeline {name!r}.{near_matches(name, pipelines)} Known: {', '.join(sorted(pipelines))}."
+            )
+    if len(comparing := [name for name in COMPARING if name in names]) > 1:
+        raise InputError(
+            f"{' and '.join(comparing)} each end in a comparison of their own, so they cannot be one run. "
+            "`kedro run` without a name trains and compares all regimes; `finetune` does so without the baseline."
+        )
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The user's mistake behind an error, which Kedro wraps when it happens while data is saved."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+class _sigterm_as_exit:  # noqa: N801  used like a function
+    """Turn SIGTERM into :class:`SystemExit` inside a ``with`` block."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_STATUS[SystemExit]))
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)

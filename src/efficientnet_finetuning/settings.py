@@ -1,0 +1,13 @@
+"""Project settings; see https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
+
+from efficientnet_finetuning.hooks import StartHooks, TrackingHooks
+from efficientnet_finetuning.session import Session
+
+HOOKS = (StartHooks(), TrackingHooks())
+SESSION_CLASS = Session
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # Otherwise --params a.b.c=1 drops the other keys of a.b that an environment sets.
+    "merge_strategy": {"parameters": "soft"},
+}

@@ -1,0 +1,60 @@
+"""Batches of stored rows for Keras: shuffled and augmented as a function of seed, epoch and step, on any backend."""
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.training.augmentation import Augmentation
+
+
+class Batches(keras.utils.PyDataset):
+    """Rows of arrays in batches, every row once an epoch, the uneven last batch included.
+
+    A run that goes on at epoch ``n`` sees what the undisturbed run would have seen: nothing is drawn from a state.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        """Serve ``inputs`` ``(N, …)`` with one-hot ``labels`` ``(N, num_classes)``; memory maps are read by batch.
+
+        Args:
+            inputs: images or features.
+            labels: one-hot.
+            batch_size: rows in a batch.
+            shuffle_seed: seed of the order and of the augmentation; ``None`` keeps the stored order.
+            augmentation: applied to every batch; needs a ``shuffle_seed``.
+        """
+        super().__init__()
+        self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
+        self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
+        self.epoch = 0
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        # Sorted rows are read from a memory map in one sweep; their order within a batch changes nothing.
+        rows = np.sort(self._order()[index * self.batch_size : (index + 1) * self.batch_size])
+        inputs = self.inputs[rows]
+        if self.augmentation is not None and self.shuffle_seed is not None:
+            inputs = self.augmentation(inputs, _seed(self.shuffle_seed, self.epoch, index))
+        return inputs, np.asarray(self.labels[rows], np.float32)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+    def _order(self) -> np.ndarray:
+        if self.shuffle_seed is None:
+            return np.arange(len(self.inputs))
+        return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.inputs))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
