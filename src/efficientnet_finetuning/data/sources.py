@@ -9,6 +9,8 @@ from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
@@ -181,10 +183,24 @@ def _prepared_builder(dataset: DatasetParameters):
             "dataset.data_dir to the folder that holds it, or allow the download."
         )
     try:
+        _check_network(builder)
         builder.download_and_prepare()
     except Exception as error:  # requests, TFDS, a full disk: each has its own kinds
         raise InputError(_download_failed(dataset, searched, error)) from error
     return builder
+
+
+def _check_network(builder) -> None:
+    """Ask the set's server for an answer, any answer: TFDS retries for minutes before it says that there is none."""
+    url = next(iter(builder.url_infos or ()), None)
+    if url is None:
+        return
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=15).close()  # noqa: S310  an address that TFDS wrote down
+    except HTTPError:
+        pass  # some servers refuse HEAD; this one is there
+    except OSError as error:
+        raise ConnectionError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
 
 
 def _download_failed(dataset: DatasetParameters, searched: Path, error: Exception) -> str:
@@ -192,10 +208,12 @@ def _download_failed(dataset: DatasetParameters, searched: Path, error: Exceptio
     return (
         f"The set {dataset.name} is not prepared in {searched} and could not be downloaded: {reason}\n"
         "Three ways out:\n"
-        f"  1. data_dir: prepare the set where there is a network (tfds build {dataset.name}), copy the folder here "
-        "and set dataset.data_dir to it;\n"
-        "  2. path: set dataset.path to a folder of class folders instead, and dataset.name to null;\n"
-        "  3. another set: `kedro run --pipeline finetune` without --env uses the images that come with this project."
+        f"  1. data_dir: prepare the set where there is a network (tfds build {dataset.name}), copy its folder here "
+        "and set dataset.data_dir to the folder that holds it;\n"
+        "  2. a local weights file: without a network the ImageNet weights must lie here too; set backbone.weights to "
+        "the file;\n"
+        "  3. another set: dataset.path takes a folder of class folders (--env folder), and without --env the project "
+        "trains on the images that come with it."
     )
 
 
