@@ -1,4 +1,4 @@
-"""What happens around a run: a device is chosen, and MLflow records it."""
+"""What happens around a run: inputs are checked, a device is chosen, MLflow records, the outcome is said."""
 
 import hashlib
 import logging
@@ -9,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
+import click
 import pandas as pd
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 
 from efficientnet_finetuning.device import select_device
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.parameters import Parameters, flatten, validate
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ def is_parameter(dataset_name: str) -> bool:
     return dataset_name == "parameters" or dataset_name.startswith("params:")
 
 
-class StartHooks:
-    """What is checked and chosen before the first node."""
+class RunHooks:
+    """What is checked and chosen before the first node, and said after the last."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -48,6 +50,11 @@ class StartHooks:
             )
         if any("gpu" in node.tags for node in pipeline.nodes):
             logger.info("Device: %s", select_device(validate(self._config_loader["parameters"]).device))
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        if "comparison" in pipeline.all_outputs():
+            click.echo(f"\n{format_comparison(catalog['comparison'].load())}\n")
 
 
 def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:

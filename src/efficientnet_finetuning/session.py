@@ -10,7 +10,6 @@ from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
 
 from efficientnet_finetuning.errors import InputError, near_matches
-from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.parameters import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
 
@@ -34,7 +33,7 @@ class Session(KedroSession):
             _check_names(names)
             validate(self.load_context().config_loader["parameters"])
             with _sigterm_as_exit():
-                outputs = super().run(pipeline_names=names, **options)
+                return super().run(pipeline_names=names, **options)
         except (KeyboardInterrupt, SystemExit) as interruption:
             self._tell_hooks(interruption)
             sys.exit(_EXIT_STATUS[type(interruption)])
@@ -42,9 +41,6 @@ class Session(KedroSession):
             if (mistake := _input_error(error)) is None:
                 raise
             raise click.ClickException(str(mistake)) from error
-        if "comparison" in outputs:
-            click.echo(f"\n{format_comparison(outputs['comparison'].load())}\n")
-        return outputs
 
     def _tell_hooks(self, interruption: BaseException) -> None:
         # Kedro tells its hooks of exceptions only, and these two are none, so that nothing swallows them.

@@ -1,9 +1,9 @@
 """Project settings; see https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
-from efficientnet_finetuning.hooks import StartHooks, TrackingHooks
+from efficientnet_finetuning.hooks import RunHooks, TrackingHooks
 from efficientnet_finetuning.session import Session
 
-HOOKS = (StartHooks(), TrackingHooks())
+HOOKS = (RunHooks(), TrackingHooks())
 SESSION_CLASS = Session
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

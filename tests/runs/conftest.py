@@ -1,0 +1,80 @@
+"""A project folder of its own for every test that really runs kedro, with a tiny job."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("red", "green", "blue")
+
+
+def write_photos(folder: Path, images_per_class: int) -> Path:
+    """Class folders of noisy images, each class with a colour of its own."""
+    generator = np.random.default_rng(0)
+    for channel, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for index in range(images_per_class):
+            pixels = generator.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@dataclass
+class Project:
+    """A copy of the project's configuration with a job of 36 images of 32 px."""
+
+    path: Path
+
+    def kedro(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kedro in the project, as a user does."""
+        import os
+
+        return subprocess.run(
+            [sys.executable, "-m", "kedro", *arguments],
+            cwd=self.path,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def versions(self, dataset: str) -> list[str]:
+        """Versions of a dataset by its file name, oldest first."""
+        (folder,) = self.path.glob(f"data/0*/*/{dataset}")
+        return sorted(version.name for version in folder.iterdir())
+
+    def newest(self, dataset: str) -> Path:
+        """The newest version's file or folder."""
+        (folder,) = self.path.glob(f"data/0*/*/{dataset}")
+        return folder / self.versions(dataset)[-1] / dataset
+
+
+TINY = """
+dataset: {name: null, data_dir: null, path: photos, validation_fraction: 0.25, test_fraction: 0.25}
+preprocessing: {image_size: 32}
+baseline: {training: {epochs: 1, batch_size: 8}}
+finetune: {training: {epochs: 2, batch_size: 8, unfreeze_from: block7a}}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny job, whose artifacts the tests of a module share."""
+    path = tmp_path_factory.mktemp("project")
+    for name in ("conf", "src", "pyproject.toml", ".telemetry"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        else:
+            shutil.copy(source, path / name)
+    (path / "conf" / "local" / "parameters.yml").write_text(TINY)
+    write_photos(path / "photos", images_per_class=12)
+    return Project(path)

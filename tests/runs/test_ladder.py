@@ -1,0 +1,159 @@
+"""The whole ladder, really run, and what later commands make of its artifacts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from efficientnet_finetuning.models.classifier import Classifier
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ladder(project):
+    """`kedro run`, once."""
+    result = project.kedro("run")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return project, result.stdout
+
+
+def tracked_runs(project) -> list:
+    client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("efficientnet-finetuning")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def test_the_run_ends_with_a_table_of_all_three_regimes(ladder):
+    _, output = ladder
+    table = output[output.index("regime") :].splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["baseline", "transfer", "finetune"]
+
+
+def test_the_stored_comparison_counts_the_same_test_images_for_every_regime(ladder):
+    project, _ = ladder
+    comparison = pd.read_csv(project.newest("comparison.csv"))
+    assert list(comparison["regime"]) == ["baseline", "transfer", "finetune"]
+    assert (comparison["num_images"] == 9).all()
+    assert comparison["top1"].iloc[1] > 0.8, "colours are easy for ImageNet features"
+
+
+def test_predictions_name_every_test_image_once(ladder):
+    project, _ = ladder
+    manifest = pd.read_csv(project.newest("manifest.csv"))
+    test_ids = list(manifest.loc[manifest["split"] == "test", "id"])
+    for regime in ("baseline", "transfer", "finetune"):
+        predictions = pd.read_csv(project.newest(f"{regime}_predictions.csv"))
+        assert list(predictions["id"]) == test_ids
+        metrics = json.loads(project.newest(f"{regime}_metrics.json").read_text())
+        assert metrics["top1"] == pytest.approx(predictions["correct"].mean())
+
+
+def test_a_stored_model_predicts_what_the_run_said(ladder):
+    project, _ = ladder
+    classifier = Classifier.load(project.newest("finetune_model.keras"))
+    predictions = pd.read_csv(project.newest("finetune_predictions.csv"))
+    import numpy as np
+
+    images = np.load(project.newest("test_images") / "images.npy")
+    predicted = classifier.predict_logits(images).argmax(1)
+    assert [classifier.class_names[label] for label in predicted] == list(predictions["predicted"])
+
+
+def test_every_dataset_of_the_run_is_stored_under_one_version(ladder):
+    project, _ = ladder
+    stored = {path.parent.name for path in project.path.glob("data/0[2-8]*/folderless/*/*")} | {
+        version.name for dataset in project.path.glob("data/0[2-8]*/cifar10_sample/*") for version in dataset.iterdir()
+    }
+    assert len(stored) == 1
+    names = {dataset.name.split(".")[0] for dataset in project.path.glob("data/0[2-8]*/cifar10_sample/*")}
+    assert names >= {"source", "manifest", "train_images", "transfer_features", "transfer_head", "baseline_start"}
+
+
+@pytest.mark.parametrize("name", ["sample_grid", "augmentation_grid", "learning_curves", "comparison_bars"])
+def test_figures_are_pictures(ladder, name):
+    project, _ = ladder
+    with Image.open(project.newest(f"{name}.png")) as figure:
+        assert len(figure.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_mlflow_holds_a_parent_and_a_child_for_each_regime(ladder):
+    project, _ = ladder
+    parent, *children = tracked_runs(project)[:4]
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert {run.data.tags["regime"] for run in children} == {"baseline", "transfer", "finetune"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert parent.data.params["finetune.training.epochs"] == "2"
+    assert parent.data.tags["save_version"] == project.versions("manifest.csv")[0]
+    assert len(parent.data.tags["manifest_sha256"]) == 64
+    client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")
+    finetune = next(run for run in children if run.data.tags["regime"] == "finetune")
+    assert [m.step for m in client.get_metric_history(finetune.info.run_id, "val_accuracy")] == [1, 2]
+    assert "test_top1" in finetune.data.metrics
+    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert artifacts >= {"comparison.csv", "comparison_bars.png", "learning_curves.png", "sample_grid.png"}
+    assert not (project.path / "mlruns").exists()
+
+
+def test_evaluation_can_be_repeated_on_stored_models(ladder):
+    project, _ = ladder
+    result = project.kedro("run", "--pipelines", "evaluation")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(project.versions("comparison.csv")) == 2
+    assert len(project.versions("finetune_model.keras")) == 1
+
+
+def test_from_nodes_goes_on_from_stored_data(ladder):
+    project, _ = ladder
+    before = len(project.versions("finetune_model.keras"))
+    result = project.kedro("run", "--pipelines", "finetune", "--from-nodes", "finetune.train_classifier")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(project.versions("finetune_model.keras")) == before + 1
+    assert len(project.versions("transfer_model.keras")) == 1
+
+
+def test_the_gpu_tag_runs_the_heavy_nodes_alone(ladder):
+    project, _ = ladder
+    result = project.kedro("run", "--pipeline", "transfer", "--tags", "gpu")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "transfer.extract_features" in result.stdout
+    assert "prepare_images" not in result.stdout
+
+
+def test_an_interrupted_run_leaves_with_143_and_is_recorded_as_killed(ladder):
+    project, _ = ladder
+    command = [
+        sys.executable,
+        "-m",
+        "kedro",
+        "run",
+        "--pipelines",
+        "baseline",
+        "--from-nodes",
+        "baseline.train_classifier",
+    ]
+    process = subprocess.Popen(
+        [*command, "--params", "baseline.training.epochs=1000"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/1000" in line:
+            break
+    else:
+        pytest.fail("training never began")
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert {run.info.status for run in tracked_runs(project)[-2:]} == {"KILLED"}

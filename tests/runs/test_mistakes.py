@@ -1,0 +1,83 @@
+"""What a user reads after a mistake: one message, no traceback, before anything heavy."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def refused(result) -> str:
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ("finetune.trainning.epochs=2", ["finetune.trainning", "'training'"]),
+        ("finetunne.training.epochs=2", ["finetunne", "'finetune'"]),
+        ("backbone.name=EficientNetB0", ["EficientNetB0", "'EfficientNetB0'"]),
+        ("finetune.training.unfreeze_from=block9a", ["block9a", "block7a"]),
+        ("preprocessing.image_size=16", ["preprocessing.image_size", "32"]),
+    ],
+)
+def test_wrong_parameters_are_named_with_what_was_meant(project, parameters, expected):
+    output = refused(project.kedro("run", "--params", parameters))
+    assert all(part in output for part in expected)
+    assert "Device:" not in output, "nothing heavy was imported"
+
+
+def test_an_unknown_pipeline_is_named(project):
+    assert "'finetune'" in refused(project.kedro("run", "--pipelines", "finetun"))
+
+
+def test_two_pipelines_that_both_compare_are_refused(project):
+    assert "kedro run" in refused(project.kedro("run", "--pipelines", "finetune,baseline"))
+
+
+def test_starting_in_the_middle_of_nothing_says_what_is_missing(project):
+    output = refused(project.kedro("run", "--pipelines", "finetune", "--from-nodes", "finetune.train_classifier"))
+    assert "transfer_model" in output
+
+
+def test_an_unknown_set_is_named_with_near_matches(project):
+    output = refused(project.kedro("run", "--params", "dataset.path=null,dataset.name=standford_dogs"))
+    assert "'stanford_dogs'" in output
+
+
+def test_a_gpu_that_is_not_there_is_an_error_before_any_work(project):
+    result = project.kedro("run", "--params", "device.accelerator=gpu", env={"CUDA_VISIBLE_DEVICES": "-1"})
+    assert "device.accelerator" in refused(result)
+    assert "Completed node" not in result.stdout
+
+
+def test_a_failing_run_is_recorded_as_failed(project):
+    result = project.kedro("run", "--pipelines", "transfer", "--params", "dataset.test_fraction=0.01")
+    assert "has no image in test" in refused(result)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("efficientnet-finetuning")
+    newest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    assert newest.info.status == "FAILED"
+
+
+def test_a_dead_tracking_server_costs_the_record_not_the_run(project):
+    result = project.kedro(
+        "run",
+        "--pipelines",
+        "ingestion",
+        env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "MLflow does not record this run" in result.stdout
+
+
+@pytest.mark.parametrize("command", [("catalog", "describe-datasets"), ("registry", "list")])
+def test_listing_imports_neither_tensorflow_nor_keras(project, command):
+    result = project.kedro(*command, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert result.returncode == 0, result.stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "kedro" in imported
+    assert not imported & {"keras", "tensorflow", "mlflow"}
