@@ -1,6 +1,7 @@
 """Backbones with their weights: the same network whether the weights come from ImageNet, a file or nowhere."""
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,9 +112,10 @@ def _application_backbone(name: str, image_size: int, weights: str) -> keras.Mod
         # Keras' downloader raises a bare Exception that holds the address and the reason.
         if keras_weights is None or "fetch failure" not in str(error):
             raise
+        cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         raise InputError(
             f"The ImageNet weights of {name} could not be downloaded. {error}. They are looked for first in "
-            f"{Path(keras.config.keras_home()) / 'models'}. Ways out: run once with a network; give a weights file "
+            f"{cache}. Ways out: run once with a network; give a weights file "
             "with backbone.weights=<file>.h5 (the *_notop.h5 of that address); or take a backbone whose weights come "
             "with this project: backbone.name=EfficientNetLite0."
         ) from error
