@@ -32,31 +32,32 @@ def assign_splits(
     """
     manifest = manifest.copy()
     generator = np.random.default_rng(seed)
-    for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-        if (manifest["split"] == split).any():
-            continue
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    cut = [split for split in fractions if not (manifest["split"] == split).any()]
+    for split in cut:
         for _, rows in manifest[manifest["split"] == "train"].groupby("label").groups.items():
-            count = round(fraction * len(rows))
+            count = round(fractions[split] * len(rows))
             manifest.loc[generator.permutation(rows)[:count], "split"] = split
-    _check_no_class_is_empty(manifest, class_names, validation_fraction, test_fraction)
+    # A class that the set's own test split lacks is the set's business; its accuracy is then unknown.
+    _check_no_class_is_empty(manifest, class_names, ("train", *cut), fractions)
     return manifest
 
 
 def _check_no_class_is_empty(
-    manifest: pd.DataFrame, class_names: tuple[str, ...], validation_fraction: float, test_fraction: float
+    manifest: pd.DataFrame, class_names: tuple[str, ...], splits: tuple[str, ...], fractions: dict[str, float]
 ) -> None:
     counts = pd.crosstab(manifest["label"], manifest["split"]).reindex(
         index=range(len(class_names)), columns=SPLITS, fill_value=0
     )
     empty = [
         f"{class_names[label]} has no image in {split} ({counts.loc[label].sum()} in all)"
-        for split in SPLITS
+        for split in splits
         for label in counts.index[counts[split] == 0]
     ]
     if empty:
         more = f", and {len(empty) - 10} more" if len(empty) > 10 else ""
         raise InputError(
-            f"Every class needs an image in every split: {'; '.join(empty[:10])}{more}. Add images, leave the "
-            f"class out, or change dataset.validation_fraction ({validation_fraction}) and dataset.test_fraction "
-            f"({test_fraction}) where the splits are cut out of train."
+            f"Every class needs images to learn from and to be judged by: {'; '.join(empty[:10])}{more}. Add "
+            f"images, leave the class out, or change dataset.validation_fraction ({fractions['validation']}) and "
+            f"dataset.test_fraction ({fractions['test']}) where the splits are cut out of train."
         )
