@@ -24,9 +24,8 @@ def select_device(device: DeviceParameters) -> str:
     if device.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    _keep_freed_memory()
     gpus = list_gpus()
-    if not gpus:
-        _keep_freed_memory()
     hint = ""
     if not gpus and device.accelerator != "cpu" and shutil.which("nvidia-smi"):
         hint = " An NVIDIA driver is here: is the extra `gpu` installed (pip install -e '.[gpu]')?"

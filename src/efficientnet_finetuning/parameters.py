@@ -238,13 +238,16 @@ class Parameters(_Group):
     @model_validator(mode="after")
     def _known_blocks(self) -> "Parameters":
         blocks = ARCHITECTURES[self.backbone.name].blocks
+        faults = []
         for regime in ("baseline", "finetune"):
             block = getattr(self, regime).training.unfreeze_from
             if block != "all" and block not in blocks:
-                raise ValueError(
+                faults.append(
                     f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}."
                     f"{near_matches(block, ('all', *blocks))} Known: all, {', '.join(blocks)}."
                 )
+        if faults:
+            raise ValueError("\n  - ".join(faults))
         return self
 
 

@@ -1,7 +1,6 @@
 """Notebooks run from top to bottom."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,6 @@ pytestmark = pytest.mark.slow
 def test_the_notebook_runs(notebook):
     cells = json.loads(notebook.read_text())["cells"]
     program = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=NOTEBOOKS, env=dict(os.environ), capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=NOTEBOOKS, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "top-1 on 1000 test images" in result.stdout

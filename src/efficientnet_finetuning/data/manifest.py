@@ -4,9 +4,10 @@ import hashlib
 import io
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from efficientnet_finetuning.data.prepare import UNREADABLE
 from efficientnet_finetuning.data.sources import EncodedImage, Source
 from efficientnet_finetuning.data.splits import assign_splits
 from efficientnet_finetuning.errors import InputError
@@ -29,19 +30,27 @@ def build_manifest(source: Source, dataset: DatasetParameters, seed: int) -> pd.
     Raises:
         InputError: an image is not one, or a class would be missing from a split.
     """
-    rows, broken = [], []
+    rows, broken, unlabelled = [], [], []
     for split, count in source.splits.items():
         for image in tqdm(source.images(split), total=count, desc=f"look at {split}", unit="image", disable=None):
             try:
                 width, height = _size(image)
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 broken.append(f"{image.id} ({error})")
                 continue
+            if not 0 <= image.label < len(source.class_names):
+                unlabelled.append(f"{image.id} ({image.label})")
             rows.append((image.id, split, image.label, width, height, hashlib.sha256(image.encoded).hexdigest()))
     if broken:
         raise InputError(
             f"{len(broken)} image(s) cannot be read: {'; '.join(broken[:10])}{'; …' if len(broken) > 10 else ''}. "
             "Mend them or take them out of the set."
+        )
+    if unlabelled:
+        raise InputError(
+            f"{len(unlabelled)} image(s) have a label that is no class: {', '.join(unlabelled[:10])}"
+            f"{', …' if len(unlabelled) > 10 else ''}. Many sets mark an unlabelled test split so: choose another one "
+            "with dataset.test_split."
         )
     manifest = pd.DataFrame(rows, columns=["id", "source_split", "label", "width", "height", "sha256"])
     manifest.insert(2, "split", manifest["source_split"])

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from efficientnet_finetuning.data.examples import Examples, LazyRows
@@ -19,6 +19,9 @@ from efficientnet_finetuning.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# What Pillow raises for a damaged image, depending on where the damage is.
+UNREADABLE = (OSError, OverflowError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
 
 _INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -84,11 +87,20 @@ def decode(image: EncodedImage, image_size: int, resize: str, interpolation: str
     """
     try:
         with Image.open(io.BytesIO(image.encoded)) as opened:
-            return np.asarray(resize_to_square(opened.convert("RGB"), image_size, resize, interpolation))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return np.asarray(resize_to_square(_upright_rgb(opened), image_size, resize, interpolation))
+    except UNREADABLE as error:
         raise InputError(
             f"The image {image.id} cannot be decoded: {error}. Mend it or take it out of the set."
         ) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its camera says, and bring every mode to RGB of 8 bits."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Pillow cuts at 255 where it should scale.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def resize_to_square(image: Image.Image, image_size: int, resize: str, interpolation: str) -> Image.Image:

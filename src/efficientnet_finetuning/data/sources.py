@@ -7,6 +7,7 @@ asks which kind it has.
 import re
 from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 from urllib.error import HTTPError
@@ -154,12 +155,14 @@ def _open_tfds(dataset: DatasetParameters) -> TfdsSource:
     image_key = _checked_feature(builder, "image_key", image_key, tfds.features.Image)
     label_key = _checked_feature(builder, "label_key", label_key, tfds.features.ClassLabel)
     roles = _roles(dataset, list(builder.info.splits), f"the set {dataset.name}")
+    splits = {role: _sub_split(builder, role, split) for role, split in roles.items()}
+    _check_no_overlap(roles, splits)
     return TfdsSource(
         directory=str(builder.data_path),
         image_key=image_key,
         label_key=label_key,
         roles=roles,
-        splits={role: builder.info.splits[split].num_examples for role, split in roles.items()},
+        splits={role: split.num_examples for role, split in splits.items()},
         class_names=tuple(builder.info.features[label_key].names),
     )
 
@@ -234,6 +237,31 @@ def _check_name(dataset: DatasetParameters) -> None:
         )
 
 
+def _sub_split(builder, role: str, split: str):
+    """TFDS' description of a split or sub-split: which examples of which file it has."""
+    try:
+        info = builder.info.splits[split]
+        if sum(part.take for part in info.file_instructions) < 1:
+            raise ValueError("it has no images")
+    except (AssertionError, KeyError, ValueError) as error:
+        raise InputError(
+            f"dataset.{role}_split: {split!r} is no part of {builder.name}: {error}. "
+            "A sub-split reads like train[:80%] or train[100:200]."
+        ) from error
+    return info
+
+
+def _check_no_overlap(roles: dict[str, str], splits: dict[str, Any]) -> None:
+    """Refuse sub-splits that share images: what is trained on can judge nothing."""
+    for (one, first), (other, second) in combinations(splits.items(), 2):
+        for a, b in product(first.file_instructions, second.file_instructions):
+            if a.filename == b.filename and a.skip < b.skip + b.take and b.skip < a.skip + a.take:
+                raise InputError(
+                    f"dataset.{one}_split ({roles[one]}) and dataset.{other}_split ({roles[other]}) share images. "
+                    "Give sub-splits that do not overlap, such as train[:90%] and train[90%:]."
+                )
+
+
 def _checked_feature(builder, parameter: str, key: str | None, kind: type) -> str:
     features = builder.info.features
     if key is None or key not in features or not isinstance(features[key], kind):
@@ -271,7 +299,15 @@ class FolderSource:
         """See :class:`Source`. An id is the path relative to the root."""
         for path, label in self.files[split]:
             if ids is None or path in ids:
-                yield EncodedImage(path, (Path(self.root) / path).read_bytes(), label)
+                yield EncodedImage(path, self._read(path), label)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return (Path(self.root) / path).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"The image {path} was listed and cannot be read any more: {error}. Run the ingestion again."
+            ) from error
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Source`."""
@@ -284,8 +320,13 @@ def _open_folder(dataset: DatasetParameters) -> FolderSource:
     if not root.is_dir():
         raise InputError(f"dataset.path: {root} is not a folder.")
     folders = _subfolders(root)
-    has_splits = dataset.train_split in folders
+    # Split names that were given are meant; without them, and without a folder `train`, the folders are classes.
+    given = dataset.model_fields_set & {"train_split", "validation_split", "test_split"}
+    has_splits = dataset.train_split in folders or any(getattr(dataset, split) for split in given)
     roles = _roles(dataset, folders, f"the folder {root}") if has_splits else {"train": "."}
+    for role, folder in roles.items():
+        if has_splits and folder not in folders:
+            raise InputError(f"dataset.{role}_split: {folder!r} is no folder in {root}; sub-splits are for TFDS sets.")
     images = {role: _class_images(root / folder) for role, folder in roles.items()}
     class_names = tuple(sorted({name for files in images.values() for name in files}, key=natural_key))
     if not class_names:
@@ -320,7 +361,8 @@ def _class_images(folder: Path) -> dict[str, list[Path]]:
 
 def _image_files(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_key(str(path)))
+    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(visible, key=lambda path: natural_key(str(path)))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -328,7 +370,7 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def natural_key(text: str) -> list[tuple[bool, int, str]]:
-    """Sort key under which ``img2`` comes before ``img10``."""
+def natural_key(text: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """Sort key under which ``img2`` comes before ``img10``; different texts never tie."""
     parts = re.findall(r"\d+|\D+", text)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part.casefold()) for part in parts]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], text

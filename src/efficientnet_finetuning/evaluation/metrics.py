@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.errors import InputError
+
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Loss and accuracies over all rows.
@@ -18,7 +20,15 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     Returns:
         ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; top-5 is 1 by definition
         with five classes or fewer) and ``per_class``: top-1 accuracy by name, ``None`` for a class without images.
+
+    Raises:
+        InputError: a logit is infinite or not a number.
     """
+    if not np.isfinite(logits).all():
+        raise InputError(
+            "The model's logits are not finite: its training diverged or its file is damaged. Train it again, with a "
+            "lower learning rate if its loss was not finite either."
+        )
     targets = labels.argmax(1)
     log_probabilities = _log_softmax(logits)
     ranks = _ranks(logits, targets)

@@ -1,0 +1,41 @@
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tfds_sets() -> ModuleType:
+    """The writers of small TFDS sets; loaded by path, for tests are no package."""
+    spec = importlib.util.spec_from_file_location("tfds_sets", Path(__file__).with_name("tfds_sets.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def write_images():
+    """Writes images of one colour, whose red channel is their position in the listing."""
+
+    def write(root: Path, *names: str, size: tuple[int, int] = (6, 4)) -> Path:
+        for index, name in enumerate(names):
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((size[1], size[0], 3), (index, 100, 200), np.uint8)).save(path)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_classes(write_images):
+    """Writes so many images of each class: ``{"train/cat": 3}``."""
+
+    def write(root: Path, counts: Mapping[str, int]) -> Path:
+        return write_images(root, *(f"{name}/{index}.png" for name, count in counts.items() for index in range(count)))
+
+    return write

@@ -1,0 +1,170 @@
+import io
+import os
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from efficientnet_finetuning.data.examples import LazyRows
+from efficientnet_finetuning.data.manifest import build_manifest
+from efficientnet_finetuning.data.prepare import decode, map_in_threads, one_hot, prepare
+from efficientnet_finetuning.data.sources import EncodedImage, open_source
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import DatasetParameters
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def encoded(image: Image.Image, file_format: str = "PNG") -> EncodedImage:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    return EncodedImage("a/1.png", buffer.getvalue(), 0)
+
+
+def flag() -> Image.Image:
+    """Three stripes of 32 × 32 pixels, from left to right."""
+    return Image.fromarray(np.repeat(np.uint8([[RED, GREEN, BLUE]]), 32, axis=1).repeat(32, axis=0))
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+
+
+def source_and_manifest(root):
+    parameters = DatasetParameters(path=root)
+    source = open_source(parameters)
+    return source, build_manifest(source, parameters, seed=3)
+
+
+def test_stretch_keeps_the_whole_image_and_center_crop_its_middle_square():
+    stretched = decode(encoded(flag()), 32, "stretch", "bilinear")
+    assert [tuple(stretched[16, column]) for column in (4, 16, 28)] == [RED, GREEN, BLUE]
+    cropped = decode(encoded(flag()), 32, "center_crop", "bilinear")
+    assert (cropped[:, 2:-2] == GREEN).all()
+    tall = decode(encoded(flag().transpose(Image.Transpose.ROTATE_90)), 64, "center_crop", "bicubic")
+    assert tall.shape == (64, 64, 3)
+    assert (tall[4:-4] == GREEN).all()
+
+
+def test_the_interpolations_differ():
+    bicubic, bilinear = (decode(encoded(noise()), 32, "stretch", name) for name in ("bicubic", "bilinear"))
+    assert np.abs(bicubic.astype(int) - bilinear).mean() > 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("L", 130, (130, 130, 130)),
+        ("LA", (130, 255), (130, 130, 130)),
+        ("RGBA", (*RED, 255), RED),
+        ("1", 1, (255, 255, 255)),
+        ("CMYK", (0, 255, 255, 0), RED),
+    ],
+)
+def test_every_mode_becomes_rgb(mode, colour, rgb):
+    image = encoded(Image.new(mode, (40, 36), colour), "TIFF")
+    decoded = decode(image, 32, "stretch", "bicubic")
+    assert (decoded.shape, decoded.dtype) == ((32, 32, 3), np.uint8)
+    assert (decoded == rgb).all()
+
+
+def test_a_palette_image_is_resized_in_colours_and_not_in_palette_indices():
+    palette = flag().convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    decoded = decode(encoded(palette, "GIF"), 33, "stretch", "bilinear")
+    assert np.abs(decoded[16, [5, 16, 27]].astype(int) - [RED, GREEN, BLUE]).max() <= 8
+    assert np.unique(decoded.reshape(-1, 3), axis=0).shape[0] > 3
+
+
+def test_a_16_bit_grey_image_keeps_its_brightness():
+    grey = Image.fromarray(np.full((40, 36), 0x8000, np.uint16))
+    assert np.abs(decode(encoded(grey), 32, "stretch", "bicubic").astype(int) - 128).max() <= 1
+
+
+def test_labels_become_one_hot_bytes():
+    hot = one_hot(np.array([2, 0, 2]), 4)
+    assert hot.dtype == np.uint8
+    assert hot.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
+
+
+def test_a_prepared_split_has_the_manifests_order_labels_and_images(tmp_path, write_classes):
+    source, manifest = source_and_manifest(write_classes(tmp_path, {"a": 20, "b": 20}))
+    for split, size in (("train", 28), ("validation", 4), ("test", 8)):
+        rows = manifest[manifest["split"] == split]
+        examples = prepare(source, manifest, 2, split, image_size=32)
+        assert (len(examples), examples.images.shape) == (size, (size, 32, 32, 3))
+        assert examples.ids.tolist() == rows["id"].tolist()
+        assert examples.labels.argmax(1).tolist() == rows["label"].tolist()
+        # The red channel says which image of the listing it is.
+        expected = [20 * (id_[0] == "b") + int(id_[2:-4]) for id_ in rows["id"]]
+        assert [int(pixels[0, 0, 0]) for pixels in examples.images] == expected
+
+
+def test_one_split_may_come_from_several_splits_of_the_source(tmp_path, write_classes):
+    source, manifest = source_and_manifest(
+        write_classes(tmp_path, {f"{s}/{c}": 10 for s in ("train", "test") for c in "ab"})
+    )
+    manifest["split"] = "train"
+    examples = prepare(source, manifest, 2, "train", image_size=32)
+    assert [int(pixels[0, 0, 0]) for pixels in examples.images] == list(range(40))
+
+
+def test_lazy_rows_start_anew_each_time(tmp_path, write_classes):
+    source, manifest = source_and_manifest(write_classes(tmp_path, {"a": 10, "b": 10}))
+    rows = prepare(source, manifest, 2, "train", image_size=32).images
+    assert isinstance(rows, LazyRows)
+    first = next(iter(rows))
+    assert np.array_equal(np.stack(list(rows)), np.stack(list(rows)))
+    assert np.array_equal(first, next(iter(rows)))
+
+
+def test_an_image_that_is_damaged_behind_its_header_is_named_after_the_ones_before_it(tmp_path, write_classes):
+    root = write_classes(tmp_path, {"a": 10, "b": 10})
+    file = root / "b" / "3.png"
+    file.write_bytes(encoded(noise()).encoded[:2000])
+    source, manifest = source_and_manifest(root)
+    examples = prepare(source, manifest.assign(split="train"), 2, "train", image_size=32)
+    seen = []
+    with pytest.raises(InputError) as caught:
+        seen.extend(int(pixels[0, 0, 0]) for pixels in examples.images)
+    assert seen == list(range(13))
+    assert str(caught.value).startswith("The image b/3.png cannot be decoded: ")
+    assert str(caught.value).endswith("Mend it or take it out of the set.")
+
+
+def test_an_image_with_a_damaged_palette_is_named():
+    damaged = bytearray(encoded(noise().convert("P"), "BMP").encoded)
+    damaged[46:48] = (300).to_bytes(2, "little")  # the number of colours in the palette
+    with pytest.raises(InputError, match=r"The image a/1\.png cannot be decoded"):
+        decode(EncodedImage("a/1.png", bytes(damaged), 0), 32, "stretch", "bicubic")
+
+
+def test_threads_keep_the_order_and_pull_only_a_bounded_number_of_items_ahead():
+    last = -1
+
+    def items():
+        nonlocal last
+        while last < 10**6:
+            last += 1
+            yield last
+
+    def slow_at_times(item: int) -> int:
+        time.sleep(0.002 if item % 7 == 0 else 0)
+        return 10 * item
+
+    results = map_in_threads(slow_at_times, items())
+    ahead = []
+    for expected, result in enumerate(islice(results, 300)):
+        assert result == 10 * expected
+        ahead.append(last - expected)
+    results.close()
+    assert max(ahead) <= 8 * os.cpu_count()
+    assert last < 10**6
+
+
+def test_threads_pass_an_error_on_at_its_place():
+    results = map_in_threads(lambda number: 1 / number, [2, 1, 0, 4])
+    assert [next(results), next(results)] == [0.5, 1.0]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -1,0 +1,28 @@
+import pytest
+
+from efficientnet_finetuning.errors import InputError, near_matches
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("trainning", " Did you mean 'training'?"),
+        ("TRAINING", " Did you mean 'training'?"),
+        ("efficientnetlite", " Did you mean 'EfficientNetLite'?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_a_near_name_is_suggested_whatever_its_case_and_a_far_one_is_not(name, sentence):
+    assert near_matches(name, ["training", "evaluation", "EfficientNetLite"]) == sentence
+
+
+def test_at_most_three_names_are_suggested_nearest_first():
+    sentence = near_matches("block6z", ["block1a", "block6a", "block6ab", "block6zz", "block6c"])
+    assert sentence.startswith(" Did you mean 'block6zz' or ")
+    assert sentence.count("'") == 6
+
+
+def test_an_input_error_is_a_value_error_with_the_message_it_was_given():
+    with pytest.raises(ValueError, match=r"^say what to do$"):
+        raise InputError("say what to do")

@@ -1,0 +1,181 @@
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import (
+    BackboneParameters,
+    PreprocessingParameters,
+    flatten,
+    image_size,
+    validate,
+)
+
+BASE = Path(__file__).parents[1] / "conf" / "base"
+
+
+@pytest.fixture
+def raw() -> dict:
+    groups: dict = {}
+    for file in sorted(BASE.glob("parameters*.yml")):
+        groups |= yaml.safe_load(file.read_text(encoding="utf-8"))
+    return groups
+
+
+def change(raw: dict, name: str, value: object) -> dict:
+    *groups, last = name.split(".")
+    group = raw
+    for part in groups:
+        group = group[part]
+    group[last] = value
+    return raw
+
+
+def fault(raw: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        validate(raw)
+    return str(caught.value)
+
+
+def leaves(raw: Mapping, prefix: str = "") -> dict:
+    found = {}
+    for name, value in raw.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def test_the_base_configuration_is_valid_and_flat_under_dotted_names_defaults_included(raw):
+    flat = flatten(validate(raw))
+    assert flat["dataset.test_fraction"] == 0.2
+    assert not any(isinstance(value, BaseModel) for value in flat.values())
+    expected = leaves(raw)
+    assert {name: flat[name] for name in expected} == expected | {
+        "dataset.data_dir": Path("data/01_raw"),
+        "transfer.head.inverse_regularizations": tuple(raw["transfer"]["head"]["inverse_regularizations"]),
+    }
+
+
+def test_names_with_a_leading_underscore_are_yaml_helpers(raw):
+    assert validate(raw | {"_schedule": {"anything": 1}}) == validate(raw)
+
+
+def test_an_unknown_group_is_refused_with_its_near_match(raw):
+    message = fault(raw | {"finetuning": {}})
+    assert "finetuning: unknown parameter. Did you mean 'finetune'?" in message
+    assert "Known here: seed, dataset, preprocessing" in message
+
+
+def test_a_missing_group_is_refused_and_the_message_says_where_it_belongs(raw):
+    del raw["evaluation"]
+    assert "evaluation: missing. Give it in a parameters*.yml of your environment." in fault(raw)
+
+
+def test_all_faults_are_listed_at_once_with_their_full_names(raw):
+    raw["finetune"]["trainning"] = raw["finetune"].pop("training")
+    change(raw, "baseline.training.augmentation.rotatoin", 0.1)
+    change(raw, "transfer.head.batch_size", 0)
+    change(raw, "backbone.name", "EfficientNetLite9")
+    message = fault(raw)
+    assert "finetune.trainning: unknown parameter. Did you mean 'training'?" in message
+    assert "finetune.training: missing" in message
+    assert "baseline.training.augmentation.rotatoin: unknown parameter. Did you mean 'rotation'?" in message
+    assert "transfer.head.batch_size: Input should be greater than or equal to 1. Received: 0." in message
+    assert "backbone: unknown backbone 'EfficientNetLite9'. Did you mean 'EfficientNetLite" in message
+    assert "Known: EfficientNetB0, " in message
+    assert message.count("\n  - ") == 5
+
+
+@pytest.mark.parametrize("regime", ["baseline", "finetune"])
+def test_an_unknown_block_is_refused_with_near_matches_and_the_blocks_there_are(raw, regime):
+    message = fault(change(raw, f"{regime}.training.unfreeze_from", "block6z"))
+    assert f"{regime}.training.unfreeze_from: EfficientNetLite0 has no block 'block6z'." in message
+    assert "Did you mean 'block6" in message
+    assert "Known: all, stem, block1a, " in message
+
+
+def test_a_block_is_looked_up_in_the_backbone_that_is_given(raw):
+    change(raw, "finetune.training.unfreeze_from", "block7b")
+    assert "no block 'block7b'" in fault(raw)
+    assert validate(change(raw, "backbone.name", "EfficientNetB4")).finetune.training.unfreeze_from == "block7b"
+
+
+def test_unknown_blocks_of_both_regimes_are_listed_at_once(raw):
+    change(raw, "baseline.training.unfreeze_from", "block6z")
+    message = fault(change(raw, "finetune.training.unfreeze_from", "block9a"))
+    assert "block6z" in message
+    assert "block9a" in message
+
+
+def test_a_weights_file_must_exist(raw, tmp_path):
+    message = fault(change(raw, "backbone.weights", str(tmp_path / "missing.h5")))
+    assert f"backbone: weights {str(tmp_path / 'missing.h5')!r} is neither `imagenet` nor `none`" in message
+    assert "Did you mean 'imagenet'?" in fault(change(raw, "backbone.weights", "imagnet"))
+    file = tmp_path / "there.h5"
+    file.touch()
+    assert validate(change(raw, "backbone.weights", str(file))).backbone.weights == str(file)
+
+
+@pytest.mark.parametrize(("path", "given"), [("photos", "both"), (None, "neither")])
+def test_a_set_is_named_either_by_name_or_by_path(raw, path, given):
+    change(raw, "dataset.path", path)
+    if path is None:
+        change(raw, "dataset.name", None)
+    message = fault(raw)
+    assert "dataset: give either `name`" in message
+    assert f"not {given}. Set the other one to null." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("preprocessing.image_size", 24, "greater than or equal to 32"),
+        ("device.accelerator", "tpu", "'auto', 'cpu' or 'gpu'"),
+        ("dataset.validation_fraction", 1.0, "less than 1"),
+        ("baseline.training.label_smoothing", 1.0, "less than 1"),
+        ("baseline.training.drop_connect_rate", -0.1, "greater than or equal to 0"),
+        ("finetune.training.learning_rate", 0, "greater than 0"),
+        ("finetune.training.warmup_fraction", 1.5, "less than or equal to 1"),
+        ("finetune.training.augmentation.rotation", 0.6, "less than or equal to 0.5"),
+        ("transfer.head.inverse_regularizations", [], "at least 1 item"),
+        ("seed", -1, "greater than or equal to 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_name_the_rule_and_the_value(raw, name, value, rule):
+    message = fault(change(raw, name, value))
+    line = next(line for line in message.splitlines() if line.startswith(f"  - {name}: "))
+    assert rule in line
+    assert line.endswith(f"Received: {value!r}.")
+
+
+def test_an_image_size_that_is_no_multiple_of_8_warns(raw):
+    with pytest.warns(UserWarning, match="image_size is 100, not a multiple of 8"):
+        parameters = validate(change(raw, "preprocessing.image_size", 100))
+    assert parameters.preprocessing.image_size == 100
+
+
+def test_parameters_cannot_be_changed_at_any_depth(raw):
+    parameters = validate(raw)
+    for model, name in ((parameters, "seed"), (parameters.finetune.training.augmentation, "rotation")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, name, 0)
+
+
+def test_the_image_size_falls_back_to_the_backbones_native_resolution():
+    backbone = BackboneParameters(name="EfficientNetB3")
+    assert image_size(PreprocessingParameters(), backbone) == 300
+    assert image_size(PreprocessingParameters(image_size=64), backbone) == 64
+
+
+def test_importing_the_parameters_imports_nothing_heavy():
+    code = (
+        "import sys, efficientnet_finetuning.parameters as p\n"
+        "assert p.Parameters\n"
+        "print(sorted({'keras', 'tensorflow', 'tensorflow_datasets', 'kedro', 'sklearn', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
