@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -83,22 +84,24 @@ class TrackingHooks:
     """
 
     def __init__(self) -> None:
+        self._handler = _MetricsHandler(self._log_step)
+        self._forget()
+
+    def _forget(self) -> None:
         self.failed = False
+        self._parent: str | None = None
+        self._children: dict[str, str] = {}
+        self._node: Node | None = None
 
     @hook_impl
-    @_never_fail
     def after_context_created(self, context: KedroContext) -> None:
         self._project_path = context.project_path
         self._config_loader = context.config_loader
 
     @hook_impl
-    @_never_fail
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
+        self._forget()
         self._run_params, self._catalog = run_params, catalog
-        self._parent: str | None = None
-        self._children: dict[str, str] = {}
-        self._node: Node | None = None
-        self._handler = _MetricsHandler(self._log_epoch)
         logging.getLogger("efficientnet_finetuning").addHandler(self._handler)
 
     @hook_impl
@@ -125,9 +128,8 @@ class TrackingHooks:
             self._client.set_tag(run_id, "manifest_sha256", _manifest_hash(data))
         elif dataset_name.endswith("_metrics"):
             self._client.log_dict(run_id, data, "metrics.json")
-            for name, value in data.items():
-                if isinstance(value, float):
-                    self._client.log_metric(run_id, f"test_{name}", value)
+            scores = {f"test_{name}": value for name, value in data.items() if isinstance(value, float)}
+            self._log_metrics(run_id, scores, step=0)
 
     @hook_impl
     @_never_fail
@@ -170,20 +172,25 @@ class TrackingHooks:
         self._children[regime] = self._start(f"{self._run_params['run_id']} {regime}", tags, parameters)
 
     def _start(self, name: str, tags: dict[str, str], parameters: dict[str, Any]) -> str:
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-        for key, value in parameters.items():
-            self._client.log_param(run.info.run_id, key, value)
-        return str(run.info.run_id)
+        from mlflow.entities import Param
+
+        run_id = str(self._client.create_run(self._experiment_id, run_name=name, tags=tags).info.run_id)
+        self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+        return run_id
 
     def _run_of(self, node: Node | None) -> str | None:
         return self._children.get((node and node.namespace) or "", self._parent)
 
-    def _log_epoch(self, metrics: dict[str, float], step: int) -> None:
-        run_id = self._run_of(self._node)
-        if self.failed or run_id is None:
-            return
-        for name, value in metrics.items():
-            self._client.log_metric(run_id, name, value, step=step)
+    @_never_fail
+    def _log_step(self, metrics: dict[str, float], step: int) -> None:
+        if run_id := self._run_of(self._node):
+            self._log_metrics(run_id, metrics, step)
+
+    def _log_metrics(self, run_id: str, metrics: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
     def _end(self, status: str) -> None:
         logging.getLogger("efficientnet_finetuning").removeHandler(self._handler)
@@ -200,13 +207,8 @@ class _MetricsHandler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        metrics = getattr(record, "metrics", None)
-        if metrics is None:
-            return
-        try:
-            self._log(metrics, getattr(record, "step", 0))
-        except Exception:
-            self.handleError(record)
+        if hasattr(record, "metrics"):
+            self._log(record.metrics, getattr(record, "step", 0))
 
 
 def _store(parameters: Parameters, project_path: Path) -> tuple[str, str | None]:
