@@ -127,7 +127,8 @@ def test_the_gpu_tag_runs_the_heavy_nodes_alone(ladder):
     assert "prepare_images" not in result.stdout
 
 
-def test_an_interrupted_run_leaves_with_143_and_is_recorded_as_killed(ladder):
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_killed(ladder, sent, status):
     project, _ = ladder
     command = [
         sys.executable,
@@ -153,7 +154,7 @@ def test_an_interrupted_run_leaves_with_143_and_is_recorded_as_killed(ladder):
     else:
         pytest.fail("training never began")
     time.sleep(0.5)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, sent)
     process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == status
     assert {run.info.status for run in tracked_runs(project)[-2:]} == {"KILLED"}
