@@ -64,7 +64,8 @@ def with_rates(model: keras.Model, drop_connect_rate: float, head_dropout: float
 
 def without_training_state(model: keras.Model) -> keras.Model:
     """A copy, weights included, without optimizer, loss and frozen layers: what is worth keeping on disk."""
-    copy = keras.models.clone_model(model)
+    # Not clone_model, which compiles its copy as the original is compiled.
+    copy = keras.Model.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     copy.trainable = True
     return copy

@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.architectures import ARCHITECTURES
+from efficientnet_finetuning.models.backbones import build_backbone
+from efficientnet_finetuning.models.freezing import unfreeze
+from efficientnet_finetuning.models.heads import (
+    assemble,
+    attach_head,
+    dense_head,
+    feature_extractor,
+    with_rates,
+    without_training_state,
+)
+
+BLOCKS = [block for block in ARCHITECTURES["EfficientNetLite0"].blocks if block.startswith("block")]
+
+
+@pytest.fixture(scope="module")
+def classifier(lite0) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return attach_head(lite0, 3, 0.2)
+
+
+@pytest.fixture(scope="module")
+def logits(classifier, pixels) -> np.ndarray:
+    return np.asarray(classifier(pixels))
+
+
+def rates(model: keras.Model) -> dict[str, float]:
+    return {layer.name: layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
+
+
+def expected_rates(drop_connect_rate: float, head_dropout: float) -> dict[str, float]:
+    with_shortcut = ["block2b", "block3b", "block4b", "block4c", "block5b", "block5c", "block6b", "block6c", "block6d"]
+    linear = {f"{block}_drop": drop_connect_rate * BLOCKS.index(block) / 16 for block in with_shortcut}
+    return linear | {"head_dropout": head_dropout}
+
+
+@pytest.mark.parametrize(("drop_connect_rate", "head_dropout"), [(0.4, 0.3), (0.0, 0.0)])
+def test_rates_grow_linearly_the_outputs_stay_and_both_survive_a_save(
+    classifier, logits, pixels, tmp_path, drop_connect_rate, head_dropout
+):
+    changed = with_rates(classifier, drop_connect_rate, head_dropout)
+    assert rates(changed) == pytest.approx(expected_rates(drop_connect_rate, head_dropout))
+    assert rates(classifier) == pytest.approx(expected_rates(0.2, 0.2))
+    changed.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert rates(loaded) == rates(changed)
+    np.testing.assert_array_equal(changed(pixels), logits)
+    np.testing.assert_array_equal(loaded(pixels), logits)
+
+
+def test_rates_act_in_training_alone_and_can_come_back_after_zero(classifier, logits, pixels):
+    still = with_rates(classifier, 0.0, 0.0)
+    unfreeze(still, "EfficientNetLite0", "all", freeze_batch_norm=True)
+    np.testing.assert_allclose(still(pixels, training=True), logits, rtol=1e-4, atol=1e-5)
+    lively = with_rates(still, 0.5, 0.5)
+    assert rates(lively) == pytest.approx(expected_rates(0.5, 0.5))
+    assert np.abs(lively(pixels, training=True) - logits).max() > 0.01
+
+
+def test_an_assembled_classifier_is_the_head_on_the_features(lite0, pixels):
+    random = np.random.default_rng(0)
+    kernel, bias = random.normal(size=(1280, 7)).astype("float32"), random.normal(size=7).astype("float32")
+    head, features = dense_head(kernel, bias), np.asarray(feature_extractor(lite0)(pixels))
+    assert features.shape == (5, 1280)
+    np.testing.assert_allclose(features, np.asarray(lite0(pixels)).mean((1, 2)), rtol=1e-5)
+    expected = features @ kernel + bias
+    np.testing.assert_allclose(head(features), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(assemble(lite0, head, 0.2)(pixels), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_under_mixed_precision_features_and_logits_are_float32_and_the_global_policy_comes_back(pixels):
+    backbone = build_backbone("EfficientNetLite0", 32, "none", dtype_policy="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+    assert str(backbone.output.dtype) == "bfloat16"
+    assert {weight.dtype for weight in backbone.weights} == {"float32"}
+    copy = with_rates(attach_head(backbone, 3, 0.2), 0.1, 0.1)
+    assert str(copy.get_layer("top_conv").compute_dtype) == "bfloat16"
+    assert np.asarray(copy(pixels)).dtype == np.float32
+    assert np.asarray(feature_extractor(backbone)(pixels)).dtype == np.float32
+
+
+def test_the_global_policy_comes_back_after_a_failure_too():
+    with pytest.raises(InputError, match=r"gone\.pth does not exist"):
+        build_backbone("EfficientNetLite0", 32, "gone.pth", dtype_policy="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_what_is_kept_is_the_network_with_nothing_frozen(classifier, logits, pixels):
+    kept = without_training_state(trained_a_little(classifier))
+    assert [layer.name for layer in kept.layers if not layer.trainable] == []
+    assert rates(kept) == pytest.approx(expected_rates(0.1, 0.1))
+    np.testing.assert_array_equal(kept(pixels), logits)
+
+
+@pytest.mark.xfail(strict=True, reason="heads.py: clone_model compiles the copy where the model is compiled")
+def test_what_is_kept_has_no_optimizer(classifier):
+    assert not without_training_state(trained_a_little(classifier)).compiled
+
+
+def trained_a_little(classifier: keras.Model) -> keras.Model:
+    model = with_rates(classifier, 0.1, 0.1)
+    unfreeze(model, "EfficientNetLite0", "top", freeze_batch_norm=True)
+    model.compile("adam", "mse")
+    return model

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from efficientnet_finetuning.parameters import AugmentationParameters
+from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.batches import Batches
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
+NOTHING = AugmentationParameters(flip="none")
+
+
+@pytest.mark.parametrize(
+    "change", [{"flip": "horizontal"}, {"translation": 0.2}, {"rotation": 0.1}, {"contrast": 0.5}], ids=str
+)
+def test_each_change_alone_depends_on_the_seed_and_keeps_shape_and_range(change):
+    augmentation = Augmentation(AugmentationParameters(**{"flip": "none"} | change))
+    first, again, other = augmentation(IMAGES, 1), augmentation(IMAGES, 1), augmentation(IMAGES, 2)
+    assert (first.shape, first.dtype) == (IMAGES.shape, np.uint8)
+    assert (first == again).all()
+    assert (first != other).any()
+    assert (first != IMAGES).any()
+
+
+def test_nothing_asked_for_changes_nothing():
+    assert (Augmentation(NOTHING)(IMAGES, 1) == IMAGES).all()
+
+
+def test_a_flip_is_a_mirror_image():
+    flipped = Augmentation(AugmentationParameters(flip="horizontal"))(IMAGES, 3)
+    mirrored = [(new == old[:, ::-1]).all() for new, old in zip(flipped, IMAGES, strict=True)]
+    kept = [(new == old).all() for new, old in zip(flipped, IMAGES, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
+    assert any(mirrored)
+
+
+def test_height_and_width_shift_independently():
+    # A ramp in each direction: the mean of a channel tells the shift.
+    ramp = np.zeros((64, 64, 64, 3), np.uint8)
+    ramp[..., 0] = np.arange(64)[:, None] * 4
+    ramp[..., 1] = np.arange(64)[None, :] * 4
+    shifted = Augmentation(AugmentationParameters(flip="none", translation=0.3))(ramp, 0).astype(float)
+    down, right = shifted[:, 32, 32, 0], shifted[:, 32, 32, 1]
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.5
+
+
+def rows_of(batches: Batches) -> list[np.ndarray]:
+    return [batches[index][0].ravel() for index in range(batches.num_batches)]
+
+
+@pytest.fixture
+def stored(tmp_path) -> tuple[np.ndarray, np.ndarray]:
+    """Eleven numbered rows in a memory map, with one-hot labels."""
+    np.save(tmp_path / "rows.npy", np.arange(11)[:, None])
+    return np.load(tmp_path / "rows.npy", mmap_mode="r"), np.eye(3, dtype=np.uint8)[np.arange(11) % 3]
+
+
+def test_an_epoch_has_every_row_exactly_once(stored):
+    batches = Batches(*stored, 4, shuffle_seed=0)
+    assert [len(rows) for rows in rows_of(batches)] == [4, 4, 3]
+    assert sorted(np.concatenate(rows_of(batches))) == list(range(11))
+
+
+def test_rows_keep_their_labels(stored):
+    batches = Batches(*stored, 4, shuffle_seed=0)
+    for index in range(3):
+        rows, labels = batches[index]
+        assert labels.argmax(1).tolist() == (rows.ravel() % 3).tolist()
+        assert labels.dtype == np.float32
+
+
+def test_epochs_differ_and_a_run_that_goes_on_sees_what_it_would_have_seen(stored):
+    undisturbed = Batches(*stored, 4, shuffle_seed=7)
+    first = rows_of(undisturbed)
+    undisturbed.on_epoch_end()
+    second = rows_of(undisturbed)
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    resumed = Batches(*stored, 4, shuffle_seed=7)
+    resumed.epoch = 1
+    assert all((a == b).all() for a, b in zip(second, rows_of(resumed), strict=True))
+
+
+def test_without_a_seed_the_stored_order_stays(stored):
+    assert np.concatenate(rows_of(Batches(*stored, 4))).tolist() == list(range(11))
+
+
+def test_images_are_augmented_anew_in_every_epoch():
+    labels = np.eye(2)[np.arange(6) % 2]
+    augmentation = Augmentation(AugmentationParameters(flip="none", translation=0.3))
+    batches = Batches(IMAGES, labels, 6, shuffle_seed=1, augmentation=augmentation)
+    first = batches[0][0]
+    assert (first == batches[0][0]).all()
+    batches.on_epoch_end()
+    assert (first != batches[0][0]).any()
