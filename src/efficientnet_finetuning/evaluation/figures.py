@@ -35,7 +35,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         histories: of each regime, with ``accuracy`` and ``val_accuracy`` (0–1) and, where it has epochs, ``epoch``,
             ``loss`` and ``val_loss``.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     for regime, history in histories.items():
         colour = _COLOURS[regime]
@@ -47,11 +47,10 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             accuracy.axhline(best, color=colour, label=f"{regime}, validation")
     accuracy.set(title="top-1 accuracy", xlabel="epoch", ylabel="%", ylim=(0, 100))
     loss.set(title="loss", xlabel="epoch", ylabel="cross-entropy, nats")
-    accuracy.legend(fontsize=8)
-    if loss.has_data():
-        loss.legend(fontsize=8)
-    else:
+    if not loss.has_data():
         loss.set_axis_off()
+    # Below the axes, where it can hide no curve.
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
