@@ -73,15 +73,15 @@ def test_an_assembled_classifier_is_the_head_on_the_features(lite0, pixels):
     np.testing.assert_allclose(assemble(lite0, head, 0.2)(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_under_mixed_precision_features_and_logits_are_float32_and_the_global_policy_comes_back(pixels):
+def test_under_mixed_precision_features_and_logits_are_float32_and_the_global_policy_comes_back():
     backbone = build_backbone("EfficientNetLite0", 32, "none", dtype_policy="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     assert str(backbone.output.dtype) == "bfloat16"
     assert {weight.dtype for weight in backbone.weights} == {"float32"}
     copy = with_rates(attach_head(backbone, 3, 0.2), 0.1, 0.1)
     assert str(copy.get_layer("top_conv").compute_dtype) == "bfloat16"
-    assert np.asarray(copy(pixels)).dtype == np.float32
-    assert np.asarray(feature_extractor(backbone)(pixels)).dtype == np.float32
+    assert str(copy.output.dtype) == "float32"
+    assert str(feature_extractor(backbone).output.dtype) == "float32"
 
 
 def test_the_global_policy_comes_back_after_a_failure_too():
@@ -90,16 +90,16 @@ def test_the_global_policy_comes_back_after_a_failure_too():
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_what_is_kept_is_the_network_with_nothing_frozen(classifier, logits, pixels):
+def test_what_is_kept_is_the_network_without_an_optimizer(classifier, logits, pixels):
     kept = without_training_state(trained_a_little(classifier))
-    assert [layer.name for layer in kept.layers if not layer.trainable] == []
+    assert not kept.compiled
     assert rates(kept) == pytest.approx(expected_rates(0.1, 0.1))
     np.testing.assert_array_equal(kept(pixels), logits)
 
 
-@pytest.mark.xfail(strict=True, reason="heads.py: clone_model compiles the copy where the model is compiled")
-def test_what_is_kept_has_no_optimizer(classifier):
-    assert not without_training_state(trained_a_little(classifier)).compiled
+def test_what_is_kept_has_nothing_frozen(classifier):
+    kept = without_training_state(trained_a_little(classifier))
+    assert [layer.name for layer in kept.layers if not layer.trainable] == []
 
 
 def trained_a_little(classifier: keras.Model) -> keras.Model:

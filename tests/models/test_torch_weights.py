@@ -146,10 +146,7 @@ def test_a_tensor_that_reaches_outside_its_storage_is_refused(pth, shape, stride
         read_torch_weights(pth(content))
 
 
-OVERFLOW = pytest.mark.xfail(strict=True, reason="torch_weights.py: OverflowError and MemoryError are not caught")
-
-
-@pytest.mark.parametrize("promised", [13, pytest.param(2**62, marks=OVERFLOW)])
+@pytest.mark.parametrize("promised", [13, 2**62])
 def test_a_storage_that_promises_more_than_the_file_holds_is_refused(pth, promised):
     storage = Storage("94", FLOATS.elements, promised=promised)
     content = legacy_file(OrderedDict(kernel=tensor(storage, (3, 4), (4, 1))), storage)

@@ -1,9 +1,10 @@
+import keras
 import numpy as np
 import pytest
 
 from efficientnet_finetuning.parameters import AugmentationParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import Batches
+from efficientnet_finetuning.training.batches import Batches, FollowEpoch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
 NOTHING = AugmentationParameters(flip="none")
@@ -19,6 +20,17 @@ def test_each_change_alone_depends_on_the_seed_and_keeps_shape_and_range(change)
     assert (first == again).all()
     assert (first != other).any()
     assert (first != IMAGES).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"flip": "horizontal_and_vertical"}, {"rotation": 0.1}, {"contrast": 0.5}],
+    ids=str,
+)
+def test_every_image_of_a_batch_is_changed_in_its_own_way(change):
+    augmentation = Augmentation(AugmentationParameters(**{"flip": "none"} | change))
+    changed = augmentation(np.repeat(IMAGES[:1], 16, axis=0), 2**32 - 1)
+    assert len({image.tobytes() for image in changed}) > 2
 
 
 def test_nothing_asked_for_changes_nothing():
@@ -60,6 +72,26 @@ def test_an_epoch_has_every_row_exactly_once(stored):
     assert sorted(np.concatenate(rows_of(batches))) == list(range(11))
 
 
+def test_keras_is_served_every_row_once_an_epoch_in_changing_company(stored):
+    served = []
+
+    class Recorder(Batches):
+        def __getitem__(self, index):
+            inputs, labels = super().__getitem__(index)
+            served.append((self.epoch, frozenset(inputs.ravel().tolist())))
+            return inputs.astype("float32"), labels
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    recorder = Recorder(*stored, 4, shuffle_seed=0)
+    model.fit(recorder, epochs=3, verbose=0, shuffle=False, callbacks=[FollowEpoch(recorder)])
+    by_epoch = {}
+    for epoch, rows in served[2:]:  # Keras looks at two batches first, to learn their shapes
+        by_epoch.setdefault(epoch, []).append(rows)
+    assert [sorted(row for rows in epoch for row in rows) for epoch in by_epoch.values()] == [list(range(11))] * 3
+    assert len({frozenset(epoch) for epoch in by_epoch.values()}) == 3
+
+
 def test_rows_keep_their_labels(stored):
     batches = Batches(*stored, 4, shuffle_seed=0)
     for index in range(3):
@@ -71,7 +103,7 @@ def test_rows_keep_their_labels(stored):
 def test_epochs_differ_and_a_run_that_goes_on_sees_what_it_would_have_seen(stored):
     undisturbed = Batches(*stored, 4, shuffle_seed=7)
     first = rows_of(undisturbed)
-    undisturbed.on_epoch_end()
+    undisturbed.epoch += 1
     second = rows_of(undisturbed)
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
     resumed = Batches(*stored, 4, shuffle_seed=7)
@@ -89,5 +121,5 @@ def test_images_are_augmented_anew_in_every_epoch():
     batches = Batches(IMAGES, labels, 6, shuffle_seed=1, augmentation=augmentation)
     first = batches[0][0]
     assert (first == batches[0][0]).all()
-    batches.on_epoch_end()
+    batches.epoch += 1
     assert (first != batches[0][0]).any()

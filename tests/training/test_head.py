@@ -49,6 +49,21 @@ def test_the_head_that_is_kept_is_the_best_on_validation():
     assert accuracy == pytest.approx(max(accuracies))
 
 
+def test_of_equally_good_heads_the_most_regularized_is_kept():
+    splits = *blobs(3, 60, seed=0), *blobs(3, 30, seed=1)
+    kernel, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=(100.0, 0.01, 1.0)))
+    strongest, _, _ = fit_head(*splits, HeadParameters(inverse_regularizations=(0.01,)))
+    assert [row["val_accuracy"] for row in path] == [1, 1, 1]
+    np.testing.assert_array_equal(kernel, strongest)
+
+
+def test_validation_features_that_are_not_finite_are_refused():
+    features, labels = blobs(2, 10, seed=0)
+    broken = np.full_like(features, np.inf)
+    with pytest.raises(InputError, match="not finite"):
+        fit_head(features, labels, broken, labels, HeadParameters(inverse_regularizations=(1.0,)))
+
+
 def test_features_that_are_not_finite_are_refused():
     features, labels = blobs(2, 10, seed=0)
     features[3, 3] = np.nan

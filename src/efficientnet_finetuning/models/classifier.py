@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,9 +65,9 @@ class Classifier:
         try:
             with zipfile.ZipFile(path) as archive:
                 metadata = json.loads(archive.read(_METADATA_NAME))
+            metadata["class_names"] = tuple(metadata["class_names"])
+            return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
         except FileNotFoundError:
             raise InputError(f"There is no classifier at {path}.") from None
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise InputError(f"{path} is not a classifier that this project saved: {error}") from error
-        metadata["class_names"] = tuple(metadata["class_names"])
-        return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
+        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is not a classifier that this project saved, or is damaged: {error}") from error

@@ -23,7 +23,6 @@ def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch
     """
     blocks = ARCHITECTURES[backbone].blocks
     frozen = blocks[: 0 if unfreeze_from == "all" else blocks.index(unfreeze_from)]
-    model.trainable = True
     for layer in model.layers:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = layer.name.split("_")[0] not in frozen and not (is_batch_norm and freeze_batch_norm)

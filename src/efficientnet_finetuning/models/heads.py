@@ -67,7 +67,8 @@ def without_training_state(model: keras.Model) -> keras.Model:
     # Not clone_model, which compiles its copy as the original is compiled.
     copy = keras.Model.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    copy.trainable = True
+    for layer in copy.layers:  # setting it on the model does nothing where the model itself is not frozen
+        layer.trainable = True
     return copy
 
 

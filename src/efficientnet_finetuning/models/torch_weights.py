@@ -18,6 +18,18 @@ from efficientnet_finetuning.errors import InputError
 
 _LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
+# What reading a file that is no state dict may raise; the sizes in it may be absurd.
+_MALFORMED = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
+
 _STORAGE_DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -51,7 +63,7 @@ def read_torch_weights(path: Path, sha256: str | None = None) -> dict[str, np.nd
     with path.open("rb") as file:
         try:
             return _read_legacy(file)
-        except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             raise InputError(f"The weights file {path} is not a legacy PyTorch state dict: {error}") from error
 
 

@@ -14,8 +14,9 @@ class Augmentation:
 
     def __init__(self, parameters: AugmentationParameters) -> None:
         self._layers: list[keras.Layer] = []
-        if parameters.flip != "none":
-            self._layers.append(keras.layers.RandomFlip(parameters.flip))
+        # One layer a direction: Keras draws once for both, and would only ever turn an image upside down.
+        directions = {"none": (), "horizontal": ("horizontal",), "horizontal_and_vertical": ("horizontal", "vertical")}
+        self._layers.extend(keras.layers.RandomFlip(direction) for direction in directions[parameters.flip])
         if parameters.translation:
             self._layers.append(keras.layers.RandomTranslation(parameters.translation, parameters.translation))
         if parameters.rotation:

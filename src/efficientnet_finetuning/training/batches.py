@@ -1,5 +1,7 @@
 """Batches of stored rows for Keras: shuffled and augmented as a function of seed, epoch and step, on any backend."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -47,13 +49,21 @@ class Batches(keras.utils.PyDataset):
             inputs = self.augmentation(inputs, _seed(self.shuffle_seed, self.epoch, index))
         return inputs, np.asarray(self.labels[rows], np.float32)
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-
     def _order(self) -> np.ndarray:
         if self.shuffle_seed is None:
             return np.arange(len(self.inputs))
         return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.inputs))
+
+
+class FollowEpoch(keras.callbacks.Callback):
+    """Tells batches which epoch it is. Their own ``on_epoch_end`` cannot know: Keras calls it before the first, too."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._batches.epoch = epoch
 
 
 def _seed(*parts: int) -> int:

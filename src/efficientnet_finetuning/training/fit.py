@@ -14,7 +14,7 @@ from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import with_rates, without_training_state
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import Batches
+from efficientnet_finetuning.training.batches import Batches, FollowEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def fit(
     )
     history = History()
     best = BestWeights()
-    callbacks = [keras.callbacks.TerminateOnNaN(raise_error=True), history, best]
+    callbacks = [FollowEpoch(batches), keras.callbacks.TerminateOnNaN(raise_error=True), history, best]
     if parameters.early_stopping_patience:
         callbacks.append(
             keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=parameters.early_stopping_patience)
@@ -73,17 +73,24 @@ def fit(
             epochs=parameters.epochs,
             validation_data=Batches(*validation, parameters.batch_size),
             callbacks=callbacks,
+            shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
             verbose=1 if sys.stdout.isatty() else 0,
         )
     except RuntimeError as error:
         if "NaN" not in str(error):
             raise
-        raise InputError(
-            f"The loss became infinite or not a number in epoch {len(history.rows) + 1}: the learning rate "
-            f"{parameters.learning_rate:g} is too high. Lower training.learning_rate; ten times less is a fair try."
-        ) from error
+        raise InputError(_diverged(parameters, len(history.rows) + 1)) from error
+    if not best.found:
+        raise InputError(_diverged(parameters, parameters.epochs))
     best.restore()
     return without_training_state(model), history.rows
+
+
+def _diverged(parameters: TrainingParameters, epoch: int) -> str:
+    return (
+        f"The loss became infinite or not a number in epoch {epoch}: the learning rate "
+        f"{parameters.learning_rate:g} is too high. Lower training.learning_rate; ten times less is a fair try."
+    )
 
 
 def _optimizer(parameters: TrainingParameters, steps: int) -> keras.Optimizer:
@@ -145,8 +152,13 @@ class BestWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         score = (logs["val_accuracy"], -logs["val_loss"])
-        if score > self._best:
+        if np.isfinite(logs["val_loss"]) and score > self._best:
             self._best, self._weights = score, self.model.get_weights()
+
+    @property
+    def found(self) -> bool:
+        """Whether any epoch ended with a finite validation loss."""
+        return bool(self._weights)
 
     def restore(self) -> None:
         """Give the model its best weights back."""

@@ -35,10 +35,10 @@ def fit_head(
         Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
         with top-1 accuracies in 0–1 and seconds.
     """
-    if not np.isfinite(train_features).all():
+    if not (np.isfinite(train_features).all() and np.isfinite(validation_features).all()):
         raise InputError(
-            "The backbone's features are not finite: its weights are damaged or belong to another network. "
-            "Check backbone.weights."
+            "The backbone's features are not finite: its weights are damaged or belong to another network, or half "
+            "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     train_targets, validation_targets = train_labels.argmax(1), validation_labels.argmax(1)
     regression = LogisticRegression(max_iter=parameters.max_iterations, warm_start=True)
