@@ -31,15 +31,14 @@ def dogs_dir(tmp_path_factory) -> Path:
     return folder
 
 
+def reference_job(project, parameters: str, env: dict[str, str] | None = None):
+    return project.kedro("run", "--pipeline", "finetune", "--env", "stanford_dogs", "--params", parameters, env=env)
+
+
 def test_the_reference_job_runs_on_a_prepared_set_and_local_weights(project, dogs_dir, weights_file):
     (project.path / "conf" / "local" / "parameters.yml").unlink()  # the environment alone decides here
-    result = project.kedro(
-        "run",
-        "--pipeline",
-        "finetune",
-        "--env",
-        "stanford_dogs",
-        "--params",
+    result = reference_job(
+        project,
         f"dataset.data_dir={dogs_dir},dataset.validation_fraction=0.25,backbone.weights={weights_file},"
         # A processor's share of the real thing; set, backbone and classes are the reference job's.
         "preprocessing.image_size=64,finetune.training.epochs=1,finetune.training.unfreeze_from=block7a",
@@ -58,13 +57,8 @@ def test_the_reference_job_runs_on_a_prepared_set_and_local_weights(project, dog
 
 
 def test_without_set_and_network_it_names_address_folder_and_ways_out(project, tmp_path):
-    result = project.kedro(
-        "run",
-        "--pipeline",
-        "finetune",
-        "--env",
-        "stanford_dogs",
-        "--params",
+    result = reference_job(
+        project,
         f"dataset.data_dir={tmp_path}",
         env={"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
     )
@@ -76,13 +70,8 @@ def test_without_set_and_network_it_names_address_folder_and_ways_out(project, t
 
 
 def test_without_weights_and_network_it_names_address_folder_and_ways_out(project, dogs_dir, tmp_path):
-    result = project.kedro(
-        "run",
-        "--pipeline",
-        "finetune",
-        "--env",
-        "stanford_dogs",
-        "--params",
+    result = reference_job(
+        project,
         f"dataset.data_dir={dogs_dir}",
         env={"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)},
     )
