@@ -60,6 +60,9 @@ def fit(
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=use_jit(),
     )
+    # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
+    # once more: half a minute on two cores.
+    model.optimizer.build(model.trainable_variables)
     history = History()
     best = BestWeights()
     callbacks = [FollowEpoch(batches), keras.callbacks.TerminateOnNaN(raise_error=True), history, best]
