@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -32,7 +33,7 @@ class Session(KedroSession):
         try:
             _check_names(names)
             validate(self.load_context().config_loader["parameters"])
-            with _sigterm_as_exit():
+            with Interruptible():
                 return super().run(pipeline_names=names, **options)
         except (KeyboardInterrupt, SystemExit) as interruption:
             self._tell_hooks(interruption)
@@ -69,11 +70,27 @@ def _input_error(error: BaseException | None) -> InputError | None:
     return error
 
 
-class _sigterm_as_exit:  # noqa: N801  used like a function
-    """Turn SIGTERM into :class:`SystemExit` inside a ``with`` block."""
+class Interruptible:
+    """A ``with`` block that Ctrl-C ends with :class:`KeyboardInterrupt` and SIGTERM with :class:`SystemExit`.
+
+    Python drops an exception that is raised while an object is being destroyed or inside a callback from C, of which
+    a training step has many. So the signal is repeated until the block is left.
+    """
+
+    def __init__(self, repeat_after: float = 2.0) -> None:
+        self._repeat_after = repeat_after
+        self._again = threading.Timer(repeat_after, signal.raise_signal)
 
     def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_STATUS[SystemExit]))
+        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        self._again.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        self._again.cancel()
+        self._again = threading.Timer(self._repeat_after, signal.raise_signal, [number])
+        self._again.start()
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit

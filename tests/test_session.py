@@ -1,0 +1,29 @@
+import signal
+import time
+
+import pytest
+
+from efficientnet_finetuning.session import Interruptible
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_arrives_in_a_destructor_still_ends_the_block(number, kind):
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    reached = False
+    with pytest.raises(kind), Interruptible(repeat_after=0.1):  # noqa: PT012  the block is what is tested
+        Destroyed()
+        reached = True
+        time.sleep(5)
+    assert reached, "or the signal was not dropped, and this test shows nothing"
+    assert signal.getsignal(number) == before
+
+
+def test_a_block_that_ends_by_itself_leaves_nothing_behind():
+    with Interruptible(repeat_after=0.1):
+        pass
+    time.sleep(0.3)
