@@ -1,6 +1,6 @@
-"""The one exception that means "what you gave us is wrong", and the search for near names."""
+"""The one exception that means "what you gave us is wrong", and what its messages are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -23,3 +23,9 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     if not matches:
         return ""
     return f" Did you mean {' or '.join(repr(by_folded[match]) for match in matches)}?"
+
+
+def shorten(names: Sequence[str], limit: int = 10) -> str:
+    """The first names of a list that may be long, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"

@@ -14,6 +14,7 @@ from efficientnet_finetuning.models.architectures import ARCHITECTURES
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+ClassWeight = Literal["none", "balanced"]
 
 
 class _Group(BaseModel):
@@ -23,17 +24,22 @@ class _Group(BaseModel):
 
 
 class DatasetParameters(_Group):
-    """Which images: a TensorFlow Datasets set by ``name``, or a folder of class folders by ``path``.
+    """Which images: a TensorFlow Datasets set by ``name``, or by ``path`` what lies on disk.
 
     Attributes:
         name: TFDS name, with config and version where wanted: ``cifar100``, ``oxford_iiit_pet:4.0.0``.
         data_dir: folder that holds or receives prepared TFDS sets; TFDS' own default where ``null``.
         download: whether a set that is not prepared may be downloaded.
         image_key, label_key: features of the set; its own supervised keys where ``null``.
-        path: folder with ``<class>/*``, or ``train/<class>/*`` and, where there are any, ``validation``, ``test``.
+        path: folder with ``<class>/*``, or ``train/<class>/*`` and, where there are any, ``validation``, ``test``;
+            or a CSV with the columns ``path``, ``label`` and, if wanted, ``split``; or one version of a prepared TFDS
+            set.
+        follow_symlinks: whether links may lead out of ``path``.
         train_split, validation_split, test_split: splits of the set, TFDS sub-splits included (``train[:10%]``).
             Where the last two are ``null`` the set's own are taken, and where it has none they are cut out of train.
         validation_fraction, test_fraction: the share of each class that is cut where the set has no such split.
+        fraction: the share of each class of each split that is used at all, for a smoke run; ``null``: everything.
+        max_per_class: likewise, the most images of each class of each split.
     """
 
     name: str | None = None
@@ -42,21 +48,41 @@ class DatasetParameters(_Group):
     image_key: str | None = None
     label_key: str | None = None
     path: Path | None = None
+    follow_symlinks: bool = False
     train_split: str = "train"
     validation_split: str | None = None
     test_split: str | None = None
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
+    fraction: Fraction | None = None
+    max_per_class: Count | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetParameters":
         if (self.name is None) == (self.path is None):
             given = "neither" if self.name is None else "both"
             raise ValueError(
-                f"give either `name` (a TensorFlow Datasets set) or `path` (a folder of class folders), not {given}. "
+                f"give either `name` (a TensorFlow Datasets set) or `path` (a folder or a CSV), not {given}. "
                 "Set the other one to null."
             )
+        if self.fraction is not None and self.max_per_class is not None:
+            raise ValueError("give either `fraction` or `max_per_class`, not both.")
         return self
+
+
+class AuditParameters(_Group):
+    """What happens to images that cannot or should not be learnt from.
+
+    Attributes:
+        on_bad_image: ``exclude`` leaves an undecodable, truncated, empty, too large, too small or single-coloured
+            image out; ``fail`` stops the run. Copies of another image are always left out.
+        max_excluded_fraction: the run stops where a larger share of the images would be left out.
+        max_megapixels: larger images are refused from their header. Pillow itself refuses more than 178.
+    """
+
+    on_bad_image: Literal["exclude", "fail"] = "exclude"
+    max_excluded_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_megapixels: Annotated[float, Field(gt=0, le=178)] = 100
 
 
 class PreprocessingParameters(_Group):
@@ -66,11 +92,13 @@ class PreprocessingParameters(_Group):
         image_size: side in pixels; the backbone's native resolution where ``null``.
         resize: ``stretch`` to a square, or scale the shorter side and ``center_crop``.
         interpolation: ``bicubic`` or ``bilinear``, both with anti-aliasing.
+        background: ``#rrggbb``, seen where an image is transparent.
     """
 
     image_size: Annotated[int, Field(ge=32)] | None = None
     resize: Literal["stretch", "center_crop"] = "stretch"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    background: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
 
     @model_validator(mode="after")
     def _multiple_of_8(self) -> "PreprocessingParameters":
@@ -153,6 +181,7 @@ class TrainingParameters(_Group):
         warmup_fraction: share of all steps that warm up.
         weight_decay: AdamW's decoupled decay, of kernels only.
         label_smoothing: share of a label that is spread over all classes.
+        class_weight: ``balanced`` weighs an image by the inverse of its class' frequency, one on average.
         drop_connect_rate: stochastic depth: the rate of the last block, growing linearly from zero.
         head_dropout: dropout before the logits.
         unfreeze_from: ``all``, or the lowest block that is trained (``block6a``); blocks below stay frozen.
@@ -166,6 +195,7 @@ class TrainingParameters(_Group):
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Rate = 0.0
+    class_weight: ClassWeight = "none"
     drop_connect_rate: Rate = 0.2
     head_dropout: Rate = 0.2
     unfreeze_from: str = "all"
@@ -188,12 +218,14 @@ class HeadParameters(_Group):
         inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
             the best on the validation split is kept.
         max_iterations: of the solver, for each strength.
+        class_weight: as in training.
         head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
     """
 
     batch_size: Count = 64
     inverse_regularizations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     max_iterations: Count = 500
+    class_weight: ClassWeight = "none"
     head_dropout: Rate = 0.2
 
 
@@ -226,6 +258,7 @@ class Parameters(_Group):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dataset: DatasetParameters
+    audit: AuditParameters
     preprocessing: PreprocessingParameters
     backbone: BackboneParameters
     device: DeviceParameters

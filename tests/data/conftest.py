@@ -19,13 +19,16 @@ def tfds_sets() -> ModuleType:
 
 @pytest.fixture
 def write_images():
-    """Writes images of one colour, whose red channel is their position in the listing."""
+    """Writes images of noise, so that none is like another; the red channel is the position in the listing."""
 
-    def write(root: Path, *names: str, size: tuple[int, int] = (6, 4)) -> Path:
+    def write(root: Path, *names: str, size: tuple[int, int] = (12, 8)) -> Path:
+        generator = np.random.default_rng(0)
         for index, name in enumerate(names):
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((size[1], size[0], 3), (index, 100, 200), np.uint8)).save(path)
+            pixels = generator.integers(0, 256, (size[1], size[0], 3), np.uint8)
+            pixels[..., 0] = index
+            Image.fromarray(pixels).save(path)
         return root
 
     return write

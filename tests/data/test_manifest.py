@@ -4,16 +4,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from efficientnet_finetuning.data.inspection import COLUMNS, inspect_images
 from efficientnet_finetuning.data.manifest import build_manifest
 from efficientnet_finetuning.data.sources import open_source
 from efficientnet_finetuning.data.splits import assign_splits
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
 
-def manifest_of(root, seed: int = 0, **dataset) -> pd.DataFrame:
+def manifest_of(root, seed: int = 0, audit: AuditParameters | None = None, **dataset) -> pd.DataFrame:
+    audit = audit or AuditParameters()
     parameters = DatasetParameters(path=root, **dataset)
-    return build_manifest(open_source(parameters), parameters, seed)
+    source = open_source(parameters)
+    return build_manifest(inspect_images(source, parameters, audit, seed), source.class_names, parameters, audit, seed)
 
 
 def rows(counts: dict[int, int], split: str = "train") -> pd.DataFrame:
@@ -23,14 +26,14 @@ def rows(counts: dict[int, int], split: str = "train") -> pd.DataFrame:
 
 def test_a_manifest_describes_every_image_as_it_lies_on_disk(tmp_path, write_classes):
     root = write_classes(tmp_path, {"train/NA": 10, "train/b": 10, "test/NA": 1, "test/b": 1})
-    Image.new("L", (9, 7)).save(root / "train" / "b" / "3.png")
+    Image.linear_gradient("L").resize((19, 17)).save(root / "train" / "b" / "3.png")
     manifest = manifest_of(root)
-    assert list(manifest) == ["id", "source_split", "split", "label", "class_name", "width", "height", "sha256"]
+    assert list(manifest) == ["id", "source_split", "split", *COLUMNS[2:]]
     assert len(manifest) == 22
     assert list(manifest["id"][:2]) == ["train/b/0.png", "train/b/1.png"]
     for row in manifest.itertuples():
         assert row.sha256 == hashlib.sha256((root / row.id).read_bytes()).hexdigest()
-        assert (row.width, row.height) == ((9, 7) if row.id == "train/b/3.png" else (6, 4))
+        assert (row.width, row.height) == ((19, 17) if row.id == "train/b/3.png" else (12, 8))
         assert row.class_name == row.id.split("/")[1]
         assert row.label == ("b", "NA").index(row.class_name)
 
@@ -75,26 +78,56 @@ def test_the_seed_alone_decides_the_cut():
 
 def test_a_class_that_would_be_missing_from_a_split_is_named_with_the_way_out():
     with pytest.raises(InputError) as caught:
-        assign_splits(rows({0: 50, 1: 3}), ("many", "few", "none"), 0.1, 0.2, seed=0)
+        assign_splits(rows({0: 50, 1: 2}), ("many", "few", "none"), 0.1, 0.2, seed=0)
     message = str(caught.value)
     assert message.startswith(
-        "Every class needs images to learn from and to be judged by: none has no image in train (0 in all); "
+        "Every class needs images to learn from and to be judged by: few has no image in train (2 in all), "
     )
-    assert "few has no image in validation (3 in all)" in message
+    assert "none has no image in train (0 in all)" in message
     assert "many" not in message
     assert "change dataset.validation_fraction (0.1) and dataset.test_fraction (0.2)" in message
 
 
-def test_images_that_are_none_are_all_named(tmp_path, write_classes):
+@pytest.fixture
+def damaged(tmp_path, write_classes):
     root = write_classes(tmp_path, {"a": 10, "b": 10})
     (root / "a" / "4.png").write_text("not an image")
     (root / "b" / "5.png").write_bytes(b"")
+    return root
+
+
+def test_damaged_images_are_left_out_with_a_reason_and_the_rest_is_split(damaged):
+    manifest = manifest_of(damaged, audit=AuditParameters(max_excluded_fraction=0.1)).set_index("id")
+    excluded = manifest[manifest["excluded"] != ""]
+    assert excluded["excluded"].to_dict() == {
+        "a/4.png": "undecodable: no JPEG, PNG, BMP, GIF, WEBP, TIFF",
+        "b/5.png": "empty: the file has no bytes",
+    }
+    assert (excluded["split"] == "").all()
+    assert set(manifest.loc[manifest["excluded"] == "", "split"]) == {"train", "validation", "test"}
+
+
+def test_fail_names_every_damaged_image(damaged):
+    with pytest.raises(InputError) as caught:
+        manifest_of(damaged, audit=AuditParameters(on_bad_image="fail"))
+    message = str(caught.value)
+    assert message.startswith("2 image(s) cannot be used: a/4.png (undecodable: ")
+    assert "b/5.png (empty: " in message
+    assert "audit.on_bad_image=exclude" in message
+
+
+def test_more_exclusions_than_allowed_stop_the_run_with_the_first_ten(tmp_path, write_classes):
+    root = write_classes(tmp_path, {"a": 100, "b": 100})
+    for index in range(12):
+        (root / "a" / f"{index}.png").write_bytes(b"")
     with pytest.raises(InputError) as caught:
         manifest_of(root)
     message = str(caught.value)
-    assert message.startswith("2 image(s) cannot be read: a/4.png (")
-    assert "; b/5.png (" in message
-    assert message.endswith("Mend them or take them out of the set.")
+    assert message.startswith("12 of 200 images (6.0%) would be excluded (12 empty), more than audit.")
+    assert message.count("(empty: the file has no bytes)") == 10
+    assert "and 2 more" in message
+    manifest = manifest_of(root, audit=AuditParameters(max_excluded_fraction=0.06))
+    assert (manifest["excluded"] != "").sum() == 12
 
 
 def test_an_image_with_a_damaged_header_is_named(tmp_path, write_classes):
@@ -103,5 +136,18 @@ def test_an_image_with_a_damaged_header_is_named(tmp_path, write_classes):
     damaged = bytearray(file.read_bytes())
     damaged[11] = 1  # the length of the PNG's first chunk
     file.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"1 image\(s\) cannot be read: a/4\.png"):
-        manifest_of(root)
+    with pytest.raises(InputError, match=r"1 image\(s\) cannot be used: a/4\.png"):
+        manifest_of(root, audit=AuditParameters(on_bad_image="fail"))
+
+
+def test_a_subset_is_the_same_share_of_every_class_and_split_by_the_seed(tmp_path, write_classes):
+    root = write_classes(tmp_path, {"train/a": 40, "train/b": 20, "test/a": 8, "test/b": 2})
+
+    def counts(**dataset):
+        manifest = manifest_of(root, **dataset)
+        return manifest.groupby(["source_split", "class_name"]).size().to_dict()
+
+    assert counts(fraction=0.25) == {("train", "a"): 10, ("train", "b"): 5, ("test", "a"): 2, ("test", "b"): 1}
+    assert counts(max_per_class=5) == {("train", "a"): 5, ("train", "b"): 5, ("test", "a"): 5, ("test", "b"): 2}
+    chosen = [set(manifest_of(root, seed=seed, max_per_class=5)["id"]) for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]

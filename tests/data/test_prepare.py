@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efficientnet_finetuning.data.decode import decode
 from efficientnet_finetuning.data.examples import LazyRows
+from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.manifest import build_manifest
-from efficientnet_finetuning.data.prepare import decode, map_in_threads, one_hot, prepare
+from efficientnet_finetuning.data.prepare import one_hot, prepare
 from efficientnet_finetuning.data.sources import EncodedImage, open_source
+from efficientnet_finetuning.data.threads import map_in_threads
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -35,7 +38,8 @@ def noise() -> Image.Image:
 def source_and_manifest(root):
     parameters = DatasetParameters(path=root)
     source = open_source(parameters)
-    return source, build_manifest(source, parameters, seed=3)
+    findings = inspect_images(source, parameters, AuditParameters(), seed=3)
+    return source, build_manifest(findings, source.class_names, parameters, AuditParameters(), seed=3)
 
 
 def test_stretch_keeps_the_whole_image_and_center_crop_its_middle_square():
@@ -61,6 +65,8 @@ def test_the_interpolations_differ():
         ("RGBA", (*RED, 255), RED),
         ("1", 1, (255, 255, 255)),
         ("CMYK", (0, 255, 255, 0), RED),
+        ("RGBA", (*RED, 0), (255, 255, 255)),
+        ("I;16", 0x8000, (128, 128, 128)),
     ],
 )
 def test_every_mode_becomes_rgb(mode, colour, rgb):
@@ -68,6 +74,22 @@ def test_every_mode_becomes_rgb(mode, colour, rgb):
     decoded = decode(image, 32, "stretch", "bicubic")
     assert (decoded.shape, decoded.dtype) == ((32, 32, 3), np.uint8)
     assert (decoded == rgb).all()
+
+
+def test_transparency_shows_the_background_that_was_asked_for():
+    half = encoded(Image.new("RGBA", (40, 36), (*RED, 128)))
+    assert tuple(decode(half, 32, "stretch", "bicubic")[5, 5]) == (255, 127, 127)
+    assert tuple(decode(half, 32, "stretch", "bicubic", background="#0000ff")[5, 5]) == (128, 0, 127)
+
+
+def test_pixels_of_unknown_range_are_refused():
+    with pytest.raises(InputError, match="floating-point"):
+        decode(encoded(Image.new("F", (40, 36), 0.5), "TIFF"), 32, "stretch", "bicubic")
+
+
+def test_an_image_that_is_gone_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"The image a/1\.png was listed and cannot be read any more"):
+        decode(EncodedImage("a/1.png", tmp_path / "gone.png", 0), 32, "stretch", "bicubic")
 
 
 def test_a_palette_image_is_resized_in_colours_and_not_in_palette_indices():
@@ -122,8 +144,8 @@ def test_lazy_rows_start_anew_each_time(tmp_path, write_classes):
 def test_an_image_that_is_damaged_behind_its_header_is_named_after_the_ones_before_it(tmp_path, write_classes):
     root = write_classes(tmp_path, {"a": 10, "b": 10})
     file = root / "b" / "3.png"
-    file.write_bytes(encoded(noise()).encoded[:2000])
     source, manifest = source_and_manifest(root)
+    file.write_bytes(encoded(noise()).content[:2000])
     examples = prepare(source, manifest.assign(split="train"), 2, "train", image_size=32)
     seen = []
     with pytest.raises(InputError) as caught:
@@ -134,7 +156,7 @@ def test_an_image_that_is_damaged_behind_its_header_is_named_after_the_ones_befo
 
 
 def test_an_image_with_a_damaged_palette_is_named():
-    damaged = bytearray(encoded(noise().convert("P"), "BMP").encoded)
+    damaged = bytearray(encoded(noise().convert("P"), "BMP").content)
     damaged[46:48] = (300).to_bytes(2, "little")  # the number of colours in the palette
     with pytest.raises(InputError, match=r"The image a/1\.png cannot be decoded"):
         decode(EncodedImage("a/1.png", bytes(damaged), 0), 32, "stretch", "bicubic")

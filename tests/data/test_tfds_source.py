@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efficientnet_finetuning.data.manifest import build_manifest
+from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.sources import TfdsSource, open_source, reopen
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
 SAMPLES = Path(__file__).parents[2] / "data" / "01_raw"
 
@@ -59,7 +59,7 @@ def fault(**dataset) -> str:
 
 
 def contents(source, split: str) -> list[str]:
-    return [hashlib.sha256(image.encoded).hexdigest() for image in source.images(split)]
+    return [hashlib.sha256(image.content).hexdigest() for image in source.images(split)]
 
 
 def test_the_embedded_sample_has_2000_training_and_1000_test_images_of_10_classes(sample):
@@ -75,7 +75,7 @@ def test_ids_are_unique_and_two_passes_yield_the_same_encoded_images(sample):
     assert len({image.id for image in first}) == 1000
     assert (first[0].id, first[-1].id) == ("test/000000", "test/000999")
     for image in first[::100]:
-        with Image.open(io.BytesIO(image.encoded)) as opened:
+        with Image.open(io.BytesIO(image.content)) as opened:
             assert opened.format in ("PNG", "JPEG")
             assert np.asarray(opened).shape == (32, 32, 3)
 
@@ -92,7 +92,7 @@ def test_stanford_dogs_is_read_from_disk_with_images_of_many_sizes(dogs):
     assert source.class_names[7] == "n02085627-breed_7"
     images = list(source.images("train"))
     assert Counter(image.label for image in images) == dict.fromkeys(range(120), 2)
-    assert len({Image.open(io.BytesIO(image.encoded)).size for image in images}) > 100
+    assert len({Image.open(io.BytesIO(image.content)).size for image in images}) > 100
 
 
 def test_sub_splits_cut_the_sets_own_splits_without_overlap(dogs):
@@ -122,7 +122,7 @@ def test_images_without_a_label_are_refused(write_shapes):
     )
     parameters = DatasetParameters(name="shapes", data_dir=data_dir)
     with pytest.raises(InputError, match="label"):
-        build_manifest(open_source(parameters), parameters, seed=0)
+        inspect_images(open_source(parameters), parameters, AuditParameters(), seed=0)
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "valid"])
@@ -171,7 +171,7 @@ def test_a_set_without_supervised_keys_needs_them_from_the_user(write_shapes):
 
 def test_a_set_with_one_class_is_refused(write_shapes):
     message = fault(name="shapes", data_dir=write_shapes({"train": 4, "test": 2}, names=("disc",)))
-    assert message == "The set shapes has 1 class(es): disc. A classifier needs at least two."
+    assert message == "shapes/1.0.0 has 1 class(es): disc. A classifier needs at least two."
 
 
 def test_a_description_survives_json_and_opens_the_same_images(write_shapes):
@@ -229,3 +229,21 @@ def test_without_a_network_the_message_names_the_address_the_folder_and_three_wa
     assert "dataset.data_dir" in message
     assert "dataset.path" in message
     assert not (tmp_path / "mnist").exists()
+
+
+def test_a_folder_with_one_version_of_a_prepared_set_is_opened_by_its_path(dogs):
+    source = open_source(DatasetParameters(path=dogs / "stanford_dogs/0.2.0"))
+    assert (source.name, source.splits) == ("stanford_dogs/0.2.0", {"train": 240, "test": 120})
+    assert list(source.labels("test")) == [(image.id, image.label) for image in source.images("test")]
+
+
+def test_a_damaged_description_of_a_prepared_set_is_named(tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{")
+    assert f"dataset.path: TFDS cannot open the prepared set in {tmp_path}" in fault(path=tmp_path)
+
+
+def test_a_set_that_must_be_fetched_by_hand_says_which_files_go_where(tmp_path):
+    message = fault(name="imagenet2012", data_dir=tmp_path)
+    assert f"The set imagenet2012 is not prepared in {tmp_path}, and TFDS cannot download it by itself." in message
+    assert f"put them into {tmp_path / 'downloads' / 'manual'}" in message
+    assert "ILSVRC2012_img_train.tar" in message

@@ -24,7 +24,9 @@ def model() -> keras.Model:
 
 @pytest.fixture
 def classifier(model) -> Classifier:
-    return Classifier(model, ("Äpfel", "NA", "birnen"), "EfficientNetLite0", 8, "center_crop", "bilinear")
+    return Classifier(
+        model, ("Äpfel", "NA", "birnen"), "EfficientNetLite0", 8, "center_crop", "bilinear", "#102030", "balanced"
+    )
 
 
 def dataset(kind: type, folder: Path, save: str | None = None):
@@ -43,7 +45,7 @@ def test_a_classifier_keeps_its_outputs_and_all_that_one_must_know_to_use_it(tmp
     dataset(ClassifierDataset, tmp_path, VERSION).save(classifier)
     loaded = dataset(ClassifierDataset, tmp_path).load()
     assert np.array_equal(loaded.predict_logits(IMAGES, 2), classifier.predict_logits(IMAGES, 2))
-    for name in ("class_names", "backbone", "image_size", "resize", "interpolation"):
+    for name in ("class_names", "backbone", "image_size", "resize", "interpolation", "background", "class_weight"):
         assert getattr(loaded, name) == getattr(classifier, name)
 
 

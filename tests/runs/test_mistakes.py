@@ -53,8 +53,8 @@ def test_a_gpu_that_is_not_there_is_an_error_before_any_work(project):
 
 
 def test_a_failing_run_is_recorded_as_failed(project):
-    result = project.kedro("run", "--pipelines", "transfer", "--params", "dataset.test_fraction=0.01")
-    assert "has no image in test" in refused(result)
+    result = project.kedro("run", "--pipelines", "transfer", "--params", "dataset.max_per_class=1")
+    assert "has no image in train" in refused(result)
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")

@@ -9,7 +9,7 @@ import pytest
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.heads import attach_head
 from efficientnet_finetuning.parameters import AugmentationParameters, TrainingParameters
-from efficientnet_finetuning.training.fit import fit
+from efficientnet_finetuning.training.fit import class_weights, fit
 
 BACKBONE = "EfficientNetLite0"
 
@@ -146,3 +146,32 @@ def test_a_loss_that_is_not_finite_names_epoch_and_learning_rate(start):
 def test_a_network_that_breaks_in_the_last_step_is_not_returned(start):
     with pytest.raises(InputError, match="in epoch 1: the learning rate"):
         train(start, epochs=1, batch_size=26, learning_rate=1e30, warmup_fraction=0)
+
+
+def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect(start):
+    generator = np.random.default_rng(0)
+
+    def dim_colours(reds: int, blues: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat([0, 1], [reds, blues])
+        shade = generator.normal(np.where(labels, 8, -8), 16)
+        images = generator.normal(128, 20, (len(labels), 32, 32, 3))
+        images[..., 2] += shade[:, None, None]
+        return images.clip(0, 255).astype(np.uint8), np.eye(2, dtype=np.uint8)[labels]
+
+    uneven, even = dim_colours(200, 10), dim_colours(50, 50)
+    recall = {}
+    for class_weight in ("none", "balanced"):
+        parameters = TrainingParameters(epochs=6, batch_size=21, learning_rate=0.01, class_weight=class_weight)
+        model, _ = fit(start, BACKBONE, uneven, uneven, parameters, seed=5)
+        predicted = np.asarray(model(even[0])).argmax(1)
+        recall[class_weight] = float((predicted[50:] == 1).mean())
+    assert recall["none"] < 0.3
+    assert recall["balanced"] > 0.5
+
+
+def test_class_weights_are_one_on_average_and_the_inverse_of_frequency():
+    labels = np.eye(3, dtype=np.uint8)[[0] * 20 + [1] * 1]
+    weights = class_weights(labels, "balanced")
+    assert weights[1] == pytest.approx(20 * weights[0])
+    assert (20 * weights[0] + weights[1]) / 21 == pytest.approx(1)
+    assert class_weights(labels, "none") is None

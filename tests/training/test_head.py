@@ -69,3 +69,20 @@ def test_features_that_are_not_finite_are_refused():
     features[3, 3] = np.nan
     with pytest.raises(InputError, match=r"not finite.*backbone\.weights"):
         fit_head(features, labels, features, labels, HeadParameters(inverse_regularizations=(1.0,)))
+
+
+def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect():
+    features, labels = blobs(2, 800, seed=0, noise=3)
+    rare = labels[:, 1] == 1
+    kept = ~rare | (np.cumsum(rare) <= 20)
+    validation = blobs(2, 400, seed=1, noise=3)
+
+    def recall(class_weight: str) -> float:
+        parameters = HeadParameters(inverse_regularizations=(1.0,), class_weight=class_weight)
+        kernel, bias, _ = fit_head(features[kept], labels[kept], *validation, parameters)
+        predicted = (validation[0] @ kernel + bias).argmax(1)
+        return float((predicted[validation[1][:, 1] == 1] == 1).mean())
+
+    assert kept.sum() == 420
+    assert recall("none") < 0.3
+    assert recall("balanced") > 0.6

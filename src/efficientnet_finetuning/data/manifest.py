@@ -1,64 +1,65 @@
-"""The manifest: one row an image, from a look at every image's header."""
-
-import hashlib
-import io
+"""The manifest: one row an image, in a split or excluded."""
 
 import pandas as pd
-from PIL import Image
-from tqdm import tqdm
 
-from efficientnet_finetuning.data.prepare import UNREADABLE
-from efficientnet_finetuning.data.sources import EncodedImage, Source
+from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.splits import assign_splits
-from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+
+# What is wrong with an image by itself; an image that merely appears twice is not bad.
+BAD = frozenset({"empty", "unreadable", "undecodable", "truncated", "too_large", "too_small", "single_colour"})
 
 
-def build_manifest(source: Source, dataset: DatasetParameters, seed: int) -> pd.DataFrame:
-    """Look at every image once and put it into a split.
+def build_manifest(
+    findings: pd.DataFrame,
+    class_names: tuple[str, ...],
+    dataset: DatasetParameters,
+    audit: AuditParameters,
+    seed: int,
+) -> pd.DataFrame:
+    """Let sound images pass and put each into a split.
 
     Args:
-        source: the images.
+        findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
+        class_names: by label.
         dataset: the fractions to cut where the source lacks a split.
+        audit: how many images may be excluded.
         seed: of the cut.
 
     Returns:
-        One row an image in the source's order: ``id``, ``source_split`` (where the source keeps it), ``split``
-        (``train``, ``validation`` or ``test``), ``label`` (index), ``class_name``, ``width`` and ``height`` in pixels,
-        ``sha256`` of the encoded image.
+        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded).
 
     Raises:
-        InputError: an image is not one, or a class would be missing from a split.
+        InputError: too many images are excluded, or a class would be missing from a split.
     """
-    rows, broken, unlabelled = [], [], []
-    for split, count in source.splits.items():
-        for image in tqdm(source.images(split), total=count, desc=f"look at {split}", unit="image", disable=None):
-            try:
-                width, height = _size(image)
-            except UNREADABLE as error:
-                broken.append(f"{image.id} ({error})")
-                continue
-            if not 0 <= image.label < len(source.class_names):
-                unlabelled.append(f"{image.id} ({image.label})")
-            rows.append((image.id, split, image.label, width, height, hashlib.sha256(image.encoded).hexdigest()))
-    if broken:
-        raise InputError(
-            f"{len(broken)} image(s) cannot be read: {'; '.join(broken[:10])}{'; …' if len(broken) > 10 else ''}. "
-            "Mend them or take them out of the set."
-        )
-    if unlabelled:
-        raise InputError(
-            f"{len(unlabelled)} image(s) have a label that is no class: {', '.join(unlabelled[:10])}"
-            f"{', …' if len(unlabelled) > 10 else ''}. Many sets mark an unlabelled test split so: choose another one "
-            "with dataset.test_split."
-        )
-    manifest = pd.DataFrame(rows, columns=["id", "source_split", "label", "width", "height", "sha256"])
-    manifest.insert(2, "split", manifest["source_split"])
-    manifest = assign_splits(manifest, source.class_names, dataset.validation_fraction, dataset.test_fraction, seed)
-    manifest.insert(4, "class_name", [source.class_names[label] for label in manifest["label"]])
+    _check_excluded(findings["excluded"], findings["id"], audit)
+    sound = findings["excluded"] == ""
+    manifest = findings.copy()
+    manifest.insert(2, "split", "")
+    manifest.loc[sound, "split"] = manifest.loc[sound, "source_split"]
+    assigned = assign_splits(manifest[sound], class_names, dataset.validation_fraction, dataset.test_fraction, seed)
+    manifest.loc[sound, "split"] = assigned["split"]
     return manifest
 
 
-def _size(image: EncodedImage) -> tuple[int, int]:
-    with Image.open(io.BytesIO(image.encoded)) as opened:
-        return opened.size
+def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters) -> None:
+    faulty = excluded[excluded != ""]
+    bad = faulty[faulty.str.split(":").str[0].isin(BAD)]
+    if audit.on_bad_image == "fail" and len(bad):
+        raise InputError(
+            f"{len(bad)} image(s) cannot be used: {_listed(bad, ids)}. Mend them or take them out of the set, or let "
+            "audit.on_bad_image=exclude leave them out."
+        )
+    share = len(faulty) / max(len(excluded), 1)
+    if share > audit.max_excluded_fraction:
+        counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds(excluded))
+        raise InputError(
+            f"{len(faulty)} of {len(excluded)} images ({share:.1%}) would be excluded ({counts}), more than "
+            f"audit.max_excluded_fraction allows ({audit.max_excluded_fraction:.1%}): {_listed(faulty, ids)}. "
+            "Look at them (all are in image_findings.csv), mend the set, or raise the limit."
+        )
+
+
+def _listed(rows: pd.Series, ids: pd.Series) -> str:
+    return shorten([f"{id_} ({reason})" for id_, reason in zip(ids[rows.index], rows, strict=True)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, shorten
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,7 +15,7 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Cut the splits that the set lacks out of train.
+    """Cut the splits that the set lacks out of train, at least one image of each class.
 
     Args:
         manifest: one row an image with ``id``, ``split`` (a role that the set itself fills) and ``label``.
@@ -36,7 +36,7 @@ def assign_splits(
     cut = [split for split in fractions if not (manifest["split"] == split).any()]
     for split in cut:
         for _, rows in manifest[manifest["split"] == "train"].groupby("label").groups.items():
-            count = round(fractions[split] * len(rows))
+            count = max(1, round(fractions[split] * len(rows)))
             manifest.loc[generator.permutation(rows)[:count], "split"] = split
     # A class that the set's own test split lacks is the set's business; its accuracy is then unknown.
     _check_no_class_is_empty(manifest, class_names, ("train", *cut), fractions)
@@ -55,9 +55,8 @@ def _check_no_class_is_empty(
         for label in counts.index[counts[split] == 0]
     ]
     if empty:
-        more = f", and {len(empty) - 10} more" if len(empty) > 10 else ""
         raise InputError(
-            f"Every class needs images to learn from and to be judged by: {'; '.join(empty[:10])}{more}. Add "
+            f"Every class needs images to learn from and to be judged by: {shorten(empty)}. Add "
             f"images, leave the class out, or change dataset.validation_fraction ({fractions['validation']}) and "
             f"dataset.test_fraction ({fractions['test']}) where the splits are cut out of train."
         )

@@ -1,11 +1,14 @@
 """Figures, drawn without pyplot, so that no state survives them and no display is needed."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten, wrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 _COLOURS = {"baseline": "#7f7f7f", "transfer": "#1f77b4", "finetune": "#d95f02"}
 
@@ -26,6 +29,52 @@ def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figur
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
+
+
+def audit_summary(audit: Mapping[str, Any], manifest: pd.DataFrame) -> Figure:
+    """Class balance by split, sizes, and what was excluded or is worth a warning.
+
+    Args:
+        audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
+        manifest: one row an image, with ``width``, ``height`` and ``excluded``.
+    """
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure.suptitle(f"{audit['source']}: {audit['used']:,} of {audit['images']:,} images are used")
+    balance, sizes, faults, words = figure.subplots(2, 2).flat
+    _class_balance(balance, pd.DataFrame(audit["classes"]).T)
+    readable = manifest[manifest["width"] > 0]
+    sizes.scatter(readable["width"], readable["height"], s=8, alpha=0.4)
+    sizes.set(title="image sizes", xlabel="width, pixels", ylabel="height, pixels", xscale="log", yscale="log")
+    for axis in (sizes.xaxis, sizes.yaxis):
+        axis.set_major_formatter("{x:.0f}")
+        axis.set_minor_formatter(NullFormatter())
+    counts = {kind.replace("_", " "): found["count"] for kind, found in audit["excluded"].items()}
+    faults.bar_label(faults.barh(list(counts), list(counts.values()), color="#d95f02"), padding=2)
+    faults.invert_yaxis()
+    faults.set(title=f"excluded images: {sum(counts.values())}", xlabel="images")
+    faults.xaxis.get_major_locator().set_params(integer=True)
+    if not counts:
+        faults.set_axis_off()
+    words.set_title("worth knowing")
+    words.set_axis_off()
+    lines = ["\n".join(wrap(f"• {warning}", 62, subsequent_indent="   ")) for warning in audit["warnings"]]
+    words.text(0, 1, "\n".join(lines) or "nothing", va="top", fontsize=9, parse_math=False)
+    return figure
+
+
+def _class_balance(axes: Axes, counts: pd.DataFrame) -> None:
+    """Stacked bars, one a class; without names where there are too many to read."""
+    positions = np.arange(len(counts))
+    bottom = np.zeros(len(counts))
+    for split, colour in (("train", "#1f77b4"), ("validation", "#7fb3d5"), ("test", "#d95f02")):
+        axes.bar(positions, counts[split], 0.8, bottom=bottom, color=colour, label=split)
+        bottom += counts[split].to_numpy()
+    if len(counts) <= 40:
+        names = [shorten(name, 24, placeholder="…") for name in counts.index]
+        axes.set_xticks(positions, names, rotation=90, fontsize=8, parse_math=False)
+    axes.set(title=f"images in use of {len(counts)} classes", ylabel="images")
+    axes.set_ylim(top=1.15 * max(bottom.max(), 1))  # room for the legend
+    axes.legend(loc="upper center", ncols=3, fontsize=8, frameon=False)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:

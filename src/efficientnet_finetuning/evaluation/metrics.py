@@ -19,7 +19,8 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
 
     Returns:
         ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; top-5 is 1 by definition
-        with five classes or fewer) and ``per_class``: top-1 accuracy by name, ``None`` for a class without images.
+        with five classes or fewer), ``balanced_accuracy`` (mean of the classes' accuracies, whatever
+        their sizes) and ``per_class``: top-1 accuracy by name, ``None`` for a class without images.
 
     Raises:
         InputError: a logit is infinite or not a number.
@@ -33,15 +34,17 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     log_probabilities = _log_softmax(logits)
     ranks = _ranks(logits, targets)
     hits = ranks == 0
+    per_class = {
+        name: float(hits[targets == label].mean()) if (targets == label).any() else None
+        for label, name in enumerate(class_names)
+    }
     return {
         "num_images": len(targets),
         "loss": float(-log_probabilities[np.arange(len(targets)), targets].mean()),
         "top1": float(hits.mean()),
         "top5": float((ranks < 5).mean()),
-        "per_class": {
-            name: float(hits[targets == label].mean()) if (targets == label).any() else None
-            for label, name in enumerate(class_names)
-        },
+        "balanced_accuracy": float(np.mean([accuracy for accuracy in per_class.values() if accuracy is not None])),
+        "per_class": per_class,
     }
 
 

@@ -30,6 +30,8 @@ class Classifier:
         image_size: side of the square input in pixels.
         resize: ``stretch`` or ``center_crop``, as images were prepared for training.
         interpolation: ``bicubic`` or ``bilinear``, likewise.
+        background: ``#rrggbb`` behind transparent images, likewise.
+        class_weight: ``none`` or ``balanced``, as the loss of its training weighed the classes.
     """
 
     model: "keras.Model"
@@ -38,6 +40,8 @@ class Classifier:
     image_size: int
     resize: str
     interpolation: str
+    background: str = "#ffffff"
+    class_weight: str = "none"
 
     def predict_logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Logits, float32 ``(N, num_classes)``, of pixels ``(N, image_size, image_size, 3)`` in 0–255.

@@ -39,7 +39,8 @@ def fit(
 
     Returns:
         The trained model and its history: one row an epoch with ``epoch`` (from 1), ``learning_rate`` at its end,
-        ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy`` (top-1, 0–1) and ``seconds``.
+        ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``, ``val_accuracy`` (top-1, 0–1) and
+        ``seconds``.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -76,6 +77,7 @@ def fit(
             epochs=parameters.epochs,
             validation_data=Batches(*validation, parameters.batch_size),
             callbacks=callbacks,
+            class_weight=class_weights(train[1], parameters.class_weight),
             shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
             verbose=1 if sys.stdout.isatty() else 0,
         )
@@ -87,6 +89,24 @@ def fit(
         raise InputError(_diverged(parameters, parameters.epochs))
     best.restore()
     return without_training_state(model), history.rows
+
+
+def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
+    """How much an image of each class counts in the loss.
+
+    Args:
+        labels: one-hot ``(N, num_classes)``.
+        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
+
+    Returns:
+        Weights by label, ``None`` for equal ones.
+    """
+    if class_weight == "none":
+        return None
+    counts = labels.sum(axis=0, dtype=np.int64)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
+    return {label: float(weight) for label, weight in enumerate(weights)}
 
 
 def _diverged(parameters: TrainingParameters, epoch: int) -> str:

@@ -41,7 +41,8 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     train_targets, validation_targets = train_labels.argmax(1), validation_labels.argmax(1)
-    regression = LogisticRegression(max_iter=parameters.max_iterations, warm_start=True)
+    weights = None if parameters.class_weight == "none" else parameters.class_weight
+    regression = LogisticRegression(max_iter=parameters.max_iterations, class_weight=weights, warm_start=True)
     best: tuple[np.ndarray, np.ndarray] | None = None
     path: list[dict[str, float]] = []
     for strength in sorted(parameters.inverse_regularizations):

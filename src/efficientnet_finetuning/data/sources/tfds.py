@@ -1,105 +1,18 @@
-"""Where images come from: a TensorFlow Datasets set or a folder of class folders, behind one small protocol.
-
-A source lists its splits and class names and yields encoded images in a fixed order. The rest of the program never
-asks which kind it has.
-"""
+"""Sets that TensorFlow Datasets knows by name, or that lie prepared in its layout."""
 
 import re
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources.source import choose_roles
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-# What people call the split that chooses between models.
-_VALIDATION_NAMES = ("validation", "val", "valid")
-
-
-class EncodedImage(NamedTuple):
-    """One image as it lies on disk: a stable id, the file's bytes, the index of its class."""
-
-    id: str
-    encoded: bytes
-    label: int
-
-
-class Source(Protocol):
-    """A labelled image set.
-
-    Attributes:
-        class_names: in the order of the labels.
-        splits: number of images of each split that is used, by role: ``train`` and, where the set has them,
-            ``validation`` and ``test``.
-    """
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def splits(self) -> dict[str, int]: ...
-
-    def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
-        """Yield the images of a split, or those of ``ids``, in an order that never changes."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What is needed to open the source again, as JSON: see :func:`reopen`."""
-        ...
-
-
-def open_source(dataset: DatasetParameters) -> Source:
-    """Find the images that the parameters name, downloading a TFDS set where that is needed and allowed.
-
-    Raises:
-        InputError: there is no such set, folder, split or feature, or it cannot be had.
-    """
-    source: Source = _open_folder(dataset) if dataset.path else _open_tfds(dataset)
-    if len(source.class_names) < 2:
-        raise InputError(
-            f"{_name(dataset)} has {len(source.class_names)} class(es): {', '.join(source.class_names)}. "
-            "A classifier needs at least two."
-        )
-    return source
-
-
-def reopen(description: dict[str, Any]) -> Source:
-    """Open the source that :meth:`Source.describe` described, without a network."""
-    kinds: dict[str, Any] = {kind.KIND: kind for kind in (TfdsSource, FolderSource)}
-    fields = {name: value for name, value in description.items() if name != "kind"}
-    source: Source = kinds[description["kind"]](**fields | {"class_names": tuple(fields["class_names"])})
-    return source
-
-
-def _name(dataset: DatasetParameters) -> str:
-    return f"The folder {dataset.path}" if dataset.path else f"The set {dataset.name}"
-
-
-def _roles(dataset: DatasetParameters, available: list[str], what: str) -> dict[str, str]:
-    """Which of the set's splits plays which role; a role that the set cannot fill is missing."""
-    wanted = {"train": dataset.train_split, "validation": dataset.validation_split, "test": dataset.test_split}
-    for role, split in wanted.items():
-        # A sub-split such as train[:10%] or train+test names splits in front of its brackets.
-        for base in re.findall(r"[^+\[\]]+(?=\[|\+|$)", split or ""):
-            if base not in available:
-                raise InputError(
-                    f"dataset.{role}_split: {what} has no split {base!r}.{near_matches(base, available)} "
-                    f"It has: {', '.join(available)}."
-                )
-    roles = {role: split for role, split in wanted.items() if split}
-    for role, own_names in (("test", ("test",)), ("validation", _VALIDATION_NAMES)):
-        own = next((name for name in own_names if name in available and name not in roles.values()), None)
-        if role not in roles and own:
-            roles[role] = own
-    return roles
-
-
-# TensorFlow Datasets
 
 
 @dataclass(frozen=True)
@@ -107,6 +20,7 @@ class TfdsSource:
     """A prepared TFDS set.
 
     Attributes:
+        name: of the set.
         directory: of the prepared set, the one with ``dataset_info.json``.
         image_key, label_key: its features.
         roles: TFDS split of each role.
@@ -114,50 +28,69 @@ class TfdsSource:
 
     KIND: ClassVar[str] = "tfds"
 
+    name: str
     directory: str
     image_key: str
     label_key: str
     roles: dict[str, str]
     splits: dict[str, int]
     class_names: tuple[str, ...]
+    ignored: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
         """See :class:`Source`. An id is the split's name and the image's position in it."""
+        for id_, row in self._rows(split, self.image_key, self.label_key):
+            if ids is None or id_ in ids:
+                yield EncodedImage(id_, row[self.image_key], int(row[self.label_key]))
+
+    def labels(self, split: str) -> Iterator[tuple[str, int]]:
+        """See :class:`Source`."""
+        for id_, row in self._rows(split, self.label_key):
+            yield id_, int(row[self.label_key])
+
+    def _rows(self, split: str, *features: str) -> Iterator[tuple[str, dict[str, Any]]]:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(self.directory)
-        wanted = {self.image_key: tfds.decode.SkipDecoding(), self.label_key: None}
-        rows = builder.as_dataset(
+        skip = {self.image_key: tfds.decode.SkipDecoding()} if self.image_key in features else None
+        rows = tfds.builder_from_directory(self.directory).as_dataset(
             split=self.roles[split],
             shuffle_files=False,
             # Other features (boxes, masks) cost time to parse and may be large.
-            decoders=tfds.decode.PartialDecoding(
-                dict.fromkeys(wanted, True), decoders={self.image_key: tfds.decode.SkipDecoding()}
-            ),
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(features, True), decoders=skip),
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
         )
         for index, row in enumerate(rows.as_numpy_iterator()):
-            id_ = f"{self.roles[split]}/{index:06d}"
-            if ids is None or id_ in ids:
-                yield EncodedImage(id_, row[self.image_key], int(row[self.label_key]))
+            yield f"{self.roles[split]}/{index:06d}", row
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Source`."""
         return {"kind": self.KIND} | asdict(self)
 
 
-def _open_tfds(dataset: DatasetParameters) -> TfdsSource:
-    builder = _prepared_builder(dataset)
+def is_prepared_set(folder: Path) -> bool:
+    """Whether a folder holds one version of a prepared set."""
+    return (folder / "dataset_info.json").is_file()
+
+
+def open_tfds(dataset: DatasetParameters) -> TfdsSource:
+    """Open the set that ``dataset.name`` names, or the prepared one in the folder ``dataset.path``.
+
+    Raises:
+        InputError: there is no such set, split or feature, or it cannot be had.
+    """
+    builder = _builder_in(dataset.path.expanduser().resolve()) if dataset.path else _prepared_builder(dataset)
     import tensorflow_datasets as tfds
 
     keys = builder.info.supervised_keys or (None, None)
     image_key, label_key = dataset.image_key or keys[0], dataset.label_key or keys[1]
     image_key = _checked_feature(builder, "image_key", image_key, tfds.features.Image)
     label_key = _checked_feature(builder, "label_key", label_key, tfds.features.ClassLabel)
-    roles = _roles(dataset, list(builder.info.splits), f"the set {dataset.name}")
+    roles = choose_roles(dataset, list(builder.info.splits), f"the set {builder.name}")
     splits = {role: _sub_split(builder, role, split) for role, split in roles.items()}
     _check_no_overlap(roles, splits)
     return TfdsSource(
+        name=builder.info.full_name,
         directory=str(builder.data_path),
         image_key=image_key,
         label_key=label_key,
@@ -165,6 +98,15 @@ def _open_tfds(dataset: DatasetParameters) -> TfdsSource:
         splits={role: split.num_examples for role, split in splits.items()},
         class_names=tuple(builder.info.features[label_key].names),
     )
+
+
+def _builder_in(folder: Path):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # a damaged description fails in as many ways as it can be damaged
+        raise InputError(f"dataset.path: TFDS cannot open the prepared set in {folder}: {error}") from error
 
 
 def _prepared_builder(dataset: DatasetParameters):
@@ -178,19 +120,31 @@ def _prepared_builder(dataset: DatasetParameters):
         builder = tfds.builder(dataset.name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, FileNotFoundError) as error:
         raise InputError(f"dataset.name: TFDS cannot open {dataset.name!r} in {searched}: {error}") from error
-    if (Path(builder.data_path) / "dataset_info.json").is_file():
+    if is_prepared_set(Path(builder.data_path)):
         return builder
     if not dataset.download:
         raise InputError(
             f"The set {dataset.name} is not prepared in {searched}, and dataset.download is false. Set "
             "dataset.data_dir to the folder that holds it, or allow the download."
         )
+    _check_manual_download(builder, dataset, searched)
     try:
         _check_network(builder)
         builder.download_and_prepare()
     except Exception as error:  # requests, TFDS, a full disk: each has its own kinds
         raise InputError(_download_failed(dataset, searched, error)) from error
     return builder
+
+
+def _check_manual_download(builder, dataset: DatasetParameters, searched: Path) -> None:
+    """Some sets need files that their owners give out by hand."""
+    folder = searched / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (folder.is_dir() and any(folder.iterdir())):
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise InputError(
+            f"The set {dataset.name} is not prepared in {searched}, and TFDS cannot download it by itself. Get its "
+            f"files by hand and put them into {folder}, then run again. TFDS says: {instructions}"
+        )
 
 
 def _check_network(builder) -> None:
@@ -271,106 +225,3 @@ def _checked_feature(builder, parameter: str, key: str | None, kind: type) -> st
             f"Its {kind.__name__} features: {', '.join(fitting) or 'none'}."
         )
     return key
-
-
-# Folders
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """Class folders, below split folders where there are any.
-
-    Attributes:
-        root: absolute path.
-        files: of each role, ``[path relative to the root, label]`` in natural order.
-    """
-
-    KIND: ClassVar[str] = "folder"
-
-    root: str
-    files: dict[str, list[tuple[str, int]]]
-    class_names: tuple[str, ...]
-
-    @property
-    def splits(self) -> dict[str, int]:
-        return {role: len(files) for role, files in self.files.items()}
-
-    def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
-        """See :class:`Source`. An id is the path relative to the root."""
-        for path, label in self.files[split]:
-            if ids is None or path in ids:
-                yield EncodedImage(path, self._read(path), label)
-
-    def _read(self, path: str) -> bytes:
-        try:
-            return (Path(self.root) / path).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"The image {path} was listed and cannot be read any more: {error}. Run the ingestion again."
-            ) from error
-
-    def describe(self) -> dict[str, Any]:
-        """See :class:`Source`."""
-        return {"kind": self.KIND} | asdict(self)
-
-
-def _open_folder(dataset: DatasetParameters) -> FolderSource:
-    assert dataset.path is not None
-    root = dataset.path.expanduser().resolve()
-    if not root.is_dir():
-        raise InputError(f"dataset.path: {root} is not a folder.")
-    folders = _subfolders(root)
-    # Split names that were given are meant; without them, and without a folder `train`, the folders are classes.
-    given = dataset.model_fields_set & {"train_split", "validation_split", "test_split"}
-    has_splits = dataset.train_split in folders or any(getattr(dataset, split) for split in given)
-    roles = _roles(dataset, folders, f"the folder {root}") if has_splits else {"train": "."}
-    for role, folder in roles.items():
-        if has_splits and folder not in folders:
-            raise InputError(f"dataset.{role}_split: {folder!r} is no folder in {root}; sub-splits are for TFDS sets.")
-    images = {role: _class_images(root / folder) for role, folder in roles.items()}
-    class_names = tuple(sorted({name for files in images.values() for name in files}, key=natural_key))
-    if not class_names:
-        raise InputError(
-            f"dataset.path: no images below {root}. Expected {root}/<class>/<image> or {root}/train/<class>/<image>, "
-            f"with one of the endings {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
-    return FolderSource(
-        root=str(root),
-        files={
-            role: [
-                (path.relative_to(root).as_posix(), class_names.index(name))
-                for name in sorted(files, key=natural_key)
-                for path in files[name]
-            ]
-            for role, files in images.items()
-        },
-        class_names=class_names,
-    )
-
-
-def _class_images(folder: Path) -> dict[str, list[Path]]:
-    """Images by class name, the class being the folder's first level. A class without images is an error."""
-    images = {name: _image_files(folder / name) for name in _subfolders(folder)}
-    if empty := [name for name, files in images.items() if not files]:
-        raise InputError(
-            f"dataset.path: class folder(s) without images in {folder}: {', '.join(empty)}. "
-            "Fill them, or move them away."
-        )
-    return images
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    visible = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(visible, key=lambda path: natural_key(str(path)))
-
-
-def _subfolders(folder: Path) -> list[str]:
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return sorted(names, key=natural_key)
-
-
-def natural_key(text: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Sort key under which ``img2`` comes before ``img10``; different texts never tie."""
-    parts = re.findall(r"\d+|\D+", text)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], text

@@ -23,7 +23,8 @@ def evaluate_classifier(
             "(--load-versions)."
         )
     logits = model.predict_logits(images, evaluation.batch_size)
+    metrics = classification_metrics(logits, labels, model.class_names)
     return (
-        classification_metrics(logits, labels, model.class_names),
+        {"class_weight": model.class_weight} | metrics,
         predictions_table(logits, labels, test_images.ids, model.class_names),
     )

@@ -1,15 +1,38 @@
-"""params:dataset → source, class_names → manifest."""
+"""params:dataset → source, class_names → image_findings → manifest → audit."""
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.ingestion.nodes import find_images, list_images
+from efficientnet_finetuning.pipelines.ingestion.nodes import audit_images, find_images, list_images, look_at_images
 
 
 def create_pipeline() -> Pipeline:
-    """Find the raw images and list them in a manifest."""
+    """Find the raw images, look at each, put the sound ones into splits, and say what is in the set.
+
+    What was found out is stored before anything can be refused, so a run that stops at the gate has lost nothing.
+    """
     return Pipeline(
         [
             Node(find_images, "params:dataset", ["source", "class_names"], name="find_images", tags="cpu"),
-            Node(list_images, ["source", "params:dataset", "params:seed"], "manifest", name="list_images", tags="cpu"),
+            Node(
+                look_at_images,
+                ["source", "params:dataset", "params:audit", "params:seed"],
+                "image_findings",
+                name="look_at_images",
+                tags="cpu",
+            ),
+            Node(
+                list_images,
+                ["image_findings", "class_names", "params:dataset", "params:audit", "params:seed"],
+                "manifest",
+                name="list_images",
+                tags="cpu",
+            ),
+            Node(
+                audit_images,
+                ["source", "manifest", "class_names"],
+                ["audit", "audit_summary"],
+                name="audit_images",
+                tags="cpu",
+            ),
         ]
     )

@@ -34,8 +34,7 @@ def prepare_images(
             len(class_names),
             split,
             image_size=image_size(preprocessing, backbone),
-            resize=preprocessing.resize,
-            interpolation=preprocessing.interpolation,
+            **preprocessing.model_dump(exclude={"image_size"}),
         )
         for split in SPLITS
     )

@@ -34,8 +34,7 @@ def build_random_start(
         class_names=tuple(class_names),
         backbone=backbone.name,
         image_size=size,
-        resize=preprocessing.resize,
-        interpolation=preprocessing.interpolation,
+        **preprocessing.model_dump(exclude={"image_size"}),
     )
 
 
@@ -50,4 +49,5 @@ def train_classifier(
     from efficientnet_finetuning.training.fit import fit
 
     model, history = fit(start.model, start.backbone, train_images.arrays, validation_images.arrays, training, seed)
-    return replace(start, model=model), pd.DataFrame(history)
+    trained = replace(start, model=model, class_weight=training.class_weight)
+    return trained, pd.DataFrame(history).assign(class_weight=training.class_weight)

@@ -66,7 +66,7 @@ def fit_head(
         features["train"], train_images.labels, features["validation"], validation_images.labels, head
     )
     path[0]["seconds"] += float(features["seconds"])
-    return dense_head(kernel, bias), pd.DataFrame(path)
+    return dense_head(kernel, bias), pd.DataFrame(path).assign(class_weight=head.class_weight)
 
 
 def assemble_classifier(
@@ -85,6 +85,6 @@ def assemble_classifier(
         class_names=tuple(class_names),
         backbone=backbone_parameters.name,
         image_size=image_size(preprocessing, backbone_parameters),
-        resize=preprocessing.resize,
-        interpolation=preprocessing.interpolation,
+        **preprocessing.model_dump(exclude={"image_size"}),
+        class_weight=head.class_weight,
     )

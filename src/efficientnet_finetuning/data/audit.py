@@ -1,0 +1,132 @@
+"""The audit: what a user should know about the images before trusting anything that was learnt from them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from efficientnet_finetuning.data.duplicates import conflicting_labels, near_duplicates
+from efficientnet_finetuning.data.inspection import kinds
+from efficientnet_finetuning.data.sources import Source
+from efficientnet_finetuning.data.splits import SPLITS
+
+_LISTED = 10
+_SIDES = (32, 64, 128, 256, 512, 1024, 4096)
+_ASPECT_RATIOS = {"tall (below 1:3)": 1 / 3, "portrait": 0.95, "square": 1.05, "landscape": 3.0}
+
+# Sets whose images are, or overlap, those that ImageNet weights were trained on. The words name who says so.
+DRAWN_FROM_IMAGENET = {
+    "stanford_dogs": "built from ImageNet's images (Khosla et al. 2011)",
+    "imagenette": "a part of ImageNet (fast.ai)",
+    "imagewang": "a part of ImageNet (fast.ai)",
+    "imagenet2012": "ImageNet itself",
+    "imagenet2012_subset": "a part of ImageNet",
+    "imagenet_resized": "ImageNet at a smaller size (Chrabaszcz et al. 2017)",
+    "downsampled_imagenet": "ImageNet at a smaller size (van den Oord et al. 2016)",
+    "stl10": "acquired from labelled examples on ImageNet (Coates et al. 2011)",
+    "caltech_birds2011": "known to overlap ImageNet (its own page warns of it)",
+}
+
+
+def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Any]:
+    """Sum up a manifest, as JSON.
+
+    Args:
+        source: for its name, what it ignored and what it noticed.
+        manifest: one row an image, excluded ones too.
+        class_names: by label.
+
+    Returns:
+        ``source``, ``images``, ``used``; ``excluded``: count and the first ids with their reasons, by kind;
+        ``ignored_entries``; ``classes``: images in use by class and split; ``missing_classes`` by split;
+        ``imbalance``: the largest class of train over the smallest; ``formats``, ``channels``, ``sides`` (of the
+        shorter side, pixels) and ``aspect_ratios`` (width to height) with a count each; ``conflicting_labels`` and
+        ``near_duplicates``: count and the first of them; ``warnings``: sentences.
+    """
+    used = manifest[manifest["split"] != ""]
+    readable = manifest[manifest["width"] > 0]
+    balance = pd.crosstab(used["class_name"], used["split"]).reindex(
+        index=list(class_names), columns=list(SPLITS), fill_value=0
+    )
+    conflicts, near = conflicting_labels(manifest), near_duplicates(manifest)
+    report: dict[str, Any] = {
+        "source": source.name,
+        "images": len(manifest),
+        "used": len(used),
+        "excluded": {
+            kind: {"count": len(rows), "first": [f"{manifest['id'][i]} ({rows[i]})" for i in rows.index[:_LISTED]]}
+            for kind, rows in kinds(manifest["excluded"])
+        },
+        "ignored_entries": dict(source.ignored),
+        "classes": balance.to_dict("index"),
+        "missing_classes": {split: list(balance.index[balance[split] == 0]) for split in SPLITS},
+        "imbalance": float(balance["train"].max() / max(balance["train"].min(), 1)),
+        "formats": _counts(readable["format"]),
+        "channels": _counts(readable["mode"]),
+        "sides": _sides(readable[["width", "height"]].min(axis=1)),
+        "aspect_ratios": _aspect_ratios(readable["width"] / readable["height"]),
+        "conflicting_labels": {"count": len(conflicts), "first": conflicts[:_LISTED]},
+        "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
+    }
+    return report | {"warnings": _warnings(source, report)}
+
+
+def format_audit(report: Mapping[str, Any]) -> str:
+    """The audit in a few lines for the terminal."""
+    lines = [f"{report['source']}: {report['used']:,} of {report['images']:,} images are used"]
+    lines += [
+        f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
+    ]
+    lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
+    lines += [f"note: {warning}" for warning in report["warnings"]]
+    return "\n  ".join(lines)
+
+
+def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
+    warnings = list(source.notes)
+    for split, names in report["missing_classes"].items():
+        if names:
+            warnings.append(f"{len(names)} class(es) have no image in {split}: {', '.join(names[:_LISTED])}")
+    if report["conflicting_labels"]["count"]:
+        warnings.append(f"{report['conflicting_labels']['count']} image(s) bear several labels")
+    if count := report["near_duplicates"]["count"]:
+        pair = report["near_duplicates"]["first"][0]
+        warnings.append(
+            f"{count} pair(s) of nearly equal images stand on two sides of a split, such as {pair['first']} and "
+            f"{pair['second']}: test scores may flatter"
+        )
+    if report["imbalance"] > 3:
+        warnings.append(
+            f"the largest class has {report['imbalance']:.0f} times the images of the smallest: class_weight=balanced "
+            "weighs them alike"
+        )
+    overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0].split(":")[0])
+    if overlap:
+        warnings.append(f"these images are {overlap}: scores of models with ImageNet weights flatter")
+    return warnings
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts().items()}
+
+
+def _sides(sides: pd.Series) -> dict[str, int]:
+    edges = [0, *_SIDES, np.inf]
+    names = [
+        f"below {_SIDES[0]}",
+        *(f"{a} to {b - 1}" for a, b in pairwise(_SIDES)),
+        f"{_SIDES[-1]} or more",
+    ]
+    return _filled(pd.cut(sides, edges, right=False, labels=names))
+
+
+def _aspect_ratios(ratios: pd.Series) -> dict[str, int]:
+    edges = [0, *_ASPECT_RATIOS.values(), np.inf]
+    return _filled(pd.cut(ratios, edges, right=False, labels=[*_ASPECT_RATIOS, "wide (above 3:1)"]))
+
+
+def _filled(binned: pd.Series) -> dict[str, int]:
+    counts = binned.value_counts(sort=False)
+    return {str(name): int(count) for name, count in counts.items() if count}

@@ -1,0 +1,111 @@
+"""From an image file of any kind to upright RGB."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.errors import InputError
+
+# By content. Pillow's other formats are rare, and some of them run programs to decode.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Files with these endings were meant as images, so one that cannot be read is a fault and not a stray file.
+IMAGE_SUFFIXES = frozenset(
+    {f".{name}" for name in ("bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp")}
+    | {f".{name}" for name in ("avif", "cr2", "dng", "heic", "heif", "jp2", "nef")}
+)
+# What Pillow raises for a damaged image, depending on where the damage is.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Image.DecompressionBombError,
+)
+
+_INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def open_image(file: BinaryIO | Path) -> Image.Image:
+    """Read an image's header; its pixels are decoded when they are needed.
+
+    Raises:
+        OSError: it is none of :data:`FORMATS`. A damaged header raises any of :data:`UNREADABLE`.
+    """
+    return Image.open(file, formats=FORMATS)
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's content, whatever its name, begins like an image."""
+    try:
+        open_image(file).close()
+    except UNREADABLE:
+        return False
+    return True
+
+
+def decode(
+    image: EncodedImage, image_size: int, resize: str, interpolation: str, background: str = "#ffffff"
+) -> np.ndarray:
+    """Decode one image to an RGB square, uint8 ``(image_size, image_size, 3)``.
+
+    Args:
+        image: its first frame is taken.
+        image_size: side of the square in pixels.
+        resize: ``stretch`` or ``center_crop``.
+        interpolation: ``bicubic`` or ``bilinear``.
+        background: ``#rrggbb``, seen where the image is transparent.
+
+    Raises:
+        InputError: the image is damaged or gone.
+    """
+    try:
+        stream = image.open()
+    except OSError as error:
+        raise InputError(
+            f"The image {image.id} was listed and cannot be read any more: {error}. Run the ingestion again."
+        ) from error
+    try:
+        with stream, open_image(stream) as opened:
+            upright = upright_rgb(opened, background)
+            return np.asarray(resize_to_square(upright, image_size, resize, interpolation))
+    except UNREADABLE as error:
+        raise InputError(
+            f"The image {image.id} cannot be decoded: {error}. Mend it or take it out of the set."
+        ) from error
+
+
+def upright_rgb(image: Image.Image, background: str = "#ffffff") -> Image.Image:
+    """Turn a photograph as its camera says, and bring every mode to RGB of 8 bits.
+
+    Raises:
+        ValueError: the pixels are floats, whose range nobody knows.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range")
+    if image.mode.startswith("I"):
+        # Pillow cuts 16 bits at 255 where it should scale.
+        values = np.asarray(image)
+        image = Image.fromarray((values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize_to_square(image: Image.Image, image_size: int, resize: str, interpolation: str) -> Image.Image:
+    """Resize with anti-aliasing: ``stretch`` both sides, or ``center_crop`` the largest centred square."""
+    box = None
+    if resize == "center_crop":
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+    return image.resize((image_size, image_size), _INTERPOLATIONS[interpolation], box)

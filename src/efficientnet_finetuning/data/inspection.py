@@ -1,0 +1,153 @@
+"""A look at every image before anything is learnt from it: is it one, how large, which others is it equal to."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from efficientnet_finetuning.data.decode import FORMATS, UNREADABLE, open_image, upright_rgb
+from efficientnet_finetuning.data.duplicates import exclude_duplicates
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources import Source
+from efficientnet_finetuning.data.threads import map_in_threads
+from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+
+COLUMNS = (
+    "id",
+    "source_split",
+    "label",
+    "class_name",
+    "format",
+    "mode",
+    "width",
+    "height",
+    "sha256",
+    "perceptual_hash",
+    "excluded",
+)
+SMALLEST_SIDE = 8
+_ROTATED = (5, 6, 7, 8)
+_EXIF_ORIENTATION = 0x0112
+
+
+def inspect_images(source: Source, dataset: DatasetParameters, audit: AuditParameters, seed: int) -> pd.DataFrame:
+    """Open every image once, on all cores, and say which ones cannot or should not be learnt from.
+
+    Args:
+        source: the images; nothing of it is changed.
+        dataset: with the subset that is wanted.
+        audit: with the largest number of pixels.
+        seed: of the subset.
+
+    Returns:
+        One row an image in the source's order: ``id``, ``source_split``, ``label`` (index), ``class_name``,
+        ``format`` and ``mode`` (Pillow's names), ``width`` and ``height`` in pixels as the image is shown, ``sha256``
+        of the encoded image, ``perceptual_hash`` (64 bits in hexadecimal) and ``excluded``: empty, or
+        ``<kind>: <why>``. What could not be found out is empty or 0.
+
+    Raises:
+        InputError: an image has a label that is no class.
+    """
+    subset = choose_subset(source, dataset, seed)
+    rows = []
+    for split, count in source.splits.items():
+        ids = None if subset is None else subset[split]
+        looks = map_in_threads(lambda image: look(image, audit.max_megapixels), source.images(split, ids))
+        total = count if ids is None else len(ids)
+        for row in tqdm(looks, total=total, desc=f"look at {split}", unit="image", disable=None):
+            rows.append(row | {"source_split": split})
+    findings = pd.DataFrame(rows, columns=list(COLUMNS))
+    _check_labels(findings, len(source.class_names))
+    findings["class_name"] = [source.class_names[label] for label in findings["label"]]
+    return exclude_duplicates(findings)
+
+
+def choose_subset(source: Source, dataset: DatasetParameters, seed: int) -> dict[str, set[str]] | None:
+    """Ids of the images that ``dataset.fraction`` or ``dataset.max_per_class`` leaves of each class of each split.
+
+    Every class keeps at least one image. ``None``: all images.
+    """
+    if dataset.fraction is None and dataset.max_per_class is None:
+        return None
+    generator = np.random.default_rng(seed)
+    subset = {}
+    for split in source.splits:
+        listing = pd.DataFrame(source.labels(split), columns=["id", "label"])
+        kept: set[str] = set()
+        for _, ids in listing.groupby("label")["id"]:
+            wanted = dataset.max_per_class or max(1, round((dataset.fraction or 1) * len(ids)))
+            kept.update(generator.permutation(ids.to_numpy(str))[:wanted].tolist())
+        subset[split] = kept
+    return subset
+
+
+def look(image: EncodedImage, max_megapixels: float) -> dict[str, Any]:
+    """What one image is, and what is wrong with it; see :func:`inspect_images`. Never raises."""
+    row = {"id": image.id, "label": image.label, "format": "", "mode": "", "width": 0, "height": 0}
+    row |= {"sha256": "", "perceptual_hash": "", "excluded": ""}
+    try:
+        with image.open() as stream:
+            row["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+            if stream.seek(0, os.SEEK_END) == 0:
+                return row | {"excluded": "empty: the file has no bytes"}
+            stream.seek(0)
+            return row | _look_inside(stream, max_megapixels)
+    except OSError as error:
+        return row | {"excluded": f"unreadable: {error.strerror or error}"}
+
+
+def _look_inside(stream: BinaryIO, max_megapixels: float) -> dict[str, Any]:
+    try:
+        opened = open_image(stream)
+    except Image.DecompressionBombError:
+        return {"excluded": "too_large: more than 178 megapixels"}
+    except UNREADABLE as error:
+        detail = f"no {', '.join(FORMATS)}" if "cannot identify" in str(error) else error
+        return {"excluded": f"undecodable: {detail}"}
+    with opened:
+        width, height = opened.size
+        found: dict[str, Any] = {"format": opened.format, "mode": opened.mode, "width": width, "height": height}
+        if width * height > max_megapixels * 1e6:
+            return found | {"excluded": f"too_large: {width * height / 1e6:.0f} megapixels"}
+        if min(width, height) < SMALLEST_SIDE:
+            return found | {"excluded": f"too_small: {width} × {height} pixels"}
+        try:
+            return found | _look_at_pixels(opened)
+        except UNREADABLE as error:
+            return found | {"excluded": f"truncated: {error}"}
+
+
+def _look_at_pixels(opened) -> dict[str, Any]:
+    import imagehash
+
+    opened.load()
+    if opened.getexif().get(_EXIF_ORIENTATION) in _ROTATED:
+        turned = {"width": opened.height, "height": opened.width}
+    else:
+        turned = {}
+    image = upright_rgb(opened)
+    if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]  # RGB has three pairs
+        return turned | {"excluded": "single_colour: every pixel is the same"}
+    return turned | {"perceptual_hash": str(imagehash.phash(image))}
+
+
+def _check_labels(findings: pd.DataFrame, num_classes: int) -> None:
+    wrong = findings[~findings["label"].between(0, num_classes - 1)]
+    if len(wrong):
+        listed = [f"{row.id} ({row.label})" for row in wrong.itertuples()]
+        raise InputError(
+            f"{len(wrong)} image(s) have a label that is no class: {shorten(listed)}. Many sets mark an unlabelled "
+            "test split so: choose another one with dataset.test_split."
+        )
+
+
+def kinds(excluded: pd.Series) -> Iterator[tuple[str, pd.Series]]:
+    """Rows by kind of fault, in the order of their first appearance."""
+    faulty = excluded[excluded != ""]
+    yield from faulty.groupby(faulty.str.split(":").str[0], sort=False)

@@ -1,0 +1,50 @@
+"""Where images come from: a TensorFlow Datasets set, a folder of class folders, or a CSV, behind one small protocol.
+
+A source lists its splits and class names and yields encoded images in a fixed order. The rest of the program never
+asks which kind it has.
+"""
+
+from typing import Any
+
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
+from efficientnet_finetuning.data.sources.source import Source, natural_key
+from efficientnet_finetuning.data.sources.tfds import TfdsSource, is_prepared_set, open_tfds
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import DatasetParameters
+
+__all__ = ["EncodedImage", "FilesSource", "Source", "TfdsSource", "natural_key", "open_source", "reopen"]
+
+
+def open_source(dataset: DatasetParameters) -> Source:
+    """Find the images that the parameters name, downloading a TFDS set where that is needed and allowed.
+
+    Raises:
+        InputError: there is no such set, folder, split or feature, or it cannot be had.
+    """
+    source = _open(dataset)
+    if len(source.class_names) < 2:
+        raise InputError(
+            f"{source.name} has {len(source.class_names)} class(es): {', '.join(source.class_names)}. "
+            "A classifier needs at least two."
+        )
+    return source
+
+
+def reopen(description: dict[str, Any]) -> Source:
+    """Open the source that :meth:`Source.describe` described, without a network."""
+    kinds: dict[str, Any] = {kind.KIND: kind for kind in (TfdsSource, FilesSource)}
+    fields = {name: value for name, value in description.items() if name != "kind"}
+    source: Source = kinds[description["kind"]](**fields | {"class_names": tuple(fields["class_names"])})
+    return source
+
+
+def _open(dataset: DatasetParameters) -> Source:
+    if dataset.path is None:
+        return open_tfds(dataset)
+    path = dataset.path.expanduser().resolve()
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return open_csv(path, dataset)
+    if not path.is_dir():
+        raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
+    return open_tfds(dataset) if is_prepared_set(path) else open_folder(path, dataset)

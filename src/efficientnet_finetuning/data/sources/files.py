@@ -1,0 +1,260 @@
+"""Image files: class folders, below split folders where there are any, or a CSV that says which file is what."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES, is_image
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources.source import choose_roles, natural_key
+from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.parameters import DatasetParameters
+
+_WITHOUT_SPLITS = "train"
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """Image files below one folder.
+
+    Attributes:
+        name: the folder or the CSV.
+        root: absolute path.
+        files: of each role, ``[path relative to the root, label]`` in a fixed order.
+        class_names: by label.
+        ignored: how many entries were left out, by kind.
+        notes: what else was noticed.
+    """
+
+    KIND: ClassVar[str] = "files"
+
+    name: str
+    root: str
+    files: dict[str, list[tuple[str, int]]]
+    class_names: tuple[str, ...]
+    ignored: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {role: len(files) for role, files in self.files.items()}
+
+    def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
+        """See :class:`Source`. An id is the path relative to the root."""
+        for path, label in self.files[split]:
+            if ids is None or path in ids:
+                yield EncodedImage(path, Path(self.root) / path, label)
+
+    def labels(self, split: str) -> Iterator[tuple[str, int]]:
+        """See :class:`Source`."""
+        yield from self.files[split]
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Source`."""
+        return {"kind": self.KIND} | asdict(self)
+
+
+def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
+    """List ``<root>/<class>/<image>`` or ``<root>/<split>/<class>/<image>``; the class is the path of folders.
+
+    Raises:
+        InputError: no images, an empty class folder, a link that leaves the folder, an unreadable folder or name.
+    """
+    walk = _Walk(root, dataset.follow_symlinks)
+    folders = walk.subfolders(root)
+    # Split names that were given are meant; without them, and without a folder `train`, the folders are classes.
+    given = dataset.model_fields_set & {"train_split", "validation_split", "test_split"}
+    has_splits = dataset.train_split in folders or any(getattr(dataset, split) for split in given)
+    roles = choose_roles(dataset, folders, f"the folder {root}") if has_splits else {"train": ""}
+    for role, folder in roles.items():
+        if has_splits and folder not in folders:
+            raise InputError(f"dataset.{role}_split: {folder!r} is no folder in {root}; sub-splits are for TFDS sets.")
+    if has_splits and (others := [folder for folder in folders if folder not in roles.values()]):
+        walk.notes.append(f"folders beside the splits were left out: {shorten(others)}")
+    found = {role: walk.images(root / folder) for role, folder in roles.items()}
+    walk.raise_faults()
+    if not any(found.values()):
+        raise InputError(
+            f"dataset.path: no images below {root}. Expected {root}/<class>/<image> or {root}/train/<class>/<image>."
+        )
+    named = {
+        role: [
+            (path.relative_to(root).as_posix(), path.parent.relative_to(root / roles[role]).as_posix()) for path in p
+        ]
+        for role, p in found.items()
+    }
+    return _source(str(root), root, named, walk.ignored, walk.notes)
+
+
+def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
+    """List the files that a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` names.
+
+    Paths are relative to the CSV's folder.
+
+    Raises:
+        InputError: not such a CSV, a row without path or label, a path twice, a path that leaves the folder.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"dataset.path: {file} cannot be read as a CSV in UTF-8: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"dataset.path: {file} has rows with more fields than its header {', '.join(table.columns)}.")
+    if missing := [column for column in ("path", "label") if column not in table]:
+        raise InputError(
+            f"dataset.path: {file} has no column {' and no column '.join(missing)}. It has: "
+            f"{', '.join(table.columns)}. Expected: path,label or path,label,split, separated by commas."
+        )
+    if "split" not in table:
+        table["split"] = _WITHOUT_SPLITS
+    table = table.apply(lambda column: column.str.strip())
+    _check_rows(file, table, dataset.follow_symlinks)
+    has_splits = table["split"].nunique() > 1 or table["split"].iloc[0] != _WITHOUT_SPLITS
+    roles = (
+        choose_roles(dataset, list(table["split"].unique()), f"the column split of {file}")
+        if has_splits
+        else {"train": _WITHOUT_SPLITS}
+    )
+    named = {
+        role: list(table.loc[table["split"] == split, ["path", "label"]].itertuples(index=False, name=None))
+        for role, split in roles.items()
+    }
+    left_out = table[~table["split"].isin(list(roles.values()))]
+    notes = [f"{len(left_out)} row(s) of splits without a role were left out"] if len(left_out) else []
+    return _source(str(file), file.parent, named, Counter(), notes)
+
+
+def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
+    def lines(wrong: pd.Series) -> str:
+        # The first row of data is the second line.
+        return shorten([f"line {index + 2} ({table['path'][index]})" for index in table.index[wrong]])
+
+    if table.empty:
+        raise InputError(f"dataset.path: {file} has no rows.")
+    root = file.parent.resolve()
+    for fault, wrong in {
+        "without a path, a label or a split": (table[["path", "label", "split"]] == "").any(axis=1),
+        "that name a file a second time": table["path"].duplicated(),
+        "whose path leaves the CSV's folder (dataset.follow_symlinks=true allows it)": ~table["path"].map(
+            lambda path: follow_symlinks or (root / path).resolve().is_relative_to(root)
+        ),
+    }.items():
+        if wrong.any():
+            raise InputError(f"dataset.path: {file} has {wrong.sum()} row(s) {fault}: {lines(wrong)}.")
+
+
+def _source(
+    name: str, root: Path, named: dict[str, list[tuple[str, str]]], ignored: Counter[str], notes: list[str]
+) -> FilesSource:
+    """Number the classes of ``(path, class name)`` pairs in natural order."""
+    given = {class_name for pairs in named.values() for _, class_name in pairs}
+    _check_text({"class name": given, "path": {path for pairs in named.values() for path, _ in pairs}})
+    # macOS and Linux write ü in two ways that look the same; a copied folder may hold both.
+    composed = {class_name: unicodedata.normalize("NFC", class_name) for class_name in given}
+    twins = Counter(composed.values())
+    notes += [f"class folders that differ in Unicode form alone were joined: {n}" for n in twins if twins[n] > 1]
+    class_names = tuple(sorted(twins, key=natural_key))
+    labels = {class_name: index for index, class_name in enumerate(class_names)}
+    return FilesSource(
+        name=name,
+        root=str(root),
+        files={role: [(path, labels[composed[name]]) for path, name in pairs] for role, pairs in named.items()},
+        class_names=class_names,
+        ignored=dict(ignored),
+        notes=notes,
+    )
+
+
+def _check_text(texts: dict[str, set[str]]) -> None:
+    """Refuse names that no table, terminal or UTF-8 file can show."""
+    for what, names in texts.items():
+        wrong = [name for name in names if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]
+        if wrong:
+            raise InputError(
+                f"dataset.path: {len(wrong)} {what}(s) with line breaks, control characters or bytes that are no "
+                f"UTF-8: {shorten(sorted(map(ascii, wrong)))}. Rename them."
+            )
+
+
+class _Walk:
+    """Looks for images below folders, in natural order, and counts what is none."""
+
+    def __init__(self, root: Path, follow_symlinks: bool) -> None:
+        self._root, self._follow_symlinks = root, follow_symlinks
+        self._escaping: list[str] = []
+        self._empty: list[str] = []
+        self.ignored: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def subfolders(self, folder: Path) -> list[str]:
+        """Names of the visible folders in a folder."""
+        return [entry.name for entry in self._entries(folder, count=False) if entry.is_dir()]
+
+    def images(self, split: Path) -> list[Path]:
+        """Images below the class folders of a split."""
+        images = self._images(split, (os.path.realpath(split),))
+        if loose := [path for path in images if path.parent == split]:
+            self.ignored["image outside any class folder"] += len(loose)
+        return [path for path in images if path.parent != split]
+
+    def raise_faults(self) -> None:
+        """Name all faults of one kind at once."""
+        if self._escaping:
+            raise InputError(
+                f"dataset.path: {len(self._escaping)} symbolic link(s) lead out of {self._root}: "
+                f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true if that is meant."
+            )
+        if self._empty:
+            raise InputError(
+                f"dataset.path: class folder(s) without images in {self._root}: {shorten(self._empty)}. "
+                "Fill them, or move them away."
+            )
+
+    def _images(self, folder: Path, ancestors: tuple[str, ...]) -> list[Path]:
+        images, empty = [], []
+        for entry in self._entries(folder, count=True):
+            path = folder / entry.name
+            if entry.is_dir():
+                if (real := os.path.realpath(path)) in ancestors:
+                    self.notes.append(f"a link back to a folder above it was not followed: {self._relative(path)}")
+                    continue
+                below = self._images(path, (*ancestors, real))
+                images += below
+                empty += [] if below else [self._relative(path)]
+            elif not entry.is_file():
+                self.ignored["broken link or special file"] += 1
+            elif path.suffix.lower() in IMAGE_SUFFIXES or is_image(path):
+                images.append(path)
+            else:
+                self.ignored["no image"] += 1
+        # A folder of notes inside a class is no class; one beside classes was meant to be one.
+        if folder == self._root or not any(path.parent == folder for path in images):
+            self._empty += empty
+        return images
+
+    def _entries(self, folder: Path, count: bool) -> Iterator[os.DirEntry[str]]:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
+        except OSError as error:
+            raise InputError(f"dataset.path: {folder} cannot be listed: {error.strerror}.") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                self.ignored["hidden"] += count
+            elif self._leaves_root(entry):
+                self._escaping += [self._relative(folder / entry.name)] if count else []
+            else:
+                yield entry
+
+    def _leaves_root(self, entry: os.DirEntry[str]) -> bool:
+        if self._follow_symlinks or not entry.is_symlink():
+            return False
+        return not Path(os.path.realpath(entry.path)).is_relative_to(self._root)
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()

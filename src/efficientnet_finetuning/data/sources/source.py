@@ -1,0 +1,81 @@
+"""The contract that all kinds of sources keep, and what they share."""
+
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.parameters import DatasetParameters
+
+# What people call the split that chooses between models.
+VALIDATION_NAMES = ("validation", "val", "valid")
+
+
+class Source(Protocol):
+    """A labelled image set.
+
+    Attributes:
+        name: for people.
+        class_names: in the order of the labels.
+        splits: number of images of each split that is used, by role: ``train`` and, where the set has them,
+            ``validation`` and ``test``.
+        ignored: how many entries were left out because they are no images, by kind.
+        notes: what else a user should know about how the source was read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def splits(self) -> dict[str, int]: ...
+
+    @property
+    def ignored(self) -> Mapping[str, int]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
+        """Yield the images of a split, or those of ``ids``, in an order that never changes."""
+        ...
+
+    def labels(self, split: str) -> Iterator[tuple[str, int]]:
+        """Yield ``(id, label)`` of every image of a split in the same order, without touching pixels."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What is needed to open the source again, as JSON."""
+        ...
+
+
+def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str) -> dict[str, str]:
+    """Which of the set's splits plays which role; a role that the set cannot fill is missing.
+
+    Raises:
+        InputError: a split that the parameters name is not there.
+    """
+    wanted = {"train": dataset.train_split, "validation": dataset.validation_split, "test": dataset.test_split}
+    for role, split in wanted.items():
+        # A sub-split such as train[:10%] or train+test names splits in front of its brackets.
+        for base in re.findall(r"[^+\[\]]+(?=\[|\+|$)", split or ""):
+            if base not in available:
+                raise InputError(
+                    f"dataset.{role}_split: {what} has no split {base!r}.{near_matches(base, available)} "
+                    f"It has: {', '.join(available)}."
+                )
+    roles = {role: split for role, split in wanted.items() if split}
+    for role, own_names in (("test", ("test",)), ("validation", VALIDATION_NAMES)):
+        own = next((name for name in own_names if name in available and name not in roles.values()), None)
+        if role not in roles and own:
+            roles[role] = own
+    return roles
+
+
+def natural_key(text: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """Sort key under which ``img2`` comes before ``img10`` and numbers before letters; different texts never tie."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], text
