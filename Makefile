@@ -7,10 +7,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format viz mlflow clean
+.PHONY: help setup quickstart test bench-data lint format viz mlflow clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv from the lock file (anew when the lock changes)
 
@@ -33,6 +33,9 @@ quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on 
 test: $(INSTALLED) ## Set up, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 	@echo "Next: make lint, or make quickstart to see the real thing."
+
+bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
+	$(BIN)/python tests/benchmarks/data.py
 
 lint: $(INSTALLED) ## Style, types and architecture
 	$(BIN)/ruff format --check src tests

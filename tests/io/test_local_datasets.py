@@ -104,7 +104,7 @@ def test_after_a_write_that_fails_the_older_version_still_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "fault"), [(PIXELS[:4], "promised 5 rows and got 4"), (PIXELS[[0] * 6], "out of bounds")]
+    ("rows", "fault"), [(PIXELS[:4], "promised 5 rows and got 4"), (PIXELS[[0] * 6], "promised 5 rows and got 6")]
 )
 def test_a_wrong_number_of_rows_is_no_dataset(tmp_path, rows, fault):
     with pytest.raises(DatasetError, match=fault):

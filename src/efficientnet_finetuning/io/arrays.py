@@ -40,13 +40,20 @@ def _write_arrays(arrays: Mapping[str, np.ndarray | LazyRows], folder: Path) -> 
 
 
 def _write_rows(array: LazyRows, file: Path) -> None:
-    stored = np.lib.format.open_memmap(file, "w+", array.dtype, array.shape)
+    # Not through a memory map: its pages count as this process' memory, and a full disk kills the process.
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     count = 0
-    for count, row in enumerate(array, start=1):
-        stored[count - 1] = row
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_2_0(stream, header)
+        for row in array:
+            count += 1
+            if row.shape != array.shape[1:] or row.dtype != array.dtype:
+                raise RuntimeError(
+                    f"{file} was promised rows {array.shape[1:]} {array.dtype}, not {row.shape} {row.dtype}"
+                )
+            stream.write(np.ascontiguousarray(row).data)
     if count != len(array):
         raise RuntimeError(f"{file} was promised {len(array)} rows and got {count}")
-    stored.flush()
 
 
 def _read_array(file: Path) -> np.ndarray:
