@@ -126,6 +126,8 @@ class TrackingHooks:
             self._client.log_text(run_id, data.to_csv(index=False), "comparison.csv")
         elif dataset_name == "manifest":
             self._client.set_tag(run_id, "manifest_sha256", _manifest_hash(data))
+        elif dataset_name == "audit":
+            self._client.log_dict(run_id, data, "audit.json")
         elif dataset_name.endswith("_metrics"):
             self._client.log_dict(run_id, data, "metrics.json")
             scores = {f"test_{name}": value for name, value in data.items() if isinstance(value, float)}
