@@ -82,7 +82,9 @@ class Interruptible:
         self._again = threading.Timer(repeat_after, signal.raise_signal)
 
     def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A run in the background of a shell ignores Ctrl-C, and is meant to.
+        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._interrupt) for number in heard}
 
     def __exit__(self, *_: object) -> None:
         self._again.cancel()

@@ -25,6 +25,7 @@ def test_metrics_of_four_images_agree_with_the_hand():
     assert metrics["top1"] == 0.5
     assert metrics["top5"] == 1.0
     assert metrics["per_class"] == {"a": 1.0, "b": pytest.approx(1 / 3), "c": None}
+    assert metrics["balanced_accuracy"] == pytest.approx(2 / 3), "of the classes that have images"
 
 
 def test_metrics_are_plain_json_even_where_a_class_has_no_images():

@@ -91,3 +91,13 @@ def test_a_keras_file_without_metadata_is_named(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
     with pytest.raises(InputError, match=r"plain\.keras is not a classifier that this project saved.*classifier\.json"):
         Classifier.load(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "names", "words"),
+    [(64, NAMES, "takes images of 32 px, these have 64 px"), (32, NAMES[::-1], "knows the classes")],
+)
+def test_images_of_another_set_are_refused_even_where_their_numbers_agree(classifier, size, names, words):
+    classifier.check_fits(32, list(NAMES))
+    with pytest.raises(InputError, match=words):
+        classifier.check_fits(size, names)

@@ -61,7 +61,7 @@ TINY = """
 dataset: {name: null, data_dir: null, path: photos, validation_fraction: 0.25, test_fraction: 0.25}
 preprocessing: {image_size: 32}
 baseline: {training: {epochs: 1, batch_size: 8}}
-finetune: {training: {epochs: 2, batch_size: 8, unfreeze_from: block7a}}
+finetune: {training: {epochs: 2, batch_size: 8, unfreeze_from: block7a, class_weight: balanced}}
 """
 
 

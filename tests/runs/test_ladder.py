@@ -54,6 +54,9 @@ def test_predictions_name_every_test_image_once(ladder):
         assert list(predictions["id"]) == test_ids
         metrics = json.loads(project.newest(f"{regime}_metrics.json").read_text())
         assert metrics["top1"] == pytest.approx(predictions["correct"].mean())
+        assert metrics["class_weight"] == ("balanced" if regime == "finetune" else "none")
+        history = pd.read_csv(project.newest(f"{regime}_history.csv"), keep_default_na=False)
+        assert set(history["class_weight"]) == {metrics["class_weight"]}
 
 
 def test_a_stored_model_predicts_what_the_run_said(ladder):
@@ -146,6 +149,8 @@ def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_ki
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Where the tests run in the background of a shell, children would ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -155,6 +160,9 @@ def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_ki
         pytest.fail("training never began")
     time.sleep(0.5)
     os.kill(process.pid, sent)
-    process.communicate(timeout=60)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status
     assert {run.info.status for run in tracked_runs(project)[-2:]} == {"KILLED"}

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 # Of the 64 bits of a perceptual hash. Among 9,000 images of CIFAR-10 all ten pairs within four bits show the same
-# picture, at six bits two of four, at eight fewer still; of 300 images that were made smaller and encoded anew, 98 % stay
-# within four bits.
+# picture, at six bits two of four, at eight fewer still; of 300 images that were made smaller and encoded anew, 98 %
+# stay within four bits.
 NEAR_DISTANCE = 4
 # Whoever judges keeps the image: test before validation before train.
 _JUDGES = {"train": ("validation", "test"), "validation": ("test",), "test": ()}

@@ -3,13 +3,14 @@
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.models.inference import predict
 
 if TYPE_CHECKING:
@@ -49,6 +50,23 @@ class Classifier:
         Every image counts once, the uneven last batch too.
         """
         return predict(self.model, images, batch_size)
+
+    def check_fits(self, image_size: int, class_names: Sequence[str]) -> None:
+        """Refuse images of another size or of other classes than those that this classifier learnt.
+
+        Raises:
+            InputError: they differ.
+        """
+        if image_size != self.image_size:
+            mismatch = f"takes images of {self.image_size} px, these have {image_size} px"
+        elif tuple(class_names) != self.class_names:
+            mismatch = f"knows the classes {shorten(self.class_names)}; these images have {shorten(class_names)}"
+        else:
+            return
+        raise InputError(
+            f"The model {mismatch}. It was trained on another set: train again, or load versions that belong together "
+            "(--load-versions)."
+        )
 
     def save(self, path: Path) -> None:
         """Write a ``.keras`` file that also holds the metadata, as ``classifier.json`` in the same archive."""

@@ -42,12 +42,14 @@ def train_classifier(
     start: Classifier,
     train_images: Examples,
     validation_images: Examples,
+    class_names: list[str],
     training: TrainingParameters,
     seed: int,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Train from a start and keep the best weights by validation accuracy; returns the history too."""
     from efficientnet_finetuning.training.fit import fit
 
+    start.check_fits(train_images.images.shape[1], class_names)
     model, history = fit(start.model, start.backbone, train_images.arrays, validation_images.arrays, training, seed)
     trained = replace(start, model=model, class_weight=training.class_weight)
     return trained, pd.DataFrame(history).assign(class_weight=training.class_weight)

@@ -33,7 +33,7 @@ def create_finetune_pipeline() -> Pipeline:
 def _training(regime: str, start: str) -> Pipeline:
     train = Node(
         train_classifier,
-        ["start", "train_images", "validation_images", "params:training", "params:seed"],
+        ["start", "train_images", "validation_images", "class_names", "params:training", "params:seed"],
         ["model", "history"],
         name="train_classifier",
         tags="gpu",
@@ -41,7 +41,7 @@ def _training(regime: str, start: str) -> Pipeline:
     return Pipeline(
         [train],
         namespace=regime,
-        inputs={"start": start, "train_images": "train_images", "validation_images": "validation_images"},
+        inputs={"start": start} | {name: name for name in ("train_images", "validation_images", "class_names")},
         outputs={"model": f"{regime}_model", "history": f"{regime}_history"},
         parameters={"seed"},
     )

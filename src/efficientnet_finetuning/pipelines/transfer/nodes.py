@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.classifier import Classifier
 from efficientnet_finetuning.models.inference import KerasModel, predict
 from efficientnet_finetuning.parameters import (
@@ -62,6 +63,10 @@ def fit_head(
     from efficientnet_finetuning.models.heads import dense_head
     from efficientnet_finetuning.training.head import fit_head as fit
 
+    if [len(features["train"]), len(features["validation"])] != [len(train_images), len(validation_images)]:
+        raise InputError(
+            "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
+        )
     kernel, bias, path = fit(
         features["train"], train_images.labels, features["validation"], validation_images.labels, head
     )
