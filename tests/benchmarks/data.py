@@ -27,7 +27,7 @@ from efficientnet_finetuning.io.arrays import ExamplesDataset
 from efficientnet_finetuning.parameters import AuditParameters, AugmentationParameters, DatasetParameters
 
 ROUNDS = 4
-PHOTOS, SIDE = 600, 224
+PHOTOS, SIDE = 400, 224
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def upright_rgb(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def resize_to_square(image: Image.Image, image_size: int, resize: str, interpolation: str) -> Image.Image:
