@@ -19,10 +19,12 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.data.sources import check_dataset
 from efficientnet_finetuning.device import select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.parameters import Parameters, flatten, validate
+from efficientnet_finetuning.pipelines.ingestion.nodes import find_images
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +51,11 @@ class RunHooks:
                 f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run the nodes that "
                 "make them first: the same command without --from-nodes, --nodes or --tags does."
             )
+        parameters = validate(self._config_loader["parameters"])
+        if any(node.func is find_images for node in pipeline.nodes):
+            check_dataset(parameters.dataset)
         if any("gpu" in node.tags for node in pipeline.nodes):
-            logger.info("Device: %s", select_device(validate(self._config_loader["parameters"]).device))
+            logger.info("Device: %s", select_device(parameters.device))
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:

@@ -44,6 +44,13 @@ def test_starting_in_the_middle_of_nothing_says_what_is_missing(project):
 def test_an_unknown_set_is_named_with_near_matches(project):
     output = refused(project.kedro("run", "--params", "dataset.path=null,dataset.name=standford_dogs"))
     assert "'stanford_dogs'" in output
+    assert "Device" not in output, "choosing one imports TensorFlow"
+
+
+def test_a_folder_that_is_not_there_is_named_before_anything_heavy_is_imported(project):
+    output = refused(project.kedro("run", "--params", "dataset.path=nowhere"))
+    assert f"dataset.path: {project.path / 'nowhere'} is neither a folder nor a .csv file." in output
+    assert "Device" not in output, "choosing one imports TensorFlow"
 
 
 def test_a_gpu_that_is_not_there_is_an_error_before_any_work(project):

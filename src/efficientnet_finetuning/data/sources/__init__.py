@@ -4,16 +4,38 @@ A source lists its splits and class names and yields encoded images in a fixed o
 asks which kind it has.
 """
 
+from pathlib import Path
 from typing import Any
 
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
 from efficientnet_finetuning.data.sources.source import Source, natural_key
-from efficientnet_finetuning.data.sources.tfds import TfdsSource, is_prepared_set, open_tfds
+from efficientnet_finetuning.data.sources.tfds import TfdsSource, check_name, is_prepared_set, open_tfds
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import DatasetParameters
 
-__all__ = ["EncodedImage", "FilesSource", "Source", "TfdsSource", "natural_key", "open_source", "reopen"]
+__all__ = [
+    "EncodedImage",
+    "FilesSource",
+    "Source",
+    "TfdsSource",
+    "check_dataset",
+    "natural_key",
+    "open_source",
+    "reopen",
+]
+
+
+def check_dataset(dataset: DatasetParameters) -> None:
+    """Refuse a set that nobody knows and a path that is not there, before anything heavy is imported.
+
+    Raises:
+        InputError: with the near matches, if any.
+    """
+    if dataset.path is None:
+        check_name(dataset)
+    else:
+        _existing(dataset.path)
 
 
 def open_source(dataset: DatasetParameters) -> Source:
@@ -42,9 +64,14 @@ def reopen(description: dict[str, Any]) -> Source:
 def _open(dataset: DatasetParameters) -> Source:
     if dataset.path is None:
         return open_tfds(dataset)
-    path = dataset.path.expanduser().resolve()
-    if path.is_file() and path.suffix.lower() == ".csv":
+    path = _existing(dataset.path)
+    if path.is_file():
         return open_csv(path, dataset)
-    if not path.is_dir():
-        raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
     return open_tfds(dataset) if is_prepared_set(path) else open_folder(path, dataset)
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser().resolve()
+    if not (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):
+        raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
+    return path

@@ -111,7 +111,7 @@ def _builder_in(folder: Path):
 
 def _prepared_builder(dataset: DatasetParameters):
     """The builder of a set that lies prepared on disk, downloaded first where that is needed and allowed."""
-    _check_name(dataset)
+    check_name(dataset)
     import tensorflow_datasets as tfds
 
     data_dir = dataset.data_dir and dataset.data_dir.expanduser()
@@ -174,7 +174,7 @@ def _download_failed(dataset: DatasetParameters, searched: Path, error: Exceptio
     )
 
 
-def _check_name(dataset: DatasetParameters) -> None:
+def check_name(dataset: DatasetParameters) -> None:
     """Refuse a name that TFDS does not know and the folder does not hold, before TensorFlow is imported."""
     name = re.split("[:/]", str(dataset.name))[0]
     if dataset.data_dir and (dataset.data_dir.expanduser() / name).is_dir():
