@@ -24,7 +24,6 @@ from efficientnet_finetuning.device import select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.parameters import Parameters, flatten, validate
-from efficientnet_finetuning.pipelines.ingestion.nodes import find_images
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class RunHooks:
                 "make them first: the same command without --from-nodes, --nodes or --tags does."
             )
         parameters = validate(self._config_loader["parameters"])
-        if any(node.func is find_images for node in pipeline.nodes):
+        if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
         if any("gpu" in node.tags for node in pipeline.nodes):
             logger.info("Device: %s", select_device(parameters.device))

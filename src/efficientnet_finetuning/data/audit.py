@@ -102,7 +102,7 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
             f"the largest class has {report['imbalance']:.0f} times the images of the smallest: class_weight=balanced "
             "weighs them alike"
         )
-    overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0].split(":")[0])
+    overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:
         warnings.append(f"these images are {overlap}: scores of models with ImageNet weights flatter")
     return warnings

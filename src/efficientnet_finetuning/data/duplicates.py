@@ -31,6 +31,8 @@ def exclude_duplicates(findings: pd.DataFrame) -> pd.DataFrame:
         for split, judges in _JUDGES.items():
             here = copies[copies["source_split"] == split]
             judging = copies[copies["source_split"].isin(judges)]
+            if here.empty:
+                continue
             if len(judging):
                 other = judging.iloc[-1]
                 findings.loc[here.index, "excluded"] = f"duplicate_across_splits: also {other['id']}"
@@ -38,7 +40,7 @@ def exclude_duplicates(findings: pd.DataFrame) -> pd.DataFrame:
                 names = " and ".join(dict.fromkeys(here["class_name"]))
                 findings.loc[here.index, "excluded"] = f"conflicting_labels: the same image is in {names}"
             elif split == "train":
-                findings.loc[here.index[1:], "excluded"] = f"duplicate: of {here['id'].iloc[0] if len(here) else ''}"
+                findings.loc[here.index[1:], "excluded"] = f"duplicate: of {here['id'].iloc[0]}"
     return findings
 
 
@@ -61,7 +63,7 @@ def near_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     :data:`NEAR_DISTANCE` bits or fewer.
 
     Args:
-        manifest: with ``id``, ``split``, ``class_name``, ``sha256`` and ``perceptual_hash``.
+        manifest: with ``id``, ``split``, ``class_name`` and ``perceptual_hash``.
 
     Returns:
         ``first`` and ``second`` (ids; the first is in the split that is trained on), ``first_split``,

@@ -32,8 +32,6 @@ COLUMNS = (
     "excluded",
 )
 SMALLEST_SIDE = 8
-_ROTATED = (5, 6, 7, 8)
-_EXIF_ORIENTATION = 0x0112
 
 
 def inspect_images(source: Source, dataset: DatasetParameters, audit: AuditParameters, seed: int) -> pd.DataFrame:
@@ -127,16 +125,13 @@ def _look_at_pixels(opened) -> dict[str, Any]:
     import imagehash
 
     opened.load()
-    if opened.getexif().get(_EXIF_ORIENTATION) in _ROTATED:
-        turned = {"width": opened.height, "height": opened.width}
-    else:
-        turned = {}
     image = upright_rgb(opened)
+    found = {"width": image.width, "height": image.height}
     # The hash looks at 32 × 32 pixels; getting there from a photograph by its own filter takes longer than decoding.
     small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
     if _single_colour(small) and _single_colour(image):
-        return turned | {"excluded": "single_colour: every pixel is the same"}
-    return turned | {"perceptual_hash": str(imagehash.phash(small))}
+        return found | {"excluded": "single_colour: every pixel is the same"}
+    return found | {"perceptual_hash": str(imagehash.phash(small))}
 
 
 def _single_colour(image: Image.Image) -> bool:
@@ -156,4 +151,9 @@ def _check_labels(findings: pd.DataFrame, num_classes: int) -> None:
 def kinds(excluded: pd.Series) -> Iterator[tuple[str, pd.Series]]:
     """Rows by kind of fault, in the order of their first appearance."""
     faulty = excluded[excluded != ""]
-    yield from faulty.groupby(faulty.str.split(":").str[0], sort=False)
+    yield from faulty.groupby(kind_of(faulty), sort=False)
+
+
+def kind_of(excluded: pd.Series) -> pd.Series:
+    """The kind of fault in front of each reason."""
+    return excluded.str.split(":").str[0]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from efficientnet_finetuning.data.inspection import kinds
+from efficientnet_finetuning.data.inspection import kind_of, kinds
 from efficientnet_finetuning.data.splits import assign_splits
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
@@ -45,7 +45,7 @@ def build_manifest(
 
 def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters) -> None:
     faulty = excluded[excluded != ""]
-    bad = faulty[faulty.str.split(":").str[0].isin(BAD)]
+    bad = faulty[kind_of(faulty).isin(BAD)]
     if audit.on_bad_image == "fail" and len(bad):
         raise InputError(
             f"{len(bad)} image(s) cannot be used: {_listed(bad, ids)}. Mend them or take them out of the set, or let "

@@ -44,7 +44,6 @@ def fit_head(
     weights = None if parameters.class_weight == "none" else parameters.class_weight
     regression = LogisticRegression(max_iter=parameters.max_iterations, class_weight=weights, warm_start=True)
     best: tuple[np.ndarray, np.ndarray] | None = None
-    kept: dict[str, float] = {}
     path: list[dict[str, float]] = []
     for strength in sorted(parameters.inverse_regularizations):
         started = time.perf_counter()
@@ -60,7 +59,7 @@ def fit_head(
             "seconds": time.perf_counter() - started,
         }
         if all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in path):
-            best, kept = _kernel_and_bias(regression), row
+            best = _kernel_and_bias(regression)
         path.append(row)
         logger.info(
             "head C=%g: top-1 train %.1f %%, validation %.1f %%, %.1f s",
@@ -71,8 +70,8 @@ def fit_head(
             extra={"metrics": row, "step": len(path)},
         )
     # The last record is what a tracker shows first.
-    strength = kept["inverse_regularization"]
-    logger.info("head: C=%g is kept", strength, extra={"metrics": kept, "step": len(path) + 1})
+    kept = max(path, key=lambda row: row["val_accuracy"])
+    logger.info("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
     assert best is not None  # the first strength is better than none
     return *best, path
 

@@ -10,7 +10,13 @@ from typing import Any
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
 from efficientnet_finetuning.data.sources.source import Source, natural_key
-from efficientnet_finetuning.data.sources.tfds import TfdsSource, check_name, is_prepared_set, open_tfds
+from efficientnet_finetuning.data.sources.tfds import (
+    TfdsSource,
+    check_name,
+    is_prepared_set,
+    open_prepared_set,
+    open_tfds,
+)
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import DatasetParameters
 
@@ -67,7 +73,7 @@ def _open(dataset: DatasetParameters) -> Source:
     path = _existing(dataset.path)
     if path.is_file():
         return open_csv(path, dataset)
-    return open_tfds(dataset) if is_prepared_set(path) else open_folder(path, dataset)
+    return open_prepared_set(path, dataset) if is_prepared_set(path) else open_folder(path, dataset)
 
 
 def _existing(path: Path) -> Path:

@@ -74,12 +74,30 @@ def is_prepared_set(folder: Path) -> bool:
 
 
 def open_tfds(dataset: DatasetParameters) -> TfdsSource:
-    """Open the set that ``dataset.name`` names, or the prepared one in the folder ``dataset.path``.
+    """Open the set that ``dataset.name`` names.
 
     Raises:
         InputError: there is no such set, split or feature, or it cannot be had.
     """
-    builder = _builder_in(dataset.path.expanduser().resolve()) if dataset.path else _prepared_builder(dataset)
+    return _source(_prepared_builder(dataset), dataset)
+
+
+def open_prepared_set(folder: Path, dataset: DatasetParameters) -> TfdsSource:
+    """Open the set that lies prepared in a folder; see :func:`is_prepared_set`.
+
+    Raises:
+        InputError: it is damaged, or there is no such split or feature.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # a damaged description fails in as many ways as it can be damaged
+        raise InputError(f"dataset.path: TFDS cannot open the prepared set in {folder}: {error}") from error
+    return _source(builder, dataset)
+
+
+def _source(builder, dataset: DatasetParameters) -> TfdsSource:
     import tensorflow_datasets as tfds
 
     keys = builder.info.supervised_keys or (None, None)
@@ -98,15 +116,6 @@ def open_tfds(dataset: DatasetParameters) -> TfdsSource:
         splits={role: split.num_examples for role, split in splits.items()},
         class_names=tuple(builder.info.features[label_key].names),
     )
-
-
-def _builder_in(folder: Path):
-    import tensorflow_datasets as tfds
-
-    try:
-        return tfds.builder_from_directory(folder)
-    except Exception as error:  # a damaged description fails in as many ways as it can be damaged
-        raise InputError(f"dataset.path: TFDS cannot open the prepared set in {folder}: {error}") from error
 
 
 def _prepared_builder(dataset: DatasetParameters):
