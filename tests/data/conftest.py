@@ -10,8 +10,19 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def tfds_sets() -> ModuleType:
-    """The writers of small TFDS sets; loaded by path, for tests are no package."""
-    spec = importlib.util.spec_from_file_location("tfds_sets", Path(__file__).with_name("tfds_sets.py"))
+    """The writers of small TFDS sets."""
+    return _load(Path(__file__).with_name("tfds_sets.py"))
+
+
+@pytest.fixture(scope="session")
+def nasty() -> ModuleType:
+    """The writer of a folder with every fault."""
+    return _load(Path(__file__).parents[1] / "nasty.py")
+
+
+def _load(file: Path) -> ModuleType:
+    """Load a module by path, for tests are no package."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,18 +20,8 @@ from efficientnet_finetuning.parameters import AuditParameters, DatasetParameter
 LENIENT = AuditParameters(max_excluded_fraction=0.2)
 
 
-def load_nasty():
-    spec = importlib.util.spec_from_file_location("nasty", Path(__file__).parents[1] / "nasty.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-nasty = load_nasty()
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, nasty) -> Path:
     return nasty.write_nasty_folder(tmp_path_factory.mktemp("nasty"))
 
 
@@ -47,30 +36,30 @@ def findings(source, folder) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def manifest(findings, folder) -> pd.DataFrame:
+def manifest(findings, folder, nasty) -> pd.DataFrame:
     return build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), LENIENT, seed=0)
 
 
 @pytest.fixture(scope="module")
-def report(source, manifest):
+def report(source, manifest, nasty):
     return audit(source, manifest, nasty.CLASSES)
 
 
-def test_every_planted_fault_is_found_and_nothing_else(findings):
+def test_every_planted_fault_is_found_and_nothing_else(findings, nasty):
     found = {}
     for row in findings[findings["excluded"] != ""].itertuples():
         found.setdefault(row.excluded.split(":")[0], set()).add(row.id)
     assert found == {kind: set(ids) for kind, ids in nasty.PLANTED.items()}
 
 
-def test_every_kind_of_image_is_known_by_its_content(findings):
+def test_every_kind_of_image_is_known_by_its_content(findings, nasty):
     formats = findings.set_index("id")["format"]
     assert {name: formats[name] for name in nasty.ODD} == nasty.ODD
     turned = findings.set_index("id").loc["train/owl/turned.jpg"]
     assert (turned["width"], turned["height"]) == (48, 64)
 
 
-def test_what_is_excluded_is_in_no_split_and_the_rest_can_be_prepared(source, manifest):
+def test_what_is_excluded_is_in_no_split_and_the_rest_can_be_prepared(source, manifest, nasty):
     assert ((manifest["split"] == "") == (manifest["excluded"] != "")).all()
     examples = prepare(source, manifest, 3, "train", image_size=32)
     pixels = np.stack(list(examples.images))
@@ -78,7 +67,7 @@ def test_what_is_excluded_is_in_no_split_and_the_rest_can_be_prepared(source, ma
     assert set(nasty.ODD) <= set(examples.ids)
 
 
-def test_the_report_counts_what_was_planted(report, source):
+def test_the_report_counts_what_was_planted(report, source, nasty):
     assert {kind: found["count"] for kind, found in report["excluded"].items()} == {
         kind: len(ids) for kind, ids in nasty.PLANTED.items()
     }
@@ -103,12 +92,12 @@ def test_the_report_reads_well_and_can_be_drawn(report, manifest):
     assert [axes.get_title() for axes in figure.axes][2] == "excluded images: 16"
 
 
-def test_the_default_limit_stops_this_folder(findings, folder):
+def test_the_default_limit_stops_this_folder(findings, folder, nasty):
     with pytest.raises(InputError, match="would be excluded"):
         build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), AuditParameters(), seed=0)
 
 
-def test_fail_stops_at_bad_images_and_not_at_copies(findings, folder):
+def test_fail_stops_at_bad_images_and_not_at_copies(findings, folder, nasty):
     with pytest.raises(InputError, match=r"^10 image\(s\) cannot be used"):
         build_manifest(
             findings, nasty.CLASSES, DatasetParameters(path=folder), AuditParameters(on_bad_image="fail"), seed=0
