@@ -7,18 +7,17 @@ from efficientnet_finetuning.parameters import AugmentationParameters
 
 
 class Augmentation:
-    """Keras' own augmentation layers, driven without state: the same seed gives the same images, always.
+    """Changes that need no interpolation by NumPy, the others by Keras' layers; the same seed gives the same images.
 
-    Called by themselves these layers draw from a counter that a resumed run would have to restore.
+    Keras' RandomFlip and RandomTranslation go through float32 and cost several times as much as they do here.
+    Called by themselves Keras' layers draw from a counter that a resumed run would have to restore.
     """
 
     def __init__(self, parameters: AugmentationParameters) -> None:
+        mirrored = {"none": (), "horizontal": (2,), "horizontal_and_vertical": (2, 1)}
+        self._mirrored_axes: tuple[int, ...] = mirrored[parameters.flip]
+        self._translation = parameters.translation
         self._layers: list[keras.Layer] = []
-        # One layer a direction: Keras draws once for both, and would only ever turn an image upside down.
-        directions = {"none": (), "horizontal": ("horizontal",), "horizontal_and_vertical": ("horizontal", "vertical")}
-        self._layers.extend(keras.layers.RandomFlip(direction) for direction in directions[parameters.flip])
-        if parameters.translation:
-            self._layers.append(keras.layers.RandomTranslation(parameters.translation, parameters.translation))
         if parameters.rotation:
             self._layers.append(keras.layers.RandomRotation(parameters.rotation))
         if parameters.contrast:
@@ -28,15 +27,23 @@ class Augmentation:
         """Change every image of a batch in its own way.
 
         Args:
-            images: ``(batch, height, width, 3)`` pixels in 0–255, uint8 or float.
+            images: uint8 ``(batch, height, width, 3)``.
             seed: any integer in 0 to 2**32 - 1.
 
         Returns:
             uint8 of the same shape.
         """
-        if not self._layers:
-            return images
-        # A plain integer would give every draw of a layer the same numbers, height and width alike.
+        generator = np.random.default_rng(seed)
+        for axis in self._mirrored_axes:
+            chosen = generator.random(len(images)) < 0.5
+            images = images.copy()
+            images[chosen] = np.flip(images[chosen], axis)
+        if self._translation:
+            images = _translate(images, self._translation, generator)
+        return self._by_layers(images, seed) if self._layers else images
+
+    def _by_layers(self, images: np.ndarray, seed: int) -> np.ndarray:
+        # A plain integer would give every draw of a layer the same numbers.
         generator = keras.random.SeedGenerator(seed)
         with keras.device("cpu"):
             changed = keras.ops.cast(images, "float32")
@@ -45,3 +52,13 @@ class Augmentation:
                 changed = layer.transform_images(changed, transformation, training=True)
             changed = keras.ops.cast(keras.ops.round(keras.ops.clip(changed, 0, 255)), "uint8")
             return keras.ops.convert_to_numpy(changed)
+
+
+def _translate(images: np.ndarray, translation: float, generator: np.random.Generator) -> np.ndarray:
+    """Shift each image by whole pixels, at most ``translation`` of its height and width; the rest is mirrored."""
+    height, width = images.shape[1:3]
+    down, right = round(translation * height), round(translation * width)
+    padded = np.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), "symmetric")
+    corners = generator.integers(0, (2 * down + 1, 2 * right + 1), (len(images), 2))
+    windows = [image[y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)]
+    return np.stack(windows)
