@@ -12,6 +12,16 @@ from efficientnet_finetuning.parameters import DeviceParameters
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
+def prepare_process(device: DeviceParameters) -> None:
+    """Set what Keras' backend reads when it is imported. Nothing heavy is imported here."""
+    if device.accelerator == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if device.deterministic:
+        os.environ["TF_DETERMINISTIC_OPS"] = "1"
+    _keep_freed_memory()
+
+
 def select_device(device: DeviceParameters) -> str:
     """Choose the device for this process, before anything else imports Keras' backend.
 
@@ -21,10 +31,7 @@ def select_device(device: DeviceParameters) -> str:
     Raises:
         InputError: a GPU was asked for and none is there.
     """
-    if device.accelerator == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    _keep_freed_memory()
+    prepare_process(device)
     gpus = list_gpus()
     hint = ""
     if not gpus and device.accelerator != "cpu" and shutil.which("nvidia-smi"):

@@ -20,10 +20,10 @@ from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.sources import check_dataset
-from efficientnet_finetuning.device import select_device
+from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
-from efficientnet_finetuning.parameters import Parameters, flatten, validate
+from efficientnet_finetuning.parameters import DeviceParameters, Parameters, flatten, validate
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,21 @@ class RunHooks:
         parameters = validate(self._config_loader["parameters"])
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
-        if any("gpu" in node.tags for node in pipeline.nodes):
-            logger.info("Device: %s", select_device(parameters.device))
+        self._device: DeviceParameters | None = parameters.device
+        prepare_process(parameters.device)
+        # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
+        if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
+            self._say_device()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        if "gpu" in node.tags:
+            self._say_device()
+
+    def _say_device(self) -> None:
+        if self._device is not None:
+            logger.info("Device: %s", select_device(self._device))
+            self._device = None
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:

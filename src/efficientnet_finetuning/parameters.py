@@ -144,10 +144,12 @@ class DeviceParameters(_Group):
         accelerator: ``auto`` (a GPU where there is one), ``gpu`` (an error where there is none) or ``cpu``.
         mixed_precision: the compute type of backbones that are built: ``none`` is float32. Weights and logits
             stay in float32. Worth it on a GPU only.
+        deterministic: the same run gives the same weights to the bit; slower where TensorFlow has faster ways.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    deterministic: bool = False
 
     @property
     def dtype_policy(self) -> str:
@@ -187,6 +189,7 @@ class TrainingParameters(_Group):
         unfreeze_from: ``all``, or the lowest block that is trained (``block6a``); blocks below stay frozen.
         freeze_batch_norm: keep BatchNorm at its statistics, also in trained blocks.
         early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
+        checkpoint_minutes: longest time between two checkpoints; there is one after each epoch, too.
     """
 
     epochs: Count
@@ -201,6 +204,7 @@ class TrainingParameters(_Group):
     unfreeze_from: str = "all"
     freeze_batch_norm: bool = True
     early_stopping_patience: Count | None = None
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(default=15.0, exclude=True)
     augmentation: AugmentationParameters = AugmentationParameters()
 
 

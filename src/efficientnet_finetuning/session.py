@@ -9,8 +9,10 @@ import click
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
+from kedro.runner import AbstractRunner, SequentialRunner
 
 from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.incremental import IncrementalRunner
 from efficientnet_finetuning.parameters import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
 
@@ -34,7 +36,7 @@ class Session(KedroSession):
             _check_names(names)
             validate(self.load_context().config_loader["parameters"])
             with Interruptible():
-                return super().run(pipeline_names=names, **options)
+                return super().run(pipeline_names=names, **options | {"runner": _runner(options)})
         except (KeyboardInterrupt, SystemExit) as interruption:
             self._tell_hooks(interruption)
             sys.exit(_EXIT_STATUS[type(interruption)])
@@ -48,6 +50,15 @@ class Session(KedroSession):
         self._hook_manager.hook.on_pipeline_error(
             error=interruption, run_params={"run_id": self.session_id}, pipeline=Pipeline([]), catalog=None
         )
+
+
+def _runner(options: dict[str, Any]) -> AbstractRunner:
+    """The incremental runner, where the user asked for none or for the one that it extends."""
+    asked = options.get("runner")
+    if asked is not None and type(asked) is not SequentialRunner:
+        return asked
+    forced = any(options.get(name) for name in ("node_names", "from_nodes", "from_inputs"))
+    return IncrementalRunner(forced=forced, is_async=asked is not None and asked._is_async)
 
 
 def _check_names(names: list[str]) -> None:

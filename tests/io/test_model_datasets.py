@@ -37,7 +37,7 @@ def test_a_keras_model_gives_the_same_outputs_after_it_is_loaded(tmp_path, model
     dataset(KerasModelDataset, tmp_path, VERSION).save(model)
     loaded = dataset(KerasModelDataset, tmp_path).load()
     assert np.array_equal(loaded.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
-    assert [path.name for path in (tmp_path / "model.keras" / VERSION).iterdir()] == ["model.keras"]
+    assert [path.name for path in (tmp_path / "model.keras" / VERSION).glob("*.keras")] == ["model.keras"]
 
 
 def test_a_classifier_keeps_its_outputs_and_all_that_one_must_know_to_use_it(tmp_path, classifier):

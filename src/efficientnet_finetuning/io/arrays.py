@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from efficientnet_finetuning.data.examples import Examples, LazyRows
+from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
 
 
-class ArraysDataset(LocalVersionedDataset[Mapping[str, np.ndarray]]):
+class ArraysDataset(Committed, LocalVersionedDataset[Mapping[str, np.ndarray]]):
     """Named arrays: a folder with one ``.npy`` file each."""
 
     def _write(self, data: Mapping[str, np.ndarray], path: Path) -> None:
@@ -19,7 +20,7 @@ class ArraysDataset(LocalVersionedDataset[Mapping[str, np.ndarray]]):
         return {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
 
 
-class ExamplesDataset(LocalVersionedDataset[Examples]):
+class ExamplesDataset(Committed, LocalVersionedDataset[Examples]):
     """The images, one-hot labels and ids of a split: a folder with one ``.npy`` file each."""
 
     def _write(self, data: Examples, path: Path) -> None:

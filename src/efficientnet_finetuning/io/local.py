@@ -1,6 +1,5 @@
-"""What all datasets of this project share: versioned, local, and never a half-written file under the final name."""
+"""What the datasets of our own share: versioned and local."""
 
-import shutil
 from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
@@ -11,10 +10,7 @@ Data = TypeVar("Data")
 
 
 class LocalVersionedDataset(AbstractVersionedDataset[Data, Data], Generic[Data]):
-    """A dataset that is one file or one folder in a version folder.
-
-    A child says how to write and read a path. What is written lies beside the final path until it is complete.
-    """
+    """A dataset that is one file or one folder in a version folder; a child says how to write and read a path."""
 
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
@@ -29,14 +25,7 @@ class LocalVersionedDataset(AbstractVersionedDataset[Data, Data], Generic[Data])
     def _read(self, path: Path) -> Data: ...
 
     def save(self, data: Data) -> None:
-        path = Path(self._get_save_path())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The name keeps its ending, which tells Keras the format.
-        partial = path.with_name(f"partial-{path.name}")
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        self._write(data, partial)
-        partial.replace(path)
+        self._write(data, Path(self._get_save_path()))
 
     def load(self) -> Data:
         return self._read(Path(self._get_load_path()))

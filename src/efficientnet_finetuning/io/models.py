@@ -1,13 +1,31 @@
 """Keras models, loaded in safe mode. Keras is imported when a model moves, so that listing a catalog stays quick."""
 
+import hashlib
+import zipfile
 from pathlib import Path
+from typing import Any
 
+from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
 from efficientnet_finetuning.models.classifier import Classifier
 from efficientnet_finetuning.models.inference import KerasModel
+from efficientnet_finetuning.storage import digest
 
 
-class KerasModelDataset(LocalVersionedDataset[KerasModel]):
+class _KerasFile(Committed):
+    """A ``.keras`` archive, whose content is its members but for the time at which it was saved."""
+
+    def _record(self, staged: Path) -> dict[str, Any]:
+        with zipfile.ZipFile(next(staged.iterdir())) as archive:
+            members = {
+                name: hashlib.sha256(archive.read(name)).hexdigest()
+                for name in archive.namelist()
+                if name != "metadata.json"
+            }
+        return super()._record(staged) | {"content": digest(members)}
+
+
+class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
     """A Keras model in a ``.keras`` file: a backbone or a head."""
 
     def _write(self, data: KerasModel, path: Path) -> None:
@@ -19,7 +37,7 @@ class KerasModelDataset(LocalVersionedDataset[KerasModel]):
         return keras.models.load_model(path, safe_mode=True)
 
 
-class ClassifierDataset(LocalVersionedDataset[Classifier]):
+class ClassifierDataset(_KerasFile, LocalVersionedDataset[Classifier]):
     """A classifier in a ``.keras`` file that also holds its class names and input size."""
 
     def _write(self, data: Classifier, path: Path) -> None:

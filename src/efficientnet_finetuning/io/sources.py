@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from efficientnet_finetuning.data.sources import Source, reopen
+from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
 
 
-class SourceDataset(LocalVersionedDataset[Source]):
+class SourceDataset(Committed, LocalVersionedDataset[Source]):
     """A JSON file that says where the raw images lie and which there are; loading it opens the source again."""
 
     def _write(self, data: Source, path: Path) -> None:

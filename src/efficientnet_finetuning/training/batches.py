@@ -1,7 +1,5 @@
 """Batches of stored rows for Keras: shuffled and augmented as a function of seed, epoch and step, on any backend."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -12,6 +10,10 @@ class Batches(keras.utils.PyDataset):
     """Rows of arrays in batches, every row once an epoch, the uneven last batch included.
 
     A run that goes on at epoch ``n`` sees what the undisturbed run would have seen: nothing is drawn from a state.
+
+    Attributes:
+        epoch: which one it is; whoever trains sets it.
+        skipped: batches at the beginning of the epoch that are not served, since an earlier process had them.
     """
 
     def __init__(
@@ -36,12 +38,19 @@ class Batches(keras.utils.PyDataset):
         self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
         self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
         self.epoch = 0
+        self.skipped = 0
+
+    @property
+    def all_batches(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-len(self.inputs) // self.batch_size)
 
     @property
     def num_batches(self) -> int:
-        return -(-len(self.inputs) // self.batch_size)
+        return self.all_batches - self.skipped
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        index += self.skipped
         # Sorted rows are read from a memory map in one sweep; their order within a batch changes nothing.
         rows = np.sort(self._order()[index * self.batch_size : (index + 1) * self.batch_size])
         inputs = self.inputs[rows]
@@ -53,17 +62,6 @@ class Batches(keras.utils.PyDataset):
         if self.shuffle_seed is None:
             return np.arange(len(self.inputs))
         return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.inputs))
-
-
-class FollowEpoch(keras.callbacks.Callback):
-    """Tells batches which epoch it is. Their own ``on_epoch_end`` cannot know: Keras calls it before the first, too."""
-
-    def __init__(self, batches: Batches) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._batches.epoch = epoch
 
 
 def _seed(*parts: int) -> int:

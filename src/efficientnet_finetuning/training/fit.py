@@ -2,19 +2,18 @@
 
 import logging
 import sys
-import time
-from typing import Any
 
 import keras
 import numpy as np
 
 from efficientnet_finetuning.device import use_jit
-from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import with_rates, without_training_state
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import Batches, FollowEpoch
+from efficientnet_finetuning.training.batches import Batches
+from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
+from efficientnet_finetuning.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,7 @@ def fit(
     validation: tuple[np.ndarray, np.ndarray],
     parameters: TrainingParameters,
     seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     """Train a copy of a classifier's network and keep its best weights by validation accuracy.
 
@@ -36,6 +36,8 @@ def fit(
         validation: likewise.
         parameters: of the training.
         seed: of shuffling, augmentation and dropout.
+        checkpoints: where to keep them, and to go on from where there are some. They stay when this function returns:
+            give them up once the model is stored.
 
     Returns:
         The trained model and its history: one row an epoch with ``epoch`` (from 1), ``learning_rate`` at its end,
@@ -43,7 +45,7 @@ def fit(
         ``seconds``.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: the loss or a weight is no longer finite, or the disk has no room for checkpoints.
     """
     keras.utils.set_random_seed(seed)
     model = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
@@ -64,31 +66,26 @@ def fit(
     # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
     # once more: half a minute on two cores.
     model.optimizer.build(model.trainable_variables)
-    history = History()
-    best = BestWeights()
-    callbacks = [FollowEpoch(batches), keras.callbacks.TerminateOnNaN(raise_error=True), history, best]
-    if parameters.early_stopping_patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=parameters.early_stopping_patience)
-        )
-    try:
-        model.fit(
-            batches,
-            epochs=parameters.epochs,
-            validation_data=Batches(*validation, parameters.batch_size),
-            callbacks=callbacks,
-            class_weight=class_weights(train[1], parameters.class_weight),
-            shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
-            verbose=1 if sys.stdout.isatty() else 0,
-        )
-    except RuntimeError as error:
-        if "NaN" not in str(error):
-            raise
-        raise InputError(_diverged(parameters, len(history.rows) + 1)) from error
-    if not best.found:
-        raise InputError(_diverged(parameters, parameters.epochs))
-    best.restore()
-    return without_training_state(model), history.rows
+    with Deferred() as signals:
+        progress = Progress(parameters, batches, checkpoints, signals)
+        progress.set_model(model)
+        progress.resume()
+        while not progress.is_over:
+            epoch = progress.epoch
+            model.fit(
+                batches,
+                initial_epoch=epoch,
+                # An epoch that began in an earlier process is shorter than the others.
+                epochs=epoch + 1 if batches.skipped else parameters.epochs,
+                validation_data=Batches(*validation, parameters.batch_size),
+                callbacks=[progress],
+                class_weight=class_weights(train[1], parameters.class_weight),
+                shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
+                verbose=1 if sys.stdout.isatty() else 0,
+            )
+            batches.skipped = 0
+    model.set_weights(progress.best_weights)
+    return without_training_state(model), progress.rows
 
 
 def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
@@ -109,13 +106,6 @@ def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | N
     return {label: float(weight) for label, weight in enumerate(weights)}
 
 
-def _diverged(parameters: TrainingParameters, epoch: int) -> str:
-    return (
-        f"The loss became infinite or not a number in epoch {epoch}: the learning rate "
-        f"{parameters.learning_rate:g} is too high. Lower training.learning_rate; ten times less is a fair try."
-    )
-
-
 def _optimizer(parameters: TrainingParameters, steps: int) -> keras.Optimizer:
     warmup_steps = round(parameters.warmup_fraction * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -128,61 +118,3 @@ def _optimizer(parameters: TrainingParameters, steps: int) -> keras.Optimizer:
     # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-class History(keras.callbacks.Callback):
-    """Rows of one epoch each, also sent out as log records with ``metrics`` and ``step`` for whoever tracks them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[dict[str, float]] = []
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        row = {
-            "epoch": epoch + 1,
-            "learning_rate": float(self.model.optimizer.learning_rate),
-            **{name: float(value) for name, value in (logs or {}).items()},
-            "seconds": time.perf_counter() - self._started,
-        }
-        self.rows.append(row)
-        logger.info(
-            "epoch %d/%d: loss %.3f, top-1 train %.1f %%, validation %.1f %%, %.1f s",
-            row["epoch"],
-            self.params["epochs"],
-            row["loss"],
-            100 * row["accuracy"],
-            100 * row["val_accuracy"],
-            row["seconds"],
-            extra={"metrics": row, "step": row["epoch"]},
-        )
-
-
-class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the best validation accuracy; the lower loss decides between equals.
-
-    Keras' own callback keeps the first of equals, and a small validation split has many.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._best = (-np.inf, -np.inf)
-        self._weights: list[np.ndarray] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        assert logs is not None
-        score = (logs["val_accuracy"], -logs["val_loss"])
-        if np.isfinite(logs["val_loss"]) and score > self._best:
-            self._best, self._weights = score, self.model.get_weights()
-
-    @property
-    def found(self) -> bool:
-        """Whether any epoch ended with a finite validation loss."""
-        return bool(self._weights)
-
-    def restore(self) -> None:
-        """Give the model its best weights back."""
-        self.model.set_weights(self._weights)

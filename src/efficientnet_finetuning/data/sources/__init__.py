@@ -4,6 +4,8 @@ A source lists its splits and class names and yields encoded images in a fixed o
 asks which kind it has.
 """
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from efficientnet_finetuning.data.sources.tfds import (
     is_prepared_set,
     open_prepared_set,
     open_tfds,
+    set_folder,
 )
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import DatasetParameters
@@ -26,6 +29,7 @@ __all__ = [
     "Source",
     "TfdsSource",
     "check_dataset",
+    "fingerprint",
     "natural_key",
     "open_source",
     "reopen",
@@ -42,6 +46,25 @@ def check_dataset(dataset: DatasetParameters) -> None:
         check_name(dataset)
     else:
         _existing(dataset.path)
+
+
+def fingerprint(dataset: DatasetParameters) -> str:
+    """A hash of the names, sizes and times of the files that the images lie in, without opening any of them.
+
+    Links are not followed, so what they lead to counts by the link alone.
+    """
+    if dataset.path is None:
+        root = set_folder(dataset)
+    else:
+        path = dataset.path.expanduser().resolve()
+        root = path if path.is_dir() else path.parent
+    entries = hashlib.sha256()
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        for name in sorted(files):
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
+            entries.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return entries.hexdigest()
 
 
 def open_source(dataset: DatasetParameters) -> Source:

@@ -1,5 +1,6 @@
 """Sets that TensorFlow Datasets knows by name, or that lie prepared in its layout."""
 
+import os
 import re
 from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
@@ -71,6 +72,12 @@ class TfdsSource:
 def is_prepared_set(folder: Path) -> bool:
     """Whether a folder holds one version of a prepared set."""
     return (folder / "dataset_info.json").is_file()
+
+
+def set_folder(dataset: DatasetParameters) -> Path:
+    """Where a set that is named lies once it is prepared, all versions of it; TFDS is not imported for that."""
+    data_dir = dataset.data_dir or Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    return data_dir.expanduser() / re.split("[/:]", str(dataset.name))[0]
 
 
 def open_tfds(dataset: DatasetParameters) -> TfdsSource:

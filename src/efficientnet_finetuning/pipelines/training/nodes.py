@@ -13,6 +13,7 @@ from efficientnet_finetuning.parameters import (
     TrainingParameters,
     image_size,
 )
+from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 def build_random_start(
@@ -45,11 +46,13 @@ def train_classifier(
     class_names: list[str],
     training: TrainingParameters,
     seed: int,
+    checkpoints: Checkpoints | None,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Train from a start and keep the best weights by validation accuracy; returns the history too."""
     from efficientnet_finetuning.training.fit import fit
 
     start.check_fits(train_images.images.shape[1], class_names)
-    model, history = fit(start.model, start.backbone, train_images.arrays, validation_images.arrays, training, seed)
+    images = (train_images.arrays, validation_images.arrays)
+    model, history = fit(start.model, start.backbone, *images, training, seed, checkpoints)
     trained = replace(start, model=model, class_weight=training.class_weight)
     return trained, pd.DataFrame(history).assign(class_weight=training.class_weight)

@@ -33,7 +33,7 @@ def create_finetune_pipeline() -> Pipeline:
 def _training(regime: str, start: str) -> Pipeline:
     train = Node(
         train_classifier,
-        ["start", "train_images", "validation_images", "class_names", "params:training", "params:seed"],
+        ["start", "train_images", "validation_images", "class_names", "params:training", "params:seed", "checkpoints"],
         ["model", "history"],
         name="train_classifier",
         tags="gpu",

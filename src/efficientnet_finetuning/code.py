@@ -1,0 +1,117 @@
+"""Which code a function's result depends on: read from the syntax, so that comments and docstrings change nothing."""
+
+import ast
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parent
+_PACKAGE = _ROOT.name
+# What these say reaches a result through the values of parameters alone, or not at all.
+_WITHOUT_EFFECT = {f"{_PACKAGE}.{name}" for name in ("errors", "parameters", "storage", "device")}
+# Import names of the libraries whose version can change a result, with the names of their distributions.
+_COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras", "sklearn": "scikit-learn"}
+
+
+def sources_of(function: Callable[..., Any]) -> dict[str, str]:
+    """Hashes of the function itself and of every module of this package that it reaches, by file.
+
+    Of the function's own module only what it uses counts, since many nodes share one.
+    """
+    module = function.__module__
+    hashes = {_file(name): _tree_hash(_tree(name)) for name in _reached(function) - _WITHOUT_EFFECT}
+    return dict(sorted({**hashes, f"{_file(module)}::{function.__name__}": _tree_hash(_own_code(function))}.items()))
+
+
+def libraries_of(function: Callable[..., Any]) -> dict[str, str]:
+    """Versions of the libraries that compute a function's result."""
+    trees = [_own_code(function), *(_tree(name) for name in _reached(function) - _WITHOUT_EFFECT)]
+    imported = {name.partition(".")[0] for tree in trees for name in _imports(tree)}
+    used = {_COMPUTING[name] for name in imported & _COMPUTING.keys()}
+    if "keras" in used:
+        used.add(os.environ.get("KERAS_BACKEND", "tensorflow"))
+    return {name: version(name) for name in sorted(used)}
+
+
+def _own_code(function: Callable[..., Any]) -> ast.Module:
+    """The definitions of a module that a function uses, itself included, and the imports of what they name."""
+    tree = _tree(function.__module__)
+    definitions = {name: node for node in tree.body for name in _defined(node)}
+    wanted, used = [function.__name__], dict[str, ast.stmt]()
+    while wanted:
+        name = wanted.pop()
+        if name in definitions and name not in used:
+            used[name] = definitions[name]
+            wanted += [node.id for node in ast.walk(definitions[name]) if isinstance(node, ast.Name)]
+    return ast.Module([node for node in tree.body if any(node is kept for kept in used.values())], type_ignores=[])
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _reached(function: Callable[..., Any]) -> set[str]:
+    reached: set[str] = set()
+    wanted = list(_modules(_own_code(function)))
+    while wanted:
+        name = wanted.pop()
+        if name not in reached:
+            reached.add(name)
+            wanted += _modules(_tree(name))
+    return reached
+
+
+def _modules(tree: ast.AST) -> Iterator[str]:
+    """Modules of this package that a piece of code imports, at its top or inside."""
+    for name in _imports(tree):
+        if name.partition(".")[0] == _PACKAGE and _is_module(name):
+            yield name
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_module(name: str) -> bool:
+    return _path(name) is not None
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    path = _path(module)
+    assert path is not None, f"{module} is no module of this package"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _path(name: str) -> Path | None:
+    """The file of a module of this package. Not by importlib, which would import what lies above it."""
+    path = _ROOT.joinpath(*name.split(".")[1:])
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _file(module: str) -> str:
+    """Below the package, as people name it: ``training/fit.py``."""
+    return str(_path(module).relative_to(_ROOT).as_posix())  # type: ignore[union-attr]
+
+
+def _tree_hash(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -1,0 +1,174 @@
+"""Running only what is stale, and saying why: every stored version knows the recipe that it was made by.
+
+A recipe is all that a node's result depends on: the content of its inputs, its validated parameters, the code that is
+reached from its function, the versions of the libraries that compute, and the files that parameters point to.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner import SequentialRunner, Task
+from pluggy import PluginManager
+from pydantic import BaseModel
+
+from efficientnet_finetuning.code import libraries_of, sources_of
+from efficientnet_finetuning.data.sources import fingerprint
+from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
+from efficientnet_finetuning.io.committed import Committed
+from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters
+from efficientnet_finetuning.storage import checksum, digest
+
+logger = logging.getLogger(__name__)
+
+Recipe = dict[str, Any]
+
+
+class IncrementalRunner(SequentialRunner):
+    """Kedro's sequential runner that leaves out the nodes whose stored outputs are what it would make.
+
+    Each node is judged when its turn comes, by the content of its inputs: where an input was made anew and came out
+    as before, what follows from it is still fresh.
+    """
+
+    def __init__(self, *, forced: bool = False, is_async: bool = False) -> None:
+        """Set up a run.
+
+        Args:
+            forced: run every node that was asked for, fresh or not.
+            is_async: load and save in threads.
+        """
+        super().__init__(is_async=is_async)
+        self._forced = forced
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        for node in pipeline.nodes:
+            recipe = recipe_of(node, catalog)
+            reason = "it was asked for" if self._forced else why_stale(node, catalog, recipe)
+            if not reason:
+                logger.info("fresh  %s", node.name)
+                continue
+            logger.info("stale  %s: %s", node.name, reason)
+            _prepare(node, catalog, recipe)
+            Task(node, catalog, self._is_async, hook_manager, run_id).execute()
+            _tidy(node, catalog)
+
+
+def _prepare(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+    for name in node.outputs:
+        if isinstance(dataset := catalog[name], Committed):
+            dataset.recipe = recipe
+    for dataset in _checkpoints(node, catalog):
+        # What an input was called when it was stored changes nothing that is learnt from it.
+        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
+
+
+def _tidy(node: Node, catalog: CatalogProtocol) -> None:
+    """Checkpoints are of no more use once the outputs are stored."""
+    for dataset in _checkpoints(node, catalog):
+        dataset.remove()
+
+
+def _checkpoints(node: Node, catalog: CatalogProtocol) -> Iterator[CheckpointsDataset]:
+    for name in node.inputs:
+        if isinstance(dataset := catalog[name], CheckpointsDataset):
+            yield dataset
+
+
+def recipe_of(node: Node, catalog: CatalogProtocol) -> Recipe:
+    """All that a node's outputs depend on, as JSON; ``versions`` says which versions its inputs were, for people."""
+    datasets = {name: catalog[name] for name in node.inputs}
+    given = {name: dataset.load() for name, dataset in datasets.items() if name.startswith("params:")}
+    stored = {name: dataset for name, dataset in datasets.items() if isinstance(dataset, Committed)}
+    return {
+        "parameters": dict(sorted(_parameters(given))),
+        "inputs": {name: dataset.content() for name, dataset in stored.items()},
+        "files": dict(_files(given.values())),
+        "code": sources_of(node.func),
+        "libraries": libraries_of(node.func),
+        "versions": {name: dataset.resolve_load_version() for name, dataset in stored.items()},
+    }
+
+
+def _parameters(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in given.items():
+        plain = name.removeprefix("params:")
+        # What is marked as excluded changes how a result is reached, not the result.
+        yield from _leaves(plain, value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def _files(parameters: Any) -> Iterator[tuple[str, str]]:
+    for group in parameters:
+        if isinstance(group, DatasetParameters):
+            yield "raw images", fingerprint(group)
+        if isinstance(group, BackboneParameters) and Path(group.weights).is_file():
+            yield "backbone weights", checksum(Path(group.weights))
+
+
+def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
+    """Why a node's stored outputs are not what it would make now; empty where they are."""
+    for name in node.outputs:
+        dataset = catalog[name]
+        if not isinstance(dataset, Committed):
+            return f"{name} is not kept"
+        if dataset.is_pinned:
+            continue  # --load-versions names what is to be used
+        record = dataset.commit_record()
+        if record is None or record["recipe"] is None:
+            return f"{name} is not stored yet"
+        if damage := dataset.find_damage():
+            return damage
+        if reasons := list(_differences(record["recipe"], recipe, catalog)):
+            return "; ".join(reasons)
+    return ""
+
+
+def _differences(before: Recipe, now: Recipe, catalog: CatalogProtocol) -> Iterator[str]:
+    for name, was, is_ in _changed(before["parameters"], now["parameters"]):
+        yield f"{name} {was} → {is_}"
+    for name, _, _ in _changed(before["inputs"], now["inputs"]):
+        yield f"{name} changed{_lines_changed(name, before['versions'].get(name), catalog)}"
+    for name, _, _ in _changed(before["files"], now["files"]):
+        yield f"{name} changed"
+    for name, _, _ in _changed(before["code"], now["code"]):
+        yield f"code of {name} changed"
+    for name, was, is_ in _changed(before["libraries"], now["libraries"]):
+        yield f"{name} {was} → {is_}"
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield name, before.get(name), now.get(name)
+
+
+def _lines_changed(name: str, version: str | None, catalog: CatalogProtocol) -> str:
+    """How many rows of a table came and went, where both versions are still there."""
+    dataset = catalog[name]
+    if not isinstance(dataset, Committed) or version is None:
+        return ""
+    now = dataset.folder / dataset.folder.parent.name
+    before = dataset.folder.parent / version / now.name
+    if now.suffix != ".csv" or not before.is_file():
+        return ""
+    old, new = (set(path.read_text(encoding="utf-8").splitlines()) for path in (before, now))
+    counts = {"added": len(new - old), "removed": len(old - new)}
+    return ": " + ", ".join(f"{count:,} rows {what}" for what, count in counts.items() if count)

@@ -1,0 +1,43 @@
+"""The place of a training's checkpoints, handed to the node that trains as one of its inputs."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+
+
+class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
+    """A folder of folders, one for each recipe that is being trained.
+
+    Attributes:
+        key: of the recipe; whoever runs the node sets it. Without one there are no checkpoints.
+    """
+
+    key: str | None = None
+    _held: Checkpoints | None = None
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Checkpoints | None:
+        """Take hold of the folder of this training."""
+        self._held = Checkpoints(self._filepath / self.key[:16]) if self.key else None
+        return self._held
+
+    def save(self, data: NoReturn) -> None:
+        """Refused: training writes its checkpoints itself, at its own time."""
+        raise DatasetError(f"{self} is an input only")
+
+    def remove(self) -> None:
+        """Give the checkpoints of this training up, once what they were for is stored."""
+        if self._held is not None:
+            self._held.remove()
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}

@@ -1,0 +1,135 @@
+"""Catalog datasets that commit: a version is there as a whole or not at all, and is checked before it is believed.
+
+Kedro writes a version under its final name, where a killed run leaves a torn file that counts as the newest version.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io import AbstractVersionedDataset, DatasetError
+from kedro_datasets import json as kedro_json
+from kedro_datasets import matplotlib, pandas
+
+from efficientnet_finetuning.storage import checksums, commit, digest, find_damage, naming_full_disk, read_commit
+
+_STAGING = ".staging"
+
+
+class Committed(AbstractVersionedDataset):
+    """Mixin in front of any versioned dataset that writes local files.
+
+    A version is written to ``<dataset>/.staging/`` and renamed to ``<dataset>/<version>/`` once it is
+    complete, on the disk, and has its ``commit.json``: the checksums of its files and the recipe that it was made by.
+
+    Attributes:
+        recipe: what the next version is made by, as JSON; it is stored with the version.
+    """
+
+    recipe: Mapping[str, Any] | None = None
+    _believed: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Otherwise Kedro, which wraps every class' __init__, would put its base class' in front of the next one's.
+        super().__init__(*args, **kwargs)
+
+    def save(self, data: Any) -> None:
+        """Write a version, all of it or nothing."""
+        staged = Path(self._get_save_path()).parent
+        _sweep(staged.parent)
+        staged.mkdir(parents=True)
+        version = str(self.resolve_save_version())
+        try:
+            with naming_full_disk(Path(self._filepath)):
+                # Kedro wraps every save method, and would look for the version before it is published.
+                super().save.__wrapped__(self, data)  # type: ignore[attr-defined,safe-super]
+                commit(staged, Path(self._filepath) / version, self._record(staged))
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+            with suppress(OSError):  # another run is writing there, too
+                staged.parent.rmdir()
+        # What this run has written is what it reads, whatever another run writes meanwhile.
+        self._cached_load_version = self._believed = version
+
+    def load(self) -> Any:
+        """Read a version that is what was written."""
+        if damage := self.find_damage():
+            raise DatasetError(
+                f"{damage}. Type the same `kedro run` again, which makes it anew, or remove its version folder."
+            )
+        return super().load()  # type: ignore[safe-super]
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the user has said which version is to be loaded."""
+        return self._version is not None and self._version.load is not None
+
+    @property
+    def folder(self) -> Path:
+        """Of the version that would be loaded."""
+        return Path(self._get_load_path()).parent
+
+    def commit_record(self) -> dict[str, Any] | None:
+        """The record of the version that would be loaded; ``None`` where nothing is stored."""
+        return read_commit(self.folder) if self.list_versions() else None
+
+    def content(self) -> str | None:
+        """A hash of what would be loaded, equal for equal content; ``None`` where nothing is stored."""
+        if not self.list_versions():
+            return None
+        record = self.commit_record() or {"files": checksums(self.folder)}
+        return str(record.get("content") or digest(record["files"]))
+
+    def find_damage(self) -> str:
+        """What is wrong with the version that would be loaded; each is read once, and then believed."""
+        version = self.resolve_load_version()
+        record = read_commit(self.folder)
+        if version == self._believed or record is None:  # a version that somebody put there by hand has no record
+            return ""
+        damage = find_damage(self.folder, record)
+        self._believed = None if damage else version
+        return damage
+
+    def _exists(self) -> bool:
+        try:
+            return super()._exists() and not self.find_damage()
+        except DatasetError:
+            return False
+
+    def _get_save_path(self) -> PurePosixPath:
+        final = super()._get_save_path()
+        return self._filepath / _STAGING / f"{final.parent.name}{_suffix(os.getpid())}" / final.name
+
+    def _record(self, staged: Path) -> dict[str, Any]:
+        return {"recipe": self.recipe}
+
+
+def _suffix(process: int | str) -> str:
+    return f".{socket.gethostname()}.{process}"
+
+
+def _sweep(staging: Path) -> None:
+    """Remove what killed processes of this machine were writing."""
+    for left in staging.glob(f"*{_suffix('*')}"):
+        try:
+            os.kill(int(left.name.rpartition(".")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (OverflowError, PermissionError, ValueError):
+            continue
+
+
+class CSVDataset(Committed, pandas.CSVDataset):
+    """A table."""
+
+
+class JSONDataset(Committed, kedro_json.JSONDataset):
+    """A JSON document."""
+
+
+class FigureDataset(Committed, matplotlib.MatplotlibDataset):
+    """A picture of a figure."""

@@ -1,0 +1,144 @@
+"""Checkpoints of a training: all of its state, committed as a whole, and given up only when the model is stored.
+
+Keras' BackupAndRestore writes in place, restores the epoch alone and deletes its backup before anybody has stored the
+model, so this project has its own.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.storage import commit, find_damage, naming_full_disk, read_commit
+
+logger = logging.getLogger(__name__)
+
+Arrays = Mapping[str, Sequence[np.ndarray]]
+
+_KEPT = 2
+_STATE = "state"
+
+
+class Checkpoints:
+    """The folder in which one training keeps its checkpoints, held by one process at a time.
+
+    Attributes:
+        folder: its place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take hold of a folder, which is made where it is missing.
+
+        Raises:
+            InputError: another process trains the same thing.
+        """
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "holder").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read() or "another process"
+            raise InputError(
+                f"The same training runs already: {holder} holds {folder}. Wait for it, "
+                "then type the same command, which finds its model; or stop it, and the same command goes on from its "
+                "last checkpoint."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
+        self._lock.flush()
+
+    def write(self, epoch: int, step: int, arrays: Arrays, state: Mapping[str, Any]) -> None:
+        """Commit a checkpoint and let go of all but the last two.
+
+        Args:
+            epoch: epochs that are complete.
+            step: steps of the next epoch that are done.
+            arrays: lists of arrays by the name of the file that holds them.
+            state: whatever else the training must know, as JSON.
+        """
+        staged = self.folder / "partial"
+        shutil.rmtree(staged, ignore_errors=True)
+        with naming_full_disk(self.folder):
+            staged.mkdir()
+            for name, values in arrays.items():
+                np.savez(staged / f"{name}.npz", *values)
+            final = self.folder / f"{epoch:06d}-{step:08d}"
+            shutil.rmtree(final, ignore_errors=True)  # damaged, or this training would not have come here again
+            commit(staged, final, {_STATE: state})
+        for old in self._all()[_KEPT:]:
+            shutil.rmtree(old)
+
+    def newest(self) -> tuple[Arrays, dict[str, Any]] | None:
+        """Arrays and state of the newest checkpoint that is as it was written; ``None`` where there is none."""
+        for folder in self._all():
+            record = read_commit(folder)
+            damage = "it has no commit file" if record is None else find_damage(folder, record)
+            if record is None or damage:
+                logger.warning("The checkpoint %s is passed over: %s", folder, damage)
+                continue
+            return {file.stem: _read(file) for file in folder.glob("*.npz")}, record[_STATE]
+        return None
+
+    def remove(self) -> None:
+        """Give up all checkpoints and the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def _all(self) -> list[Path]:
+        return sorted(
+            (path for path in self.folder.iterdir() if path.is_dir() and path.name != "partial"), reverse=True
+        )
+
+
+def _read(file: Path) -> list[np.ndarray]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
+
+
+class Deferred:
+    """A ``with`` block in which Ctrl-C and SIGTERM wait until somebody is ready for them; a second one is not kept."""
+
+    def __init__(self) -> None:
+        self._pending: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Deferred":
+        if threading.current_thread() is threading.main_thread():  # others can set no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    @property
+    def pending(self) -> bool:
+        """Whether a signal waits."""
+        return self._pending is not None
+
+    def let_through(self) -> None:
+        """Send the signal that waits to those who handled it before."""
+        self.__exit__()
+        if self._pending is not None:
+            signal.raise_signal(self._pending)
+
+    def _note(self, number: int, _: object) -> None:
+        if self.pending:
+            self.let_through()
+        self._pending = number
+        logger.info("Stopping after this batch; a second signal stops at once.")

@@ -1,0 +1,176 @@
+"""How far a training is: its history, its best weights, when to stop, and all of it in checkpoints."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.storage import check_free_space
+from efficientnet_finetuning.training.batches import Batches
+from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(keras.callbacks.Callback):
+    """Follows a training, one callback for all that a checkpoint must hold.
+
+    It tells the batches which epoch it is, writes the history (rows of one epoch each, also sent out as log records
+    with ``metrics`` and ``step`` for whoever tracks them), keeps the weights of the epoch with the best validation
+    accuracy, where the lower loss decides between equals, ends the training after ``early_stopping_patience`` epochs
+    without a better one, stops it where the loss is no longer finite, and writes checkpoints: after each epoch, every
+    ``checkpoint_minutes``, and when the process is asked to stop.
+
+    Attributes:
+        rows: the history.
+        best_weights: those of the best epoch.
+        epoch: epochs that are complete.
+    """
+
+    def __init__(
+        self, parameters: TrainingParameters, batches: Batches, checkpoints: Checkpoints | None, signals: Deferred
+    ) -> None:
+        super().__init__()
+        self._parameters, self._batches = parameters, batches
+        self._checkpoints, self._signals = checkpoints, signals
+        self.rows: list[dict[str, float]] = []
+        self.best_weights: list[np.ndarray] = []
+        self.epoch = 0
+        self._best = (-np.inf, -np.inf)
+        self._stale_epochs = 0
+        # Of the epoch that runs: what an earlier process has done of it, and when this one began.
+        self._earlier = {"images": 0.0, "seconds": 0.0}
+        self._began = self._written = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or enough of them went by without a better one."""
+        patience = self._parameters.early_stopping_patience
+        return self.epoch >= self._parameters.epochs or (patience is not None and self._stale_epochs >= patience)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one, else make sure that there is room for some."""
+        if self._checkpoints is None:
+            return
+        found = self._checkpoints.newest()
+        if found is None:
+            weights = sum(4 * math.prod(variable.shape) for variable in self._variables())
+            check_free_space(self._checkpoints.folder, 4 * weights, "Training with its checkpoints")
+            return
+        arrays, state = found
+        for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
+            for variable, value in zip(variables, arrays[values], strict=True):
+                variable.assign(value)
+        self.rows, self.best_weights = state["rows"], list(arrays["best"])
+        self._best, self._stale_epochs = tuple(state["best"]), state["stale_epochs"]
+        self.epoch, self._batches.skipped, self._earlier = state["epoch"], state["step"], state["earlier"]
+        steps = self.epoch * self._batches.all_batches + self._batches.skipped
+        assert int(self.model.optimizer.iterations) == steps, "the optimizer's steps are not the checkpoint's"
+        logger.info(
+            "Training goes on from its checkpoint: %d of %d epochs and %d of %d steps are done",
+            self.epoch,
+            self._parameters.epochs,
+            self._batches.skipped,
+            self._batches.all_batches,
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Batches cannot know by themselves: Keras calls their `on_epoch_end` before the first epoch, too.
+        self._batches.epoch = epoch
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        step = self._batches.skipped + batch + 1
+        if not np.isfinite(logs["loss"]):
+            raise InputError(self._diverged("loss", step))
+        if step == self._batches.all_batches or self._checkpoints is None:
+            return  # the epoch's end is near
+        minutes = self._parameters.checkpoint_minutes
+        if self._signals.pending or (time.monotonic() - self._written) / 60 >= minutes:
+            self._write(step, self._with_earlier(logs, step))
+            self._signals.let_through()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        if not np.isfinite(logs["val_loss"]):
+            raise InputError(self._diverged("validation loss", self._batches.all_batches))
+        whole = self._with_earlier(logs, self._batches.all_batches)
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            **{name: float(value) for name, value in (logs | whole).items() if name != "images"},
+        }
+        self.rows.append(row)
+        self._judge(row)
+        self.epoch, self._earlier = epoch + 1, {"images": 0.0, "seconds": 0.0}
+        self._tell(row)
+        if self._checkpoints is not None:
+            self._write(0, self._earlier)
+        self._signals.let_through()
+        self.model.stop_training = self.is_over
+
+    def _judge(self, row: dict[str, float]) -> None:
+        # Keras' own callback keeps the first of equals, and a small validation split has many.
+        score = (row["val_accuracy"], -row["val_loss"])
+        self._stale_epochs = 0 if row["val_accuracy"] > self._best[0] else self._stale_epochs + 1
+        if score > self._best:
+            self._best, self.best_weights = score, self.model.get_weights()
+
+    def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
+        """Means over the whole epoch so far, where an earlier process did a part of it."""
+        images = min(step * self._batches.batch_size, len(self._batches.inputs))
+        share = self._earlier["images"] / images
+        means = {
+            name: share * self._earlier.get(name, 0.0) + (1 - share) * float(logs[name])
+            for name in ("loss", "accuracy")
+        }
+        return means | {"images": images, "seconds": self._earlier["seconds"] + time.monotonic() - self._began}
+
+    def _write(self, step: int, earlier: dict[str, float]) -> None:
+        arrays = {
+            "model": [np.asarray(variable) for variable in self.model.variables],
+            "optimizer": [np.asarray(variable) for variable in self.model.optimizer.variables],
+            "best": self.best_weights,
+        }
+        if not all(np.isfinite(values).all() for values in (*arrays["model"], *arrays["optimizer"])):
+            raise InputError(self._diverged("weights", step))
+        assert self._checkpoints is not None
+        state = {
+            "epoch": self.epoch,
+            "step": step,
+            "rows": self.rows,
+            "best": self._best,
+            "stale_epochs": self._stale_epochs,
+            "earlier": earlier,
+        }
+        self._checkpoints.write(self.epoch, step, arrays, state)
+        self._written = time.monotonic()
+
+    def _variables(self) -> list[keras.Variable]:
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _tell(self, row: dict[str, float]) -> None:
+        logger.info(
+            "epoch %d/%d: loss %.3f, top-1 train %.1f %%, validation %.1f %%, %.1f s",
+            row["epoch"],
+            self._parameters.epochs,
+            row["loss"],
+            100 * row["accuracy"],
+            100 * row["val_accuracy"],
+            row["seconds"],
+            extra={"metrics": row, "step": row["epoch"]},
+        )
+
+    def _diverged(self, what: str, step: int) -> str:
+        kept = "" if self._checkpoints is None else f" The last sound checkpoint stays in {self._checkpoints.folder}."
+        return (
+            f"The {what} became infinite or not a number in epoch {self.epoch + 1}, step {step}, at a learning rate of "
+            f"{float(self.model.optimizer.learning_rate):.2g} (peak {self._parameters.learning_rate:g}), which is too "
+            f"high. Lower training.learning_rate; ten times less is a fair try.{kept}"
+        )
