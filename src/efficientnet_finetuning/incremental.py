@@ -45,6 +45,10 @@ class IncrementalRunner(SequentialRunner):
         super().__init__(is_async=is_async)
         self._forced = forced
 
+    def __repr__(self) -> str:
+        # Kedro-Viz keeps the times of nodes for runs whose runner calls itself so.
+        return "<kedro.runner.sequential_runner.SequentialRunner object, incremental>"
+
     def _run(
         self,
         pipeline: Pipeline,
