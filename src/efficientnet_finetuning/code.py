@@ -24,7 +24,10 @@ def sources_of(function: Callable[..., Any]) -> dict[str, str]:
     """
     module = function.__module__
     hashes = {_file(name): _tree_hash(_tree(name)) for name in _reached(function) - _WITHOUT_EFFECT}
-    return dict(sorted({**hashes, f"{_file(module)}::{function.__name__}": _tree_hash(_own_code(function))}.items()))
+    own = _own_code(function)
+    # What is imported counts by itself; other names on the same line belong to other nodes.
+    own.body = [node for node in own.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return dict(sorted((hashes | {f"{_file(module)}::{function.__name__}": _tree_hash(own)}).items()))
 
 
 def libraries_of(function: Callable[..., Any]) -> dict[str, str]:

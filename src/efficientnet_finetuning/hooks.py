@@ -23,7 +23,10 @@ from efficientnet_finetuning.data.sources import check_dataset
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
+from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.parameters import DeviceParameters, Parameters, flatten, validate
+from efficientnet_finetuning.tracking import JOURNALS, Journal
+from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -85,19 +88,17 @@ def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:
             return
         try:
             method(*args, **kwargs)
-        except Exception as error:  # a tracking server fails in every way there is
+        except Exception as error:  # the disk of the journal may be full, to begin with
             hooks.failed = True
-            logger.warning(
-                "MLflow does not record this run any further; training goes on. %s: %s", type(error).__name__, error
-            )
+            logger.warning("This run is not recorded any further; it goes on. %s: %s", type(error).__name__, error)
 
     return guarded
 
 
 class TrackingHooks:
-    """Records a run in MLflow: a parent run for each ``kedro run``, a child for each regime.
+    """Records a run for MLflow: a parent run for each ``kedro run``, a child for each regime.
 
-    Namespaces interleave in Kedro's order, so runs are addressed by id, never through MLflow's stack of active runs.
+    Namespaces interleave in Kedro's order, so runs are addressed by keys, never through MLflow's stack of active runs.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,8 @@ class TrackingHooks:
 
     def _forget(self) -> None:
         self.failed = False
-        self._parent: str | None = None
+        self._journal: Journal | None = None
+        self._version = ""
         self._children: dict[str, str] = {}
         self._node: Node | None = None
 
@@ -116,39 +118,38 @@ class TrackingHooks:
         self._config_loader = context.config_loader
 
     @hook_impl
+    @_never_fail
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         self._forget()
-        self._run_params, self._catalog = run_params, catalog
+        self._run_params, self._catalog, self._version = run_params, catalog, run_params["run_id"]
         logging.getLogger("efficientnet_finetuning").addHandler(self._handler)
+        if any((self._project_path / JOURNALS).glob("*.jsonl")):
+            self._open_journal()  # an earlier run has left something to send
 
     @hook_impl
     @_never_fail
-    def before_node_run(self, node: Node) -> None:
-        if self._parent is None:
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        if not self._children:
             self._start_parent()
         if node.namespace and node.namespace not in self._children:
-            self._start_child(node.namespace)
+            self._start_child(node.namespace, inputs)
         self._node = node
 
     @hook_impl
     @_never_fail
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
-        run_id = self._run_of(node)
-        if run_id is None:
-            return
-        if isinstance(data, Figure):
-            self._client.log_figure(run_id, data, f"{dataset_name}.png")
-        elif dataset_name == "comparison":
-            self._client.log_table(run_id, data, "comparison.json")
-            self._client.log_text(run_id, data.to_csv(index=False), "comparison.csv")
+        key = self._key_of(node)
+        dataset = self._catalog[dataset_name]
+        if isinstance(data, Figure) or dataset_name in ("comparison", "audit") or dataset_name.endswith("_metrics"):
+            assert isinstance(dataset, Committed)
+            self._write("artifact", key, path=str(dataset.folder / dataset.folder.parent.name))
+        if dataset_name == "comparison":
+            self._write("table", key, name="comparison.json", data=data.to_dict("list"))
         elif dataset_name == "manifest":
-            self._client.set_tag(run_id, "manifest_sha256", _manifest_hash(data))
-        elif dataset_name == "audit":
-            self._client.log_dict(run_id, data, "audit.json")
+            self._write("tag", key, name="manifest_sha256", value=_manifest_hash(data))
         elif dataset_name.endswith("_metrics"):
-            self._client.log_dict(run_id, data, "metrics.json")
             scores = {f"test_{name}": value for name, value in data.items() if isinstance(value, float)}
-            self._log_metrics(run_id, scores, step=0)
+            self._write("metrics", key, metrics=scores, step=0)
 
     @hook_impl
     @_never_fail
@@ -160,62 +161,63 @@ class TrackingHooks:
     def on_pipeline_error(self, error: BaseException) -> None:
         self._end("FAILED" if isinstance(error, Exception) else "KILLED")
 
-    def _start_parent(self) -> None:
-        from mlflow import MlflowClient
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
+            self._parameters = validate(self._config_loader["parameters"])
+            store = _store(self._parameters, self._project_path)
+            self._journal = Journal(self._project_path / JOURNALS / f"{self._version}.jsonl", store)
+        return self._journal
 
-        parameters = validate(self._config_loader["parameters"])
-        uri, artifact_location = _store(parameters, self._project_path)
-        self._client = MlflowClient(uri)
-        experiment = self._client.get_experiment_by_name(parameters.tracking.experiment)
-        self._experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else self._client.create_experiment(parameters.tracking.experiment, artifact_location)
-        )
-        self._parameters = parameters
+    def _start_parent(self) -> None:
+        self._open_journal()
+        parameters = self._parameters
         tags = {
             "dataset": str(parameters.dataset.name or parameters.dataset.path),
-            "save_version": self._run_params["run_id"],
+            "save_version": self._version,
             "pipelines": ", ".join(self._run_params.get("pipeline_names") or ["__default__"]),
             "env": str(self._run_params.get("env") or "local"),
             "git_commit": _git_commit(self._project_path),
         }
         if self._catalog.exists("manifest"):
             tags["manifest_sha256"] = _manifest_hash(self._catalog["manifest"].load())
-        self._parent = self._start(self._run_params["run_id"], tags, flatten(parameters))
+        self._children[""] = self._version
+        self._start(self._version, tags, flatten(parameters), parent=None)
 
-    def _start_child(self, regime: str) -> None:
-        tags = {"mlflow.parentRunId": str(self._parent), "regime": regime}
+    def _start_child(self, regime: str, inputs: dict[str, Any]) -> None:
+        key = f"{self._version} {regime}"
+        for checkpoints in inputs.values():
+            if isinstance(checkpoints, Checkpoints):
+                # A training that goes on goes on in the MLflow run in which it began.
+                note = checkpoints.folder / "mlflow_run_key"
+                key = note.read_text(encoding="utf-8") if note.is_file() else key
+                note.write_text(key, encoding="utf-8")
         # Without the regime's name in front, so that MLflow lines the regimes up.
         parameters = flatten(getattr(self._parameters, regime)) | flatten(self._parameters.backbone, "backbone.")
-        self._children[regime] = self._start(f"{self._run_params['run_id']} {regime}", tags, parameters)
+        self._children[regime] = key
+        self._start(key, {"regime": regime}, parameters, parent=self._version)
 
-    def _start(self, name: str, tags: dict[str, str], parameters: dict[str, Any]) -> str:
-        from mlflow.entities import Param
+    def _start(self, key: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None) -> None:
+        params = {name: str(value) for name, value in parameters.items()}
+        self._write("run", key, name=key, tags=tags, params=params, parent=parent)
 
-        run_id = str(self._client.create_run(self._experiment_id, run_name=name, tags=tags).info.run_id)
-        self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
-        return run_id
-
-    def _run_of(self, node: Node | None) -> str | None:
-        return self._children.get((node and node.namespace) or "", self._parent)
+    def _key_of(self, node: Node | None) -> str:
+        return self._children.get((node and node.namespace) or "", self._version)
 
     @_never_fail
     def _log_step(self, metrics: dict[str, float], step: int) -> None:
-        if run_id := self._run_of(self._node):
-            self._log_metrics(run_id, metrics, step)
+        if self._children:
+            self._write("metrics", self._key_of(self._node), metrics=metrics, step=step)
 
-    def _log_metrics(self, run_id: str, metrics: dict[str, float], step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(1000 * time.time())
-        self._client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+    def _write(self, op: str, key: str, **event: Any) -> None:
+        assert self._journal is not None
+        self._journal.write({"op": op, "key": key, "time": int(1000 * time.time())} | event)
 
     def _end(self, status: str) -> None:
         logging.getLogger("efficientnet_finetuning").removeHandler(self._handler)
-        for run_id in (*self._children.values(), self._parent):
-            if run_id is not None:
-                self._client.set_terminated(run_id, status)
+        if self._journal is not None:
+            for key in reversed(self._children.values()):
+                self._write("end", key, status=status)
+            self._journal.close()
 
 
 class _MetricsHandler(logging.Handler):
@@ -230,14 +232,16 @@ class _MetricsHandler(logging.Handler):
             self._log(record.metrics, getattr(record, "step", 0))
 
 
-def _store(parameters: Parameters, project_path: Path) -> tuple[str, str | None]:
-    """MLflow's tracking URI, and where artifacts go when the store is ours."""
+def _store(parameters: Parameters, project_path: Path) -> dict[str, str | None]:
+    """MLflow's tracking URI and experiment, and where artifacts go when the store is ours."""
+    experiment = parameters.tracking.experiment
     given = parameters.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        return given, None
+        return {"uri": given, "artifact_location": None, "experiment": experiment}
     folder = project_path / "data" / "08_reporting" / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(folder / 'mlflow.db').as_posix()}", (folder / "artifacts").as_uri()
+    uri = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+    return {"uri": uri, "artifact_location": (folder / "artifacts").as_uri(), "experiment": experiment}
 
 
 def _manifest_hash(manifest: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from efficientnet_finetuning.code import libraries_of, sources_of
 from efficientnet_finetuning.data.sources import fingerprint
+from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters
@@ -141,7 +142,7 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
         if damage := dataset.find_damage():
             return damage
         if reasons := list(_differences(record["recipe"], recipe, catalog)):
-            return "; ".join(reasons)
+            return shorten(reasons, limit=3)
     return ""
 
 

@@ -1,0 +1,196 @@
+"""What reaches MLflow when its server is there, away, hung, or dies; real stores, real sockets, real kills."""
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from efficientnet_finetuning.tracking import Journal, replay
+
+KEY, CHILD = "2026-01-01T00.00.00.000Z", "2026-01-01T00.00.00.000Z finetune"
+
+
+def events(steps=(1, 2, 3)) -> list[dict]:
+    run = {"op": "run", "time": 1_000, "params": {"epochs": "3"}}
+    return [
+        run | {"key": KEY, "name": KEY, "tags": {"env": "local"}, "parent": None},
+        run | {"key": CHILD, "name": CHILD, "tags": {"regime": "finetune"}, "parent": KEY},
+        *(metrics(step) for step in steps),
+    ]
+
+
+def metrics(step: int) -> dict:
+    return {"op": "metrics", "key": CHILD, "metrics": {"loss": 1 / step}, "step": step, "time": 1_000 + step}
+
+
+ENDS = [{"op": "end", "key": key, "status": "FINISHED", "time": 2_000} for key in (CHILD, KEY)]
+
+
+@pytest.fixture
+def journals(tmp_path) -> Path:
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def store(tmp_path) -> dict:
+    artifacts = (tmp_path / "artifacts").as_uri()
+    return {"uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": artifacts, "experiment": "test"}
+
+
+def record(journals: Path, store: dict, written: list[dict], version: str = KEY) -> float:
+    """Write a journal as a run does; returns the seconds that its end took."""
+    journal = Journal(journals / f"{version}.jsonl", store)
+    for event in written:
+        journal.write(event)
+    started = time.monotonic()
+    journal.close()
+    return time.monotonic() - started
+
+
+def runs(store: dict) -> dict[str, tuple[str, list[int], str | None]]:
+    """Status, steps of the loss and name of the parent of each run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store["uri"])
+    experiment = client.get_experiment_by_name("test")
+    found = client.search_runs([experiment.experiment_id])
+    names = {run.info.run_id: run.info.run_name for run in found}
+    assert len(set(names.values())) == len(names), "no run is there twice"
+    return {
+        run.info.run_name: (
+            run.info.status,
+            [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")],
+            names.get(run.data.tags.get("mlflow.parentRunId")),
+        )
+        for run in found
+    }
+
+
+COMPLETE = {KEY: ("FINISHED", [], None), CHILD: ("FINISHED", [1, 2, 3], KEY)}
+
+
+def test_a_run_arrives_with_its_child_and_its_metrics_and_leaves_no_journal(journals, store):
+    record(journals, store, [*events(), *ENDS])
+    assert runs(store) == COMPLETE
+    assert not list(journals.iterdir())
+
+
+def test_what_is_sent_twice_is_there_once(journals, store):
+    record(journals, store, [*events(), *ENDS])
+    record(journals, store, [*events(), *ENDS])
+    assert runs(store) == COMPLETE
+
+
+@pytest.fixture
+def hanging_server():
+    """A port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+        threading.Thread(target=lambda: [held.append(server.accept()) for _ in range(100)], daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def point_to(journals: Path, store: dict, uri: str) -> None:
+    """Let the journals name another server, as if the same one were back."""
+    for path in journals.glob("*.jsonl"):
+        path.write_text(path.read_text().replace(uri, store["uri"]))
+
+
+@pytest.mark.parametrize("kind", ["refused", "hanging"])
+def test_a_server_that_is_away_costs_seconds_and_no_metric(journals, store, hanging_server, kind, caplog):
+    uri = hanging_server if kind == "hanging" else f"http://127.0.0.1:{free_port()}"
+    with caplog.at_level(logging.WARNING):
+        assert record(journals, store | {"uri": uri}, [*events(), *ENDS]) < 15
+    assert "Nothing is lost" in caplog.text
+    point_to(journals, store, uri)
+    assert replay(journals) == 7
+    assert runs(store) == COMPLETE
+    assert not list(journals.iterdir())
+
+
+def test_a_writer_that_was_killed_leaves_runs_that_the_next_start_closes(journals, store):
+    program = (
+        "import sys, json, time; from pathlib import Path; from efficientnet_finetuning.tracking import Journal;"
+        "journal = Journal(Path(sys.argv[1]), json.loads(sys.argv[2]));"
+        "[journal.write(event) for event in json.loads(sys.argv[3])]; print('written', flush=True); time.sleep(60)"
+    )
+    import json
+
+    arguments = [str(journals / f"{KEY}.jsonl"), json.dumps(store), json.dumps(events())]
+    writer = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "written\n"
+    assert replay(journals) == 0, "a journal whose writer lives is its own business"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    replay(journals)
+    assert runs(store) == {KEY: ("KILLED", [], None), CHILD: ("KILLED", [1, 2, 3], KEY)}
+
+
+def test_a_training_that_goes_on_stays_one_run_with_each_step_once(journals, store):
+    record(journals, store, events(steps=(1, 2)))
+    later = "2026-01-02T00.00.00.000Z"
+    parent, child, *_ = events()
+    goes_on = [parent | {"key": later, "name": later}, child | {"parent": later}]
+    again = metrics(2) | {"time": 9_000}  # the epoch in which the earlier process died
+    ends = [{"op": "end", "key": key, "status": "FINISHED", "time": 9_999} for key in (CHILD, later)]
+    record(journals, store, [*goes_on, again, metrics(3), *ends], version=later)
+    assert runs(store)[CHILD] == ("FINISHED", [1, 2, 3], later)
+
+
+def test_a_record_that_the_server_refuses_costs_no_other(journals, store, caplog):
+    wrong = {"op": "metrics", "key": CHILD, "metrics": {"a name\n!": 1.0}, "step": 1, "time": 1}
+    record(journals, store, [*events(steps=(1,)), wrong, metrics(2), metrics(3), *ENDS])
+    assert "MLflow refuses" in caplog.text
+    assert runs(store) == COMPLETE
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    arguments = ["--backend-store-uri", store["uri"], "--default-artifact-root", str(tmp_path / "artifacts")]
+    server = subprocess.Popen([*command, *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(port)
+        journal = Journal(journals / f"{KEY}.jsonl", store | {"uri": uri, "artifact_location": None})
+        for event in events(steps=(1, 2)):
+            journal.write(event)
+        deadline = time.monotonic() + 60
+        while not list(journals.glob("*.sent")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        import os
+
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    for event in [metrics(3), *ENDS]:
+        journal.write(event)
+    journal.close()
+    point_to(journals, store, uri)
+    replay(journals)
+    assert runs(store) == COMPLETE
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise TimeoutError(f"no server on port {port}")
