@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test bench-data lint format viz mlflow mlflow-replay clean
+.PHONY: help setup quickstart test bench-data lint format viz mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
 
 mlflow-replay: $(INSTALLED) ## Send what earlier runs could not tell MLflow's server
 	$(BIN)/python -m efficientnet_finetuning.tracking
+
+prune: $(INSTALLED) ## Remove old versions of all artifacts (how many stay: keep_versions in conf/base)
+	$(BIN)/python -m efficientnet_finetuning.prune
 
 clean: ## Remove the environment and caches; data and models stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

@@ -67,7 +67,7 @@ def test_names_with_a_leading_underscore_are_yaml_helpers(raw):
 def test_an_unknown_group_is_refused_with_its_near_match(raw):
     message = fault(raw | {"finetuning": {}})
     assert "finetuning: unknown parameter. Did you mean 'finetune'?" in message
-    assert "Known here: seed, dataset, audit, preprocessing" in message
+    assert "Known here: seed, keep_versions, dataset, audit, preprocessing" in message
 
 
 def test_a_missing_group_is_refused_and_the_message_says_where_it_belongs(raw):

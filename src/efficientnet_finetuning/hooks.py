@@ -47,12 +47,7 @@ class RunHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        inputs = sorted(name for name in pipeline.inputs() if not is_parameter(name))
-        if missing := [name for name in inputs if not catalog.exists(name)]:
-            raise InputError(
-                f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run the nodes that "
-                "make them first: the same command without --from-nodes, --nodes or --tags does."
-            )
+        _check_inputs(pipeline, catalog)
         parameters = validate(self._config_loader["parameters"])
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
@@ -76,6 +71,19 @@ class RunHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         if "comparison" in pipeline.all_outputs():
             click.echo(f"\n{format_comparison(catalog['comparison'].load())}\n")
+
+
+def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Refuse to start from what is not stored, or not as it was written."""
+    inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
+    for dataset in inputs.values():
+        if isinstance(dataset, Committed) and dataset.list_versions() and (damage := dataset.find_damage()):
+            raise InputError(f"{damage}. The same command without --from-nodes, --nodes or --tags makes it anew.")
+    if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
+        raise InputError(
+            f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run the nodes that "
+            "make them first: the same command without --from-nodes, --nodes or --tags does."
+        )
 
 
 def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -258,9 +258,15 @@ class TrackingParameters(_Group):
 
 
 class Parameters(_Group):
-    """All groups together, so that a misspelt group is refused too."""
+    """All groups together, so that a misspelt group is refused too.
+
+    Attributes:
+        seed: of everything that is drawn.
+        keep_versions: how many versions of each dataset `make prune` leaves.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    keep_versions: Count = 3
     dataset: DatasetParameters
     audit: AuditParameters
     preprocessing: PreprocessingParameters

@@ -24,7 +24,7 @@ from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import open_source
 from efficientnet_finetuning.data.threads import num_cores
 from efficientnet_finetuning.io.arrays import ExamplesDataset
-from efficientnet_finetuning.parameters import AuditParameters, AugmentationParameters, DatasetParameters
+from efficientnet_finetuning.parameters import AugmentationParameters, DatasetParameters
 
 ROUNDS = 4
 PHOTOS, SIDE = 1_000, 224
@@ -105,7 +105,7 @@ def run_stage(stage: str, root: str, cores: str) -> None:
     source, manifest = listing(Path(root))
     started = time.perf_counter()
     if stage == "look":
-        inspect_images(source, DatasetParameters(path=root), AuditParameters(), seed=0)
+        inspect_images(source, DatasetParameters(path=root), 100.0, seed=0)
     else:
         for _ in prepare(source, manifest, 2, "train", image_size=SIDE).images:
             pass

@@ -32,12 +32,12 @@ def source(folder):
 
 @pytest.fixture(scope="module")
 def findings(source, folder) -> pd.DataFrame:
-    return inspect_images(source, DatasetParameters(path=folder), LENIENT, seed=0)
+    return inspect_images(source, DatasetParameters(path=folder), 100.0, seed=0)
 
 
 @pytest.fixture(scope="module")
 def manifest(findings, folder, nasty) -> pd.DataFrame:
-    return build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), LENIENT, seed=0)
+    return build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), 100.0, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_read_only_folder_is_only_read(folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
         source = open_source(DatasetParameters(path=folder))
-        inspect_images(source, DatasetParameters(path=folder), LENIENT, seed=0)
+        inspect_images(source, DatasetParameters(path=folder), 100.0, seed=0)
     finally:
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -139,7 +139,7 @@ def test_a_file_that_may_not_be_read_is_excluded_as_unreadable(tmp_path, write_c
     root = write_classes(tmp_path, {"a": 3, "b": 3})
     (root / "a" / "1.png").chmod(0)
     dataset = DatasetParameters(path=root)
-    findings = inspect_images(open_source(dataset), dataset, LENIENT, seed=0)
+    findings = inspect_images(open_source(dataset), dataset, 100.0, seed=0)
     assert findings.set_index("id").loc["a/1.png", "excluded"] == "unreadable: Permission denied"
 
 
@@ -147,16 +147,16 @@ def test_a_set_that_is_known_to_be_drawn_from_imagenet_says_so(tmp_path, tfds_se
     tfds_sets.write_stanford_dogs(tmp_path, images_per_class_train=4, images_per_class_test=1, num_classes=3)
     dataset = DatasetParameters(name="stanford_dogs", data_dir=tmp_path)
     source = open_source(dataset)
-    findings = inspect_images(source, dataset, LENIENT, seed=0)
-    manifest = build_manifest(findings, source.class_names, dataset, LENIENT, seed=0)
+    findings = inspect_images(source, dataset, 100.0, seed=0)
+    manifest = build_manifest(findings, source.class_names, dataset, 100.0, seed=0)
     assert any("Khosla" in warning for warning in audit(source, manifest, source.class_names)["warnings"])
 
 
 def test_uneven_classes_and_missing_ones_are_told(tmp_path, write_classes):
     dataset = DatasetParameters(path=write_classes(tmp_path, {"train/a": 40, "train/b": 5, "test/a": 2}))
     source = open_source(dataset)
-    findings = inspect_images(source, dataset, LENIENT, seed=0)
-    report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"))
+    findings = inspect_images(source, dataset, 100.0, seed=0)
+    report = audit(source, build_manifest(findings, ("a", "b"), dataset, 100.0, seed=0), ("a", "b"))
     assert report["missing_classes"] == {"train": [], "validation": [], "test": ["b"]}
     assert "1 class(es) have no image in test: b" in report["warnings"]
     assert any("class_weight=balanced" in warning for warning in report["warnings"])

@@ -5,7 +5,7 @@ import pytest
 from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.sources import open_source, reopen
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+from efficientnet_finetuning.parameters import DatasetParameters
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_split_without_a_role_is_mentioned(write_csv):
 
 def test_a_file_that_is_not_there_is_excluded_as_unreadable(write_csv):
     dataset = DatasetParameters(path=write_csv("path,label\n1.png,a\ngone.png,b\n3.png,b\n"))
-    findings = inspect_images(open_source(dataset), dataset, AuditParameters(), seed=0)
+    findings = inspect_images(open_source(dataset), dataset, 100.0, seed=0)
     assert list(findings["excluded"]) == ["", "unreadable: No such file or directory", ""]
 
 

@@ -16,7 +16,8 @@ def manifest_of(root, seed: int = 0, audit: AuditParameters | None = None, **dat
     audit = audit or AuditParameters()
     parameters = DatasetParameters(path=root, **dataset)
     source = open_source(parameters)
-    return build_manifest(inspect_images(source, parameters, audit, seed), source.class_names, parameters, audit, seed)
+    findings = inspect_images(source, parameters, audit.max_megapixels, seed)
+    return build_manifest(findings, source.class_names, parameters, audit, seed)
 
 
 def rows(counts: dict[int, int], split: str = "train") -> pd.DataFrame:

@@ -38,7 +38,7 @@ def noise() -> Image.Image:
 def source_and_manifest(root):
     parameters = DatasetParameters(path=root)
     source = open_source(parameters)
-    findings = inspect_images(source, parameters, AuditParameters(), seed=3)
+    findings = inspect_images(source, parameters, 100.0, seed=3)
     return source, build_manifest(findings, source.class_names, parameters, AuditParameters(), seed=3)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.sources import TfdsSource, open_source, reopen
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+from efficientnet_finetuning.parameters import DatasetParameters
 
 SAMPLES = Path(__file__).parents[2] / "data" / "01_raw"
 
@@ -122,7 +122,7 @@ def test_images_without_a_label_are_refused(write_shapes):
     )
     parameters = DatasetParameters(name="shapes", data_dir=data_dir)
     with pytest.raises(InputError, match="label"):
-        inspect_images(open_source(parameters), parameters, AuditParameters(), seed=0)
+        inspect_images(open_source(parameters), parameters, 100.0, seed=0)
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "valid"])

@@ -14,7 +14,7 @@ from efficientnet_finetuning.data.sources import open_source
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.io.arrays import ArraysDataset, ExamplesDataset
 from efficientnet_finetuning.io.sources import SourceDataset
-from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+from efficientnet_finetuning.parameters import DatasetParameters
 
 FIRST, SECOND = "2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"
 PIXELS = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
@@ -115,7 +115,7 @@ def test_a_wrong_number_of_rows_is_no_dataset(tmp_path, rows, fault):
 def test_a_raw_image_that_has_vanished_is_named_and_nothing_else_is_blamed(tmp_path, photos):
     parameters = DatasetParameters(path=photos)
     source = open_source(parameters)
-    manifest = inspect_images(source, parameters, AuditParameters(), seed=0).assign(split="train")
+    manifest = inspect_images(source, parameters, 100.0, seed=0).assign(split="train")
     (photos / "a" / "3.png").unlink()
     with pytest.raises(DatasetError, match=r"a/3\.png"):
         examples_dataset(tmp_path, FIRST).save(prepare(source, manifest, 2, "train", image_size=32))

@@ -107,7 +107,7 @@ def test_mlflow_holds_a_parent_and_a_child_for_each_regime(ladder):
 
 def test_evaluation_can_be_repeated_on_stored_models(ladder):
     project, _ = ladder
-    result = project.kedro("run", "--pipelines", "evaluation")
+    result = project.kedro("run", "--pipelines", "evaluation", "--from-inputs", "test_images")
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(project.versions("comparison.csv")) == 2
     assert len(project.versions("finetune_model.keras")) == 1
@@ -154,10 +154,12 @@ def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_ki
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "epoch 1/1000" in line:
+        if "/1000: loss" in line:
             break
     else:
         pytest.fail("training never began")
+    # The second of these runs goes on where the first one was stopped.
+    assert ("epoch 1/1000" in line) == (sent == signal.SIGTERM)
     time.sleep(0.5)
     os.kill(process.pid, sent)
     try:

@@ -16,7 +16,7 @@ from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.threads import map_in_threads
 from efficientnet_finetuning.errors import InputError, shorten
-from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+from efficientnet_finetuning.parameters import DatasetParameters
 
 COLUMNS = (
     "id",
@@ -34,13 +34,13 @@ COLUMNS = (
 SMALLEST_SIDE = 8
 
 
-def inspect_images(source: Source, dataset: DatasetParameters, audit: AuditParameters, seed: int) -> pd.DataFrame:
+def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: float, seed: int) -> pd.DataFrame:
     """Open every image once, on all cores, and say which ones cannot or should not be learnt from.
 
     Args:
         source: the images; nothing of it is changed.
         dataset: with the subset that is wanted.
-        audit: with the largest number of pixels.
+        max_megapixels: larger images are refused from their header.
         seed: of the subset.
 
     Returns:
@@ -56,7 +56,7 @@ def inspect_images(source: Source, dataset: DatasetParameters, audit: AuditParam
     rows = []
     for split, count in source.splits.items():
         ids = None if subset is None else subset[split]
-        looks = map_in_threads(lambda image: look(image, audit.max_megapixels), source.images(split, ids))
+        looks = map_in_threads(lambda image: look(image, max_megapixels), source.images(split, ids))
         total = count if ids is None else len(ids)
         for row in tqdm(looks, total=total, desc=f"look at {split}", unit="image", disable=None):
             rows.append(row | {"source_split": split})

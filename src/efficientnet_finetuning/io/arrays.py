@@ -1,5 +1,6 @@
 """Arrays in folders of ``.npy`` files: written row by row where they are lazy, memory-mapped when loaded."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from efficientnet_finetuning.data.examples import Examples, LazyRows
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
+from efficientnet_finetuning.storage import check_free_space
 
 
 class ArraysDataset(Committed, LocalVersionedDataset[Mapping[str, np.ndarray]]):
@@ -24,6 +26,8 @@ class ExamplesDataset(Committed, LocalVersionedDataset[Examples]):
     """The images, one-hot labels and ids of a split: a folder with one ``.npy`` file each."""
 
     def _write(self, data: Examples, path: Path) -> None:
+        # Before hours of decoding, not after.
+        check_free_space(path, math.prod(data.images.shape) * data.images.dtype.itemsize, f"Storing {path.name}")
         _write_arrays({"images": data.images, "labels": data.labels, "ids": data.ids}, path)
 
     def _read(self, path: Path) -> Examples:

@@ -141,4 +141,3 @@ class Deferred:
         if self.pending:
             self.let_through()
         self._pending = number
-        logger.info("Stopping after this batch; a second signal stops at once.")

@@ -94,7 +94,7 @@ class Progress(keras.callbacks.Callback):
         minutes = self._parameters.checkpoint_minutes
         if self._signals.pending or (time.monotonic() - self._written) / 60 >= minutes:
             self._write(step, self._with_earlier(logs, step))
-            self._signals.let_through()
+            self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -112,8 +112,13 @@ class Progress(keras.callbacks.Callback):
         self._tell(row)
         if self._checkpoints is not None:
             self._write(0, self._earlier)
-        self._signals.let_through()
+        self._stop_if_asked()
         self.model.stop_training = self.is_over
+
+    def _stop_if_asked(self) -> None:
+        if self._signals.pending and self._checkpoints is not None:
+            logger.info("Stopping: a checkpoint is written, and the same command goes on from it.")
+        self._signals.let_through()
 
     def _judge(self, row: dict[str, float]) -> None:
         # Keras' own callback keeps the first of equals, and a small validation split has many.

@@ -22,9 +22,9 @@ def find_images(dataset: DatasetParameters) -> tuple[Source, list[str]]:
     return source, list(source.class_names)
 
 
-def look_at_images(source: Source, dataset: DatasetParameters, audit: AuditParameters, seed: int) -> pd.DataFrame:
+def look_at_images(source: Source, dataset: DatasetParameters, max_megapixels: float, seed: int) -> pd.DataFrame:
     """Open every image once; returns what each is and why it is excluded, if it is."""
-    return inspect_images(source, dataset, audit, seed)
+    return inspect_images(source, dataset, max_megapixels, seed)
 
 
 def list_images(

@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
             Node(find_images, "params:dataset", ["source", "class_names"], name="find_images", tags="cpu"),
             Node(
                 look_at_images,
-                ["source", "params:dataset", "params:audit", "params:seed"],
+                ["source", "params:dataset", "params:audit.max_megapixels", "params:seed"],
                 "image_findings",
                 name="look_at_images",
                 tags="cpu",

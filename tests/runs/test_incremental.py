@@ -1,0 +1,108 @@
+"""The same command again: what is fresh stays, what is stale says why, and what follows from it is made anew."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+FROM_TRAINING_ON = {
+    "finetune.train_classifier",
+    "finetune.evaluate_classifier",
+    "plot_learning_curves",
+    "compare",
+    "plot_comparison",
+}
+
+
+def run(project, *arguments: str) -> tuple[set[str], dict[str, str]]:
+    """Names of the fresh nodes, and the reasons of the stale ones."""
+    result = project.kedro("run", "--pipelines", "finetune", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    fresh = set(re.findall(r"fresh  (\S+)$", result.stdout, re.MULTILINE))
+    return fresh, dict(re.findall(r"stale  (\S+): (.*)$", result.stdout, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """A project whose fine-tuning has run, to the names of its nodes."""
+    fresh, stale = run(project)
+    assert not fresh
+    assert all(reason.endswith("is not stored yet") for reason in stale.values())
+    return project, set(stale)
+
+
+def test_the_same_command_again_does_nothing_and_imports_nothing_heavy(finished):
+    project, nodes = finished
+    models = project.versions("finetune_model.keras")
+    result = project.kedro("run", "--pipelines", "finetune", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert {line.split()[-1] for line in result.stdout.splitlines() if " fresh  " in line} == nodes
+    assert "finetune " in result.stdout, "the comparison is shown nevertheless"
+    assert project.versions("finetune_model.keras") == models
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"keras", "tensorflow", "mlflow"}
+
+
+def test_a_changed_parameter_recomputes_exactly_what_depends_on_it(finished):
+    project, nodes = finished
+    fresh, stale = run(project, "--params", "finetune.training.learning_rate=0.002")
+    assert stale.keys() == FROM_TRAINING_ON
+    assert fresh == nodes - FROM_TRAINING_ON
+    assert stale["finetune.train_classifier"] == "finetune.training.learning_rate 0.0003 → 0.002"
+    run(project)  # back to what the other tests expect
+
+
+def test_what_cannot_change_a_result_makes_nothing_stale(finished):
+    project, nodes = finished
+    fresh, _ = run(project, "--params", "finetune.training.checkpoint_minutes=1,audit.max_excluded_fraction=0.5")
+    assert nodes - fresh == {"list_images"}, "the gate judges again, and lets the same pass"
+
+
+def test_a_photograph_that_was_only_touched_is_looked_at_again_and_nothing_else_is_done(finished):
+    project, nodes = finished
+    os.utime(project.path / "photos" / "red" / "0.png")
+    fresh, stale = run(project)
+    assert stale.keys() == {"find_images", "look_at_images", "list_images"}
+    assert stale["look_at_images"] == "raw images changed"
+    assert fresh == nodes - stale.keys()
+
+
+def test_comments_and_docstrings_make_nothing_stale_and_code_does(finished):
+    project, nodes = finished
+    file = project.path / "src" / "efficientnet_finetuning" / "training" / "fit.py"
+    file.write_text('"""Another docstring."""\n# A comment.\n' + file.read_text().split('"""', 2)[2])
+    fresh, _ = run(project)
+    assert fresh == nodes
+    file.write_text(file.read_text() + "\n_NEW = 1\n")
+    _, stale = run(project)
+    assert stale.keys() == FROM_TRAINING_ON - {"finetune.evaluate_classifier"}, "the model came out as before"
+    assert stale["finetune.train_classifier"] == "code of training/fit.py changed"
+
+
+def test_a_pinned_version_counts_as_given(finished):
+    project, nodes = finished
+    oldest = project.versions("transfer_model.keras")[0]
+    fresh, _ = run(project, "--load-versions", f"transfer_model:{oldest}")
+    assert fresh == nodes
+
+
+def test_from_nodes_forces(finished):
+    project, _ = finished
+    _, stale = run(project, "--from-nodes", "finetune.evaluate_classifier")
+    assert stale == dict.fromkeys(
+        FROM_TRAINING_ON - {"finetune.train_classifier", "plot_learning_curves"}, "it was asked for"
+    )
+
+
+def test_new_photographs_are_counted(finished):
+    project, _ = finished
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(project.path / "photos" / "red" / f"new{index}.png")
+    _, stale = run(project)
+    assert stale["find_images"] == "raw images changed"
+    assert re.search(r"manifest changed: \d+ rows added", stale["prepare_images"])
+    assert "train_images changed" in stale["transfer.extract_features"]
