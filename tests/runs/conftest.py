@@ -65,16 +65,20 @@ finetune: {training: {epochs: 2, batch_size: 8, unfreeze_from: block7a, class_we
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny job, whose artifacts the tests of a module share."""
-    path = tmp_path_factory.mktemp("project")
+def make_project(path: Path, parameters: str = TINY) -> Project:
+    """Copy the project without its data, give it parameters of its own, and draw its photos."""
     for name in ("conf", "src", "pyproject.toml", ".telemetry"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
         else:
             shutil.copy(source, path / name)
-    (path / "conf" / "local" / "parameters.yml").write_text(TINY)
+    (path / "conf" / "local" / "parameters.yml").write_text(parameters)
     write_photos(path / "photos", images_per_class=12)
     return Project(path)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny job, whose artifacts the tests of a module share."""
+    return make_project(tmp_path_factory.mktemp("project"))

@@ -1,0 +1,350 @@
+"""Kills runs by SIGKILL, types the same command again, and looks whether anything was lost.
+
+``python tests/faults/driver.py --kills 50`` prints a table of faults. A try that loses something keeps its folder.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+HERE = Path(__file__).parent
+LAUNCHER = HERE / "launcher.py"
+EPOCHS = 8
+COMMAND = ("run", "--pipelines", "finetune")
+PARAMETERS = """
+dataset: {{name: null, data_dir: null, path: "{photos}", validation_fraction: 0.25, test_fraction: 0.25}}
+preprocessing: {{image_size: 32}}
+device: {{accelerator: cpu, deterministic: true}}
+finetune: {{training: {{epochs: {epochs}, batch_size: 8, unfreeze_from: block7a}}}}
+"""
+
+
+def _runs() -> Any:
+    """The module that makes projects for tests/runs, which is no package."""
+    spec = importlib.util.spec_from_file_location("runs_conftest", HERE.parent / "runs" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+runs = _runs()
+Project = runs.Project
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A way to kill a run.
+
+    Attributes:
+        point: one of the launcher's; or that the moment is a random one.
+        start: what is stored before: ``nothing``, ``ingestion``, or all ``before training``.
+    """
+
+    point: str
+    start: str
+
+
+RANDOM, IN_TRAINING = "at a random moment", "at a random moment of training"
+FAULTS = (
+    Fault(RANDOM, "nothing"),
+    Fault(IN_TRAINING, "before training"),
+    Fault("dataset: half of a file", "nothing"),
+    Fault("checkpoint: half of a file", "before training"),
+    Fault("dataset: before the rename", "ingestion"),
+    Fault("checkpoint: before the rename", "before training"),
+    Fault(RANDOM, "ingestion"),
+    Fault("dataset: after the rename", "before training"),
+    Fault("checkpoint: after the rename", "before training"),
+    Fault("dataset: half of commit.json", "ingestion"),
+    Fault("checkpoint: half of commit.json", "before training"),
+    Fault("dataset: before a file is synced", "nothing"),
+    Fault("checkpoint: before a file is synced", "before training"),
+    Fault("checkpoint: between two files", "before training"),
+    Fault("checkpoint: half removed", "before training"),
+    Fault("checkpoint: half removed at the end", "before training"),
+)
+
+
+@dataclass
+class Reference:
+    """A project whose run nobody disturbed.
+
+    Attributes:
+        seconds: that its run takes, by what was stored before.
+        counts: how often each of the launcher's points is reached, likewise.
+    """
+
+    project: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def copy(self, path: Path, start: str) -> Any:
+        """A project of its own with a part of what the reference has stored; the photos are the same ones."""
+        shutil.copytree(self.project.path, path, ignore=shutil.ignore_patterns("photos", "*.log"))
+        if start in ("nothing", "ingestion"):
+            for folder in path.glob("data/0*"):
+                if start == "nothing" or folder.name != "02_intermediate":
+                    shutil.rmtree(folder)
+        elif start == "before training":
+            for folder in (*path.glob("data/06*/*/finetune*"), *path.glob("data/0[78]*")):
+                shutil.rmtree(folder)
+        return Project(path)
+
+    def measure(self, folder: Path, start: str) -> None:
+        """Find out how long the run takes from a start and how often it reaches each point."""
+        if start not in self.seconds:
+            project = self.copy(folder / f"from {start}", start)
+            self.seconds[start], self.counts[start] = count_points(project)
+            shutil.rmtree(project.path)
+
+
+def make_reference(folder: Path) -> Reference:
+    """Run the tiny job once, undisturbed."""
+    parameters = PARAMETERS.format(photos=folder / "reference" / "photos", epochs=EPOCHS)
+    (folder / "reference").mkdir(parents=True)
+    reference = Reference(runs.make_project(folder / "reference", parameters))
+    reference.seconds["nothing"], reference.counts["nothing"] = count_points(reference.project)
+    return reference
+
+
+def count_points(project: Any) -> tuple[float, dict[str, int]]:
+    """Run undisturbed; how long that took, and how often each point was reached."""
+    began = time.monotonic()
+    process = launch(project, "points.json", 0)
+    assert process.wait() == 0, log(project)
+    return time.monotonic() - began, json.loads((project.path / "points.json").read_text())
+
+
+def launch(project: Any, point: str, number: int) -> subprocess.Popen[bytes]:
+    """Start the run in a process that is killed when it reaches a point for the n-th time."""
+    return start(project, str(LAUNCHER), point, str(number), *COMMAND)
+
+
+def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start Python in the project; what it says is added to ``run.log``."""
+    with (project.path / "run.log").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=project.path, stdout=output, stderr=subprocess.STDOUT, env=os.environ
+        )
+
+
+def log(project: Any) -> str:
+    """All that was said by the runs of a project."""
+    return (project.path / "run.log").read_text(errors="replace")
+
+
+def kill_after(project: Any, seconds: float, line: str = "") -> None:
+    """Start the run as a user does and kill it some time after it has said something."""
+    process = start(project, "-m", "kedro", *COMMAND)
+    try:
+        while line not in log(project) and process.poll() is None:
+            time.sleep(0.02)
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def disturb(project: Any, reference: Reference, fault: Fault, generator: random.Random) -> str:
+    """Kill a run; when that was, in words."""
+    if fault.point == RANDOM:
+        seconds = generator.uniform(0, reference.seconds[fault.start])
+        kill_after(project, seconds)
+        return f"after {seconds:.2f} s"
+    if fault.point == IN_TRAINING:
+        seconds = generator.uniform(0, 6)  # tracing takes most of it, then come the epochs
+        kill_after(project, seconds, "parameters are trained")
+        return f"{seconds:.2f} s after training began"
+    number = generator.randint(1, reference.counts[fault.start][fault.point])
+    process = launch(project, fault.point, number)
+    assert process.wait() == -9, f"{fault.point} was not reached {number} times: {log(project)}"
+    return f"the {number}. time of {reference.counts[fault.start][fault.point]}"
+
+
+def run_again(project: Any) -> list[str]:
+    """Type the command once more; what is wrong with that."""
+    status = start(project, "-m", "kedro", *COMMAND).wait()
+    return [f"the second run ended with {status}:\n{log(project)[-3000:]}"] if status else []
+
+
+def losses(project: Any, reference: Reference) -> list[str]:
+    """Type the same command again; all that is not as if nothing had happened."""
+    torn = [f"torn before the second run: {fault}" for fault in find_torn(project)]
+    if failed := run_again(project):
+        return torn + failed
+    return [
+        *torn,
+        *find_torn(project),
+        *find_litter(project),
+        *find_mixtures(project),
+        *compare_weights(project, reference),
+        *check_epochs(project),
+    ]
+
+
+def versions(project: Any) -> Iterator[Path]:
+    """Every version folder of every dataset."""
+    for dataset in sorted(project.path.glob("data/0[2-8]*/*/*.*")) + sorted(project.path.glob("data/0[34]*/*/*")):
+        if dataset.is_dir():
+            yield from (version for version in dataset.iterdir() if version.name != ".staging")
+
+
+def find_torn(project: Any) -> Iterator[str]:
+    """Version folders that are not complete."""
+    from efficientnet_finetuning.storage import checksums
+
+    for version in set(versions(project)):
+        try:
+            expected = json.loads((version / "commit.json").read_text())["files"]
+        except (OSError, ValueError, KeyError) as error:
+            yield f"{version} has no sound commit.json: {error}"
+        else:
+            if not expected or checksums(version) != expected:
+                yield f"{version} does not hold what its commit.json says"
+
+
+def find_litter(project: Any) -> Iterator[str]:
+    """What killed processes have left where a later one has written the same thing."""
+    written = re.findall(r"stale  (\S+):", log(project))
+    for left in project.path.glob("data/0[2-8]*/*/*/.staging/*"):
+        yield f"{left} is left over (nodes run: {', '.join(written)})"
+    for left in project.path.glob("data/06*/*/*_checkpoints/*"):
+        yield f"{left} is left over: {[path.name for path in left.iterdir()]}"
+
+
+def find_mixtures(project: Any) -> Iterator[str]:
+    """Versions that were made from inputs that do not belong together."""
+    for model in project.path.glob("data/06*/*/finetune_model.keras/*"):
+        seen: dict[str, set[str]] = {}
+        _collect_inputs(project, json.loads((model / "commit.json").read_text()), seen)
+        for name, contents in seen.items():
+            if len(contents) > 1:
+                yield f"{model} descends from {len(contents)} different {name}"
+
+
+def _collect_inputs(project: Any, record: dict[str, Any], seen: dict[str, set[str]]) -> None:
+    from efficientnet_finetuning.storage import digest
+
+    for name, version in record["recipe"]["versions"].items():
+        content = record["recipe"]["inputs"][name]
+        (dataset,) = (path for path in project.path.glob("data/0*/*/*") if path.name.split(".")[0] == _plain(name))
+        stored = json.loads((dataset / version / "commit.json").read_text())
+        if content in seen.setdefault(name, set()):
+            continue
+        seen[name] |= {content, stored.get("content") or digest(stored["files"])}
+        _collect_inputs(project, stored, seen)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def compare_weights(project: Any, reference: Reference) -> Iterator[str]:
+    """Weights that differ from the reference's."""
+    ours, theirs = (load_weights(each) for each in (project, reference.project))
+    if len(ours) != len(theirs) or not all(map(np.array_equal, ours, theirs)):
+        yield "the fine-tuned weights are not the reference's"
+
+
+def load_weights(project: Any) -> list[np.ndarray]:
+    """Of the newest fine-tuned model, loaded as a user of the model does."""
+    from efficientnet_finetuning.models.classifier import Classifier
+
+    return Classifier.load(project.newest("finetune_model.keras")).model.get_weights()
+
+
+def check_epochs(project: Any) -> Iterator[str]:
+    """Epochs that are missing from the history, or that were done more than once too often."""
+    history = pd.read_csv(project.newest("finetune_history.csv"))
+    if list(history["epoch"]) != list(range(1, EPOCHS + 1)):
+        yield f"the history has the epochs {list(history['epoch'])}"
+    if (count := epochs_redone(project)) > 1:
+        yield f"{count} epochs were done again"
+
+
+def epochs_redone(project: Any) -> int:
+    """How many more epochs were done than there are."""
+    return max(len(re.findall(rf" epoch \d+/{EPOCHS}:", log(project))) - EPOCHS, 0)
+
+
+@dataclass
+class Row:
+    """What came of the tries of one fault."""
+
+    tries: int = 0
+    redone: int = 0
+    lost: int = 0
+
+
+def soak(folder: Path, kills: int, seed: int, faults: Sequence[Fault] = FAULTS) -> dict[str, Row]:
+    """Go through the faults in turn until there were so many kills, saying what happens."""
+    generator, rows = random.Random(seed), dict[str, Row]()
+    reference = make_reference(folder)
+    say(f"Undisturbed, the run takes {reference.seconds['nothing']:.0f} s.")
+    for number in range(kills):
+        fault = faults[number % len(faults)]
+        reference.measure(folder, fault.start)
+        project = reference.copy(folder / f"try {number}", fault.start)
+        when = disturb(project, reference, fault, generator)
+        lost = losses(project, reference)
+        redone = epochs_redone(project)
+        row = rows.setdefault(fault.point, Row())
+        row.tries, row.redone, row.lost = row.tries + 1, max(row.redone, redone), row.lost + bool(lost)
+        verdict = "LOST" if lost else "survived"
+        say(f"{number + 1:3}/{kills} {verdict}: {fault.point}, from {fault.start}, {when}")
+        if lost:
+            say("\n".join(f"      {line}" for line in [*lost, f"kept in {project.path}"]))
+        else:
+            shutil.rmtree(project.path)
+    return rows
+
+
+def say(text: str) -> None:
+    """Write at once, for whoever waits."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def format_table(rows: dict[str, Row]) -> str:
+    """The outcome as text."""
+    lines = [f"{'fault':<38} {'tries':>5} {'survived':>8} {'lost':>4}  epochs redone at most"]
+    for point, row in rows.items():
+        lines.append(f"{point:<38} {row.tries:>5} {row.tries - row.lost:>8} {row.lost:>4}  {row.redone}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder unless given")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    rows = soak(folder, given.kills, given.seed)
+    say(f"\n{format_table(rows)}")
+    if any(row.lost for row in rows.values()):
+        sys.exit(f"Something was lost; see above and {folder}.")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
