@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test bench-data lint format viz mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench-data lint format viz mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on 
 test: $(INSTALLED) ## Set up, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 	@echo "Next: make lint, or make quickstart to see the real thing."
+
+soak: $(INSTALLED) ## Kill runs anywhere, start two at once, fill the disk, and list what was lost (an hour)
+	$(BIN)/python tests/faults/driver.py --kills 50 --pairs 20
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py

@@ -1,6 +1,7 @@
 """Kills runs by SIGKILL, types the same command again, and looks whether anything was lost.
 
-``python tests/faults/driver.py --kills 50`` prints a table of faults. A try that loses something keeps its folder.
+``python tests/faults/driver.py --kills 50 --pairs 20`` prints a table of faults. A try that loses something keeps its
+folder.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,59 @@ def epochs_redone(project: Any) -> int:
     return max(len(re.findall(rf" epoch \d+/{EPOCHS}:", log(project))) - EPOCHS, 0)
 
 
+def run_at_once(project: Any, *commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Several runs of one project at the same time; what became of each, in order."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        return list(pool.map(lambda command: project.kedro(*command), commands))
+
+
+def run_two_different(project: Any) -> list[str]:
+    """Train on images of two sizes at once; what is lost or mixed up."""
+    changes = ("finetune.training.learning_rate=0.001", "preprocessing.image_size=40")
+    ended = run_at_once(project, *((*COMMAND, "--params", change) for change in changes))
+    lost = [
+        f"{run.args} ended with {run.returncode}: {run.stdout[-3000:]}{run.stderr}" for run in ended if run.returncode
+    ]
+    if len(names := project.versions("finetune_model.keras")) != len(changes):
+        return [*lost, f"there are the versions {names}"]
+    return [*lost, *find_torn(project), *find_litter(project), *find_mixtures(project), *compare_sizes(project)]
+
+
+def compare_sizes(project: Any) -> Iterator[str]:
+    """Models whose images are of another size than they look at."""
+    from efficientnet_finetuning.models.classifier import Classifier
+
+    sizes = set()
+    for file in project.path.glob("data/06*/*/finetune_model.keras/*/finetune_model.keras"):
+        version = json.loads(file.with_name("commit.json").read_text())["recipe"]["versions"]["train_images"]
+        (images,) = project.path.glob(f"data/03*/*/train_images/{version}/train_images/images.npy")
+        sizes.add(size := Classifier.load(file).image_size)
+        if np.load(images, mmap_mode="r").shape[1] != size:
+            yield f"{file} looks at {size} px and was trained on {np.load(images, mmap_mode='r').shape}"
+    if sizes != {32, 40}:
+        yield f"there are models of {sizes} px, not of 32 and 40"
+
+
+def run_two_alike(project: Any, reference: Reference) -> list[str]:
+    """Type the same command twice at once: one may be refused, the other makes what the reference has."""
+    ended = run_at_once(project, COMMAND, COMMAND)
+    refused = [run for run in ended if run.returncode]
+    lost = [
+        f"a run ended with {run.returncode}: {run.stdout[-3000:]}{run.stderr}"
+        for run in refused
+        if run.returncode != 1 or "The same training runs already" not in run.stdout + run.stderr
+    ]
+    if len(refused) == len(ended):
+        return [*lost, "both runs were refused"]
+    return [
+        *lost,
+        *find_torn(project),
+        *find_litter(project),
+        *find_mixtures(project),
+        *compare_weights(project, reference),
+    ]
+
+
 @dataclass
 class Row:
     """What came of the tries of one fault."""
@@ -295,27 +350,43 @@ class Row:
     lost: int = 0
 
 
-def soak(folder: Path, kills: int, seed: int, faults: Sequence[Fault] = FAULTS) -> dict[str, Row]:
+def soak(reference: Reference, folder: Path, kills: int, seed: int) -> dict[str, Row]:
     """Go through the faults in turn until there were so many kills, saying what happens."""
     generator, rows = random.Random(seed), dict[str, Row]()
-    reference = make_reference(folder)
-    say(f"Undisturbed, the run takes {reference.seconds['nothing']:.0f} s.")
     for number in range(kills):
-        fault = faults[number % len(faults)]
+        fault = FAULTS[number % len(FAULTS)]
         reference.measure(folder, fault.start)
-        project = reference.copy(folder / f"try {number}", fault.start)
+        project = reference.copy(folder / f"kill {number + 1}", fault.start)
         when = disturb(project, reference, fault, generator)
         lost = losses(project, reference)
-        redone = epochs_redone(project)
-        row = rows.setdefault(fault.point, Row())
-        row.tries, row.redone, row.lost = row.tries + 1, max(row.redone, redone), row.lost + bool(lost)
-        verdict = "LOST" if lost else "survived"
-        say(f"{number + 1:3}/{kills} {verdict}: {fault.point}, from {fault.start}, {when}")
-        if lost:
-            say("\n".join(f"      {line}" for line in [*lost, f"kept in {project.path}"]))
-        else:
-            shutil.rmtree(project.path)
+        judge(rows.setdefault(fault.point, Row()), project, lost, f"{fault.point}, from {fault.start}, {when}")
     return rows
+
+
+def soak_pairs(reference: Reference, folder: Path, pairs: int) -> dict[str, Row]:
+    """Start two runs at once so many times, in turn different ones and the same one."""
+    tries: dict[str, Callable[[Any], list[str]]] = {
+        "two different runs at once": run_two_different,
+        "the same run twice at once": lambda project: run_two_alike(project, reference),
+    }
+    rows = {name: Row() for name in tries} if pairs else {}
+    for number in range(pairs):
+        name = list(tries)[number % len(tries)]
+        project = reference.copy(folder / f"pair {number + 1}", "before training")
+        judge(rows[name], project, tries[name](project), name)
+    return rows
+
+
+def judge(row: Row, project: Any, lost: list[str], what: str) -> None:
+    """Count a try and say what came of it; the folder stays where something was lost."""
+    row.tries, row.lost = row.tries + 1, row.lost + bool(lost)
+    if (project.path / "run.log").exists():
+        row.redone = max(row.redone, epochs_redone(project))
+    say(f"{'LOST' if lost else 'survived'}: {what} ({project.path.name})")
+    if lost:
+        say("\n".join(f"      {line}" for line in [*lost, f"kept in {project.path}"]))
+    else:
+        shutil.rmtree(project.path)
 
 
 def say(text: str) -> None:
@@ -335,11 +406,14 @@ def format_table(rows: dict[str, Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--pairs", type=int, default=20, help="how often two runs are started at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder unless given")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="soak-"))
-    rows = soak(folder, given.kills, given.seed)
+    reference = make_reference(folder)
+    say(f"Undisturbed, the run takes {reference.seconds['nothing']:.0f} s.")
+    rows = soak(reference, folder, given.kills, given.seed) | soak_pairs(reference, folder, given.pairs)
     say(f"\n{format_table(rows)}")
     if any(row.lost for row in rows.values()):
         sys.exit(f"Something was lost; see above and {folder}.")

@@ -1,0 +1,159 @@
+"""Kills, damage, a full disk and two runs at once: nothing is lost and nothing torn is believed.
+
+The short form; ``make soak`` is the long one.
+"""
+
+import importlib.util
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kedro.io import DatasetError, Version
+
+from efficientnet_finetuning.io.arrays import ArraysDataset, ExamplesDataset
+from efficientnet_finetuning.io.committed import CSVDataset, FigureDataset
+from efficientnet_finetuning.io.models import ClassifierDataset, KerasModelDataset
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+
+
+def load_driver():
+    spec = importlib.util.spec_from_file_location("driver", HERE / "driver.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+driver = load_driver()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The undisturbed run."""
+    return driver.make_reference(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def copy(reference, tmp_path):
+    """Makes a project that has stored a part of what the reference has."""
+    yield lambda start: reference.copy(tmp_path / "project", start)
+    shutil.rmtree(tmp_path / "project", ignore_errors=True)
+
+
+def refused(result) -> str:
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.mark.parametrize(
+    ("point", "start", "number"),
+    [
+        (driver.RANDOM, "nothing", 0),
+        (driver.IN_TRAINING, "before training", 0),
+        ("dataset: half of a file", "before training", 1),  # of the fine-tuned model
+        ("checkpoint: before the rename", "before training", 4),
+        ("checkpoint: half removed at the end", "before training", 1),
+    ],
+)
+def test_a_killed_run_that_is_typed_again_ends_as_if_nothing_had_happened(reference, copy, point, start, number):
+    project = copy(start)
+    if number:
+        assert driver.launch(project, point, number).wait() == -9, driver.log(project)
+    else:
+        driver.disturb(project, reference, driver.Fault(point, start), random.Random(0))
+    assert driver.losses(project, reference) == []
+
+
+STORED = {
+    "train_images/images.npy": ExamplesDataset,
+    "transfer_features/train.npy": ArraysDataset,
+    "transfer_backbone.keras": KerasModelDataset,
+    "transfer_model.keras": ClassifierDataset,
+    "manifest.csv": CSVDataset,
+    "learning_curves.png": FigureDataset,
+}
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_byte_is_noticed_by_whoever_loads_it_and_made_good_by_the_next_run(copy):
+    project = copy("all")
+    damaged = {}
+    for name, kind in STORED.items():
+        top, _, inner = name.partition("/")
+        path = project.newest(top)
+        damaged[path / inner] = kind(filepath=str(path.parents[1]), version=Version(None, None))
+    for file, dataset in damaged.items():
+        flip_a_byte(file)
+        with pytest.raises(DatasetError, match=f"{file} is not what was written there"):
+            dataset.load()
+    result = project.kedro(*driver.COMMAND)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for file in damaged:
+        said = f"{file.relative_to(project.path)} is not what was written there"
+        assert said in result.stdout
+    for name in STORED:
+        assert len(project.versions(name.partition("/")[0])) == 2
+    assert "fresh  finetune.train_classifier" in result.stdout, "its inputs came out as they were"
+    assert driver.run_again(project) == []
+    assert "stale" not in driver.log(project)
+
+
+def test_two_different_runs_at_once_never_mix(copy):
+    assert driver.run_two_different(copy("before training")) == []
+
+
+def test_the_same_run_twice_at_once_trains_once(reference, copy):
+    assert driver.run_two_alike(copy("before training"), reference) == []
+
+
+def test_a_training_that_diverges_says_where_and_stores_no_model(copy):
+    project = copy("before training")
+    result = project.kedro(*driver.COMMAND, "--params", "finetune.training.learning_rate=1e9")
+    message = refused(result)
+    assert all(part in message for part in ("epoch", "step", "learning rate")), message
+    assert not list(project.path.glob("data/06*/*/finetune_model.keras/*"))
+
+
+def test_raw_images_that_cannot_be_written_and_no_network_are_enough(reference, copy):
+    project = copy("nothing")
+    photos = project.path / "photos"
+    shutil.copytree(reference.project.path / "photos", photos)
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "transfer", "--params", f"dataset.path={photos}"]
+    if os.geteuid() == 0:  # whom no mode stops
+        command = ["unshare", "-m", "sh", "-c", 'mount -o bind,ro "$0" "$0" && exec "$@"', str(photos), *command]
+    for path in (*photos.rglob("*"), photos):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    closed = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    result = subprocess.run(command, cwd=project.path, env=os.environ | closed, capture_output=True, text=True)
+    for path in photos.rglob("*"):
+        path.chmod(0o755)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_full_disk_is_named_and_costs_nothing_that_was_stored(reference, copy):
+    project = copy("nothing")
+    unshare = ["unshare", "-m" if os.geteuid() == 0 else "-rm"]
+    mount = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted: {mount.stderr.strip()}")
+    free = [0, 60_000, 4_000_000, 20_000_000, 60_000_000]
+    result = subprocess.run(
+        [*unshare, sys.executable, HERE / "full_disk.py", project.path, reference.project.path, *map(str, free)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
