@@ -62,6 +62,7 @@ class IncrementalRunner(SequentialRunner):
             reason = "it was asked for" if self._forced else why_stale(node, catalog, recipe)
             if not reason:
                 logger.info("fresh  %s", node.name)
+                _tidy_after_a_kill(node, catalog, recipe)
                 continue
             logger.info("stale  %s: %s", node.name, reason)
             _prepare(node, catalog, recipe)
@@ -74,13 +75,26 @@ def _prepare(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
         if isinstance(dataset := catalog[name], Committed):
             dataset.recipe = recipe
     for dataset in _checkpoints(node, catalog):
-        # What an input was called when it was stored changes nothing that is learnt from it.
-        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
+        dataset.key = _checkpoint_key(recipe)
+
+
+def _checkpoint_key(recipe: Recipe) -> str:
+    # What an input was called when it was stored changes nothing that is learnt from it.
+    return digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
 
 
 def _tidy(node: Node, catalog: CatalogProtocol) -> None:
     """Checkpoints are of no more use once the outputs are stored."""
     for dataset in _checkpoints(node, catalog):
+        dataset.remove()
+
+
+def _tidy_after_a_kill(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+    """Give up the checkpoints of a fresh node, which a run leaves that is killed once its outputs are stored."""
+    if any(isinstance(output := catalog[name], Committed) and output.is_pinned for name in node.outputs):
+        return  # whatever is to be used, it need not be what these checkpoints lead to
+    for dataset in _checkpoints(node, catalog):
+        dataset.key = _checkpoint_key(recipe)
         dataset.remove()
 
 
@@ -136,11 +150,11 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
             return f"{name} is not kept"
         if dataset.is_pinned:
             continue  # --load-versions names what is to be used
+        if dataset.list_versions() and (damage := dataset.find_damage()):
+            return damage
         record = dataset.commit_record()
         if record is None or record["recipe"] is None:
             return f"{name} is not stored yet"
-        if damage := dataset.find_damage():
-            return damage
         if reasons := list(_differences(record["recipe"], recipe, catalog)):
             return shorten(reasons, limit=3)
     return ""

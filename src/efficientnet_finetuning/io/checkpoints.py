@@ -1,10 +1,12 @@
 """The place of a training's checkpoints, handed to the node that trains as one of its inputs."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
@@ -24,7 +26,7 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
 
     def load(self) -> Checkpoints | None:
         """Take hold of the folder of this training."""
-        self._held = Checkpoints(self._filepath / self.key[:16]) if self.key else None
+        self._held = Checkpoints(self._folder) if self._folder else None
         return self._held
 
     def save(self, data: NoReturn) -> None:
@@ -32,9 +34,17 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
         raise DatasetError(f"{self} is an input only")
 
     def remove(self) -> None:
-        """Give the checkpoints of this training up, once what they were for is stored."""
+        """Give the checkpoints of this training up, once what they were for is stored; there may be none."""
+        if self._held is None and self._folder and self._folder.exists():
+            with suppress(InputError):  # another process holds them
+                self.load()
         if self._held is not None:
             self._held.remove()
+            self._held = None
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._filepath / self.key[:16] if self.key else None
 
     def _exists(self) -> bool:
         return True
