@@ -15,7 +15,15 @@ from kedro.io import AbstractVersionedDataset, DatasetError
 from kedro_datasets import json as kedro_json
 from kedro_datasets import matplotlib, pandas
 
-from efficientnet_finetuning.storage import checksums, commit, digest, find_damage, naming_full_disk, read_commit
+from efficientnet_finetuning.storage import (
+    COMMIT_FILE,
+    checksums,
+    commit,
+    digest,
+    find_damage,
+    naming_full_disk,
+    read_commit,
+)
 
 _STAGING = ".staging"
 
@@ -41,7 +49,7 @@ class Committed(AbstractVersionedDataset):
         """Write a version, all of it or nothing."""
         staged = Path(self._get_save_path()).parent
         _sweep(staged.parent)
-        staged.mkdir(parents=True)
+        _make(staged)
         version = str(self.resolve_save_version())
         try:
             with naming_full_disk(Path(self._filepath)):
@@ -87,10 +95,12 @@ class Committed(AbstractVersionedDataset):
     def find_damage(self) -> str:
         """What is wrong with the version that would be loaded; each is read once, and then believed."""
         version = self.resolve_load_version()
-        record = read_commit(self.folder)
-        if version == self._believed or record is None:  # a version that somebody put there by hand has no record
+        commit_file = self.folder / COMMIT_FILE
+        # A version that somebody put there by hand has no record.
+        if version == self._believed or not commit_file.exists():
             return ""
-        damage = find_damage(self.folder, record)
+        record = read_commit(self.folder)
+        damage = find_damage(self.folder, record) if record else f"{commit_file} is not what was written there"
         self._believed = None if damage else version
         return damage
 
@@ -110,6 +120,13 @@ class Committed(AbstractVersionedDataset):
 
 def _suffix(process: int | str) -> str:
     return f".{socket.gethostname()}.{process}"
+
+
+def _make(staged: Path) -> None:
+    while True:
+        with suppress(FileNotFoundError):  # another run has just removed the folder above, which was empty
+            staged.mkdir(parents=True)
+            return
 
 
 def _sweep(staging: Path) -> None:

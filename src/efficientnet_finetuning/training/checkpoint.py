@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -43,21 +44,29 @@ class Checkpoints:
             InputError: another process trains the same thing.
         """
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "holder").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read() or "another process"
-            raise InputError(
-                f"The same training runs already: {holder} holds {folder}. Wait for it, "
-                "then type the same command, which finds its model; or stop it, and the same command goes on from its "
-                "last checkpoint."
-            ) from None
+        self._lock = self._hold()
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
         self._lock.flush()
+
+    def _hold(self) -> TextIO:
+        holder = self.folder / "holder"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # whoever held the folder has just removed it
+                lock = holder.open("a+", encoding="utf-8")
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    lock.seek(0)
+                    raise InputError(
+                        f"The same training runs already: {lock.read() or 'another process'} holds {self.folder}. Wait "
+                        "for it, then type the same command, which finds its model; or stop it, and the same command "
+                        "goes on from its last checkpoint."
+                    ) from None
+                # A lock on a file that was removed in between keeps nobody away.
+                if os.path.samestat(os.fstat(lock.fileno()), holder.stat()):
+                    return lock
 
     def write(self, epoch: int, step: int, arrays: Arrays, state: Mapping[str, Any]) -> None:
         """Commit a checkpoint and let go of all but the last two.
@@ -93,6 +102,10 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Give up all checkpoints and the folder."""
+        for path in self.folder.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        # Last, for once the lock's file is gone, another process may come in.
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 

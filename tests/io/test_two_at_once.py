@@ -1,0 +1,40 @@
+"""Processes that write to the same place at the same time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAVE = """
+import sys
+from kedro.io import Version
+from efficientnet_finetuning.io.committed import JSONDataset
+for number in range(150):
+    version = Version(None, f"{sys.argv[2]}-{number:03}")
+    JSONDataset(filepath=f"{sys.argv[1]}/audit.json", version=version).save({"number": number})
+"""
+HOLD = """
+import sys
+from pathlib import Path
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+for number in range(1500):
+    try:
+        held = Checkpoints(Path(sys.argv[1]) / "key")
+    except InputError:
+        continue
+    (held.folder / "mine").mkdir()  # fails where another process holds the folder, too
+    held.remove()
+"""
+
+
+@pytest.mark.parametrize("code", [SAVE, HOLD], ids=["versions", "checkpoints"])
+def test_processes_at_once_never_take_anothers_folder_away(tmp_path: Path, code: str):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path, name], stderr=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert not list(tmp_path.glob("*/.staging"))
