@@ -24,9 +24,11 @@ def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
     Args:
         staged: the folder, on the same file system as ``final``.
         final: its place, where nothing is yet.
-        record: what else is worth knowing about it, as JSON; kept in ``commit.json`` with ``files``, their SHA-256.
+        record: what else is worth knowing about it, as JSON; kept in ``commit.json`` with ``files``, their SHA-256,
+            and ``digest``, its own.
     """
-    text = json.dumps({**record, "files": checksums(staged)}, ensure_ascii=False, indent=1)
+    record = {**record, "files": checksums(staged)}
+    text = json.dumps({**record, "digest": digest(record)}, ensure_ascii=False, indent=1)
     (staged / COMMIT_FILE).write_text(text, encoding="utf-8")
     for path in (*staged.rglob("*"), staged):
         _sync(path)
@@ -36,12 +38,13 @@ def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_commit(folder: Path) -> dict[str, Any] | None:
-    """The record of a published folder; ``None`` where there is none that can be read."""
+    """The record of a published folder; ``None`` where there is none that is as it was written."""
     try:
         record: dict[str, Any] = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = record.pop("digest")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None
-    return record
+    return record if found == digest(record) else None
 
 
 def find_damage(folder: Path, record: Mapping[str, Any]) -> str:

@@ -59,8 +59,10 @@ class Progress(keras.callbacks.Callback):
             return
         found = self._checkpoints.newest()
         if found is None:
-            weights = sum(4 * math.prod(variable.shape) for variable in self._variables())
-            check_free_space(self._checkpoints.folder, 4 * weights, "Training with its checkpoints")
+            # The best weights come on top of the model's; two checkpoints are kept while a third is written.
+            variables = (*self.model.variables, *self.model.variables, *self.model.optimizer.variables)
+            size = sum(4 * math.prod(variable.shape) for variable in variables)
+            check_free_space(self._checkpoints.folder, 3 * size, "Training with its checkpoints")
             return
         arrays, state = found
         for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
@@ -156,9 +158,6 @@ class Progress(keras.callbacks.Callback):
         }
         self._checkpoints.write(self.epoch, step, arrays, state)
         self._written = time.monotonic()
-
-    def _variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.model.optimizer.variables]
 
     def _tell(self, row: dict[str, float]) -> None:
         logger.info(
