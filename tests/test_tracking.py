@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_server_that_is_away_costs_seconds_and_no_metric(journals, store, hang
         assert record(journals, store | {"uri": uri}, [*events(), *ENDS]) < 15
     assert "Nothing is lost" in caplog.text
     point_to(journals, store, uri)
-    assert replay(journals) == 7
+    assert replay(journals) == (7, {})
     assert runs(store) == COMPLETE
     assert not list(journals.iterdir())
 
@@ -131,7 +132,7 @@ def test_a_writer_that_was_killed_leaves_runs_that_the_next_start_closes(journal
     writer = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     assert writer.stdout.readline() == "written\n"
-    assert replay(journals) == 0, "a journal whose writer lives is its own business"
+    assert replay(journals) == (0, {}), "a journal whose writer lives is its own business"
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     replay(journals)
@@ -153,6 +154,45 @@ def test_a_record_that_the_server_refuses_costs_no_other(journals, store, caplog
     wrong = {"op": "metrics", "key": CHILD, "metrics": {"a name\n!": 1.0}, "step": 1, "time": 1}
     record(journals, store, [*events(steps=(1,)), wrong, metrics(2), metrics(3), *ENDS])
     assert "MLflow refuses" in caplog.text
+    assert runs(store) == COMPLETE
+
+
+def test_a_store_that_is_away_holds_up_no_other(journals, store):
+    away = f"http://127.0.0.1:{free_port()}"
+    record(journals, store | {"uri": away}, events(), version="2025-12-31T00.00.00.000Z")
+    record(journals, store, [*events(), *ENDS])
+    assert runs(store) == COMPLETE
+    count, outages = replay(journals)
+    assert (count, list(outages)) == (0, [away])
+
+
+def test_error_pages_of_a_proxy_are_no_verdict_on_a_record(journals, store, caplog):
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(403, "Forbidden")
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        record(journals, store | {"uri": uri}, [*events(), *ENDS])
+        server.shutdown()
+    assert "Nothing is lost" in caplog.text
+    point_to(journals, store, uri)
+    replay(journals)
+    assert runs(store) == COMPLETE
+
+
+def test_a_process_that_dies_while_it_notes_its_progress_blocks_nothing(journals, store):
+    away = f"http://127.0.0.1:{free_port()}"
+    record(journals, store | {"uri": away}, [*events(), *ENDS])
+    (journals / f"{KEY}.sent").write_text("")
+    point_to(journals, store, away)
+    replay(journals)
     assert runs(store) == COMPLETE
 
 

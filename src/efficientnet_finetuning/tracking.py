@@ -14,9 +14,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ JOURNALS = Path("data/08_reporting/mlflow/journal")
 _KEY = "efficientnet_finetuning.key"
 # How long the end of a run waits for a server, and for a local database, in which each event makes progress.
 _PATIENCE_SERVER, _PATIENCE_LOCAL = 4.0, 60.0
-# What MLflow's errors say when the fault is the server's and not the event's.
-_OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "UNAUTHENTICATED"}
+# What MLflow's errors say when the fault is the event's. All others, a proxy's error pages too, are the server's.
+_HOPELESS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
 
 Event = dict[str, Any]
 
@@ -41,15 +41,16 @@ class Journal:
     def __init__(self, path: Path, store: dict[str, str | None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
+        new.touch(mode=0o600)  # the address of a server may hold a password
         self._file = new.open("w", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         new.rename(path)  # unlocked, it would be taken for one that was left behind
-        self._is_remote = str(store["uri"]).startswith("http")
+        self._is_remote = not str(store["uri"]).startswith(("sqlite:", "file:"))
         self._sender = _Sender(path)
-        self.write({"op": "store"} | store)
+        self.write(store)
         self._sender.start()
 
-    def write(self, event: Event) -> None:
+    def write(self, event: Mapping[str, Any]) -> None:
         """Add an event; it has left this process when this returns, but it may not have been sent."""
         self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
         self._file.flush()
@@ -82,8 +83,10 @@ class _Sender(threading.Thread):
         self.wake, self.finishing, self.sent = threading.Event(), False, 0
 
     def run(self) -> None:
+        _, outages = replay(self._own.parent)
+        for uri, error in outages.items():
+            logger.warning("MLflow at %s still misses records of earlier runs (%s)", uri, error)
         try:
-            replay(self._own.parent)
             delivery = _Delivery(self._own)
             while True:
                 finishing = self.finishing
@@ -97,26 +100,36 @@ class _Sender(threading.Thread):
             logger.warning("MLflow cannot be reached (%s: %s); the run goes on. %s", type(error).__name__, error, _KEPT)
 
 
-def replay(folder: Path) -> int:
+def replay(folder: Path) -> tuple[int, dict[str, Exception]]:
     """Send what the journals of ended processes hold, and close the runs that they left open.
 
     Returns:
-        How many events were sent.
-
-    Raises:
-        Exception: the server cannot be reached; what was sent until then is not sent again.
+        How many events were sent, and for each store that could not be reached, why. One that is away holds up its
+        own journals only, which stay.
     """
-    count = 0
+    count, outages = 0, dict[str, Exception]()
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open("rb") as file:
-            try:
+        try:
+            with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # its writer lives
-                continue
-            delivery = _Delivery(path)
-            count += sum(1 for _ in delivery.send())
+                if os.fstat(file.fileno()).st_nlink:
+                    count += _deliver(path, outages)
+        except (BlockingIOError, FileNotFoundError):  # its writer lives, or another process has just sent it
+            continue
+    return count, outages
+
+
+def _deliver(path: Path, outages: dict[str, Exception]) -> int:
+    delivery = _Delivery(path)
+    count = 0
+    if delivery.uri not in outages:
+        try:
+            for _ in delivery.send():
+                count += 1
             delivery.end_what_was_left_open()
             delivery.discard()
+        except Exception as error:
+            outages[delivery.uri] = error
     return count
 
 
@@ -126,17 +139,19 @@ class _Delivery:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._progress = path.with_suffix(".sent")
+        self._stream = path.open(encoding="utf-8")
+        header = self._stream.readline()
+        self._store: Event = json.loads(header) if header.endswith("\n") else {"uri": ""}
+        self.uri = str(self._store["uri"])
         self._runs: dict[str, str] = {}
         self._open: dict[str, str] = {}
         self._known_steps: dict[str, set[int]] = {}
-        self._stream: IO[str] | None = None
         self._number = 0
+        self._is_connected = False
 
     def send(self) -> Iterator[Event]:
         """Send the events that are there and were not sent, and yield each."""
-        if self._stream is None:
-            self._stream = self._path.open(encoding="utf-8")
-        done = int(self._progress.read_text()) if self._progress.is_file() else 0
+        done = int(self._progress.read_text() or 0) if self._progress.is_file() else 0
         while True:
             position = self._stream.tell()
             line = self._stream.readline()
@@ -145,9 +160,8 @@ class _Delivery:
                 return
             event = json.loads(line)
             self._number += 1
-            if event["op"] == "store":
-                self._connect(event)
-            elif self._number > done:
+            self._connect()
+            if self._number > done:
                 self._apply(event)
                 self._progress.write_text(str(self._number))
                 yield event
@@ -156,7 +170,8 @@ class _Delivery:
     def end_what_was_left_open(self) -> None:
         """Mark the runs of a process that died as killed."""
         for key in self._open:
-            self._client.set_terminated(self._run_id(key), "KILLED")
+            if run_id := self._find(key):
+                self._client.set_terminated(run_id, "KILLED")
 
     def discard(self) -> None:
         """Remove a journal that is wholly sent."""
@@ -169,19 +184,24 @@ class _Delivery:
         elif event["op"] == "end":
             self._open.pop(event["key"], None)
 
-    def _connect(self, store: Event) -> None:
+    def _connect(self) -> None:
+        if self._is_connected:
+            return
         # A server that does not answer must not hold up the end of a run; by itself MLflow tries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(store["uri"])
+        store = self._store
+        self._client = MlflowClient(self.uri)
         found = self._client.get_experiment_by_name(store["experiment"])
         self._experiment = (
             found.experiment_id
             if found
             else self._client.create_experiment(store["experiment"], store["artifact_location"])
         )
+        self._is_connected = True
 
     def _apply(self, event: Event) -> None:
         from mlflow.exceptions import MlflowException
@@ -189,7 +209,7 @@ class _Delivery:
         try:
             getattr(self, f"_send_{event['op']}")(event)
         except MlflowException as error:
-            if error.error_code in _OUTAGES:
+            if error.error_code not in _HOPELESS:
                 raise
             logger.warning("MLflow refuses a record of this run: %s", error)
 
@@ -236,9 +256,12 @@ class _Delivery:
         self._client.set_terminated(self._run_id(event["key"]), event["status"], event["time"])
 
     def _run_id(self, key: str) -> str:
-        run_id = self._find(key)
-        assert run_id is not None, f"the journal speaks of a run {key!r} that it has not begun"
-        return run_id
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+        if run_id := self._find(key):
+            return run_id
+        raise MlflowException(f"the run {key!r} was deleted", RESOURCE_DOES_NOT_EXIST)
 
     def _find(self, key: str) -> str | None:
         if key not in self._runs:
@@ -251,11 +274,11 @@ class _Delivery:
 
 def main() -> None:
     """Send what earlier runs could not."""
-    try:
-        count = replay(JOURNALS)
-    except Exception as error:
-        sys.exit(f"Error: MLflow cannot be reached: {error}. The journals stay in {JOURNALS}.")
+    count, outages = replay(JOURNALS)
     print(f"{count} records were sent to MLflow.")  # noqa: T201
+    if outages:
+        faults = "\n".join(f"  {uri}: {error}" for uri, error in outages.items())
+        sys.exit(f"Error: MLflow cannot be reached; the journals stay in {JOURNALS}:\n{faults}")
 
 
 if __name__ == "__main__":
