@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# No run has a network: nothing listens on this port.
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 HERE = Path(__file__).parent
 LAUNCHER = HERE / "launcher.py"
 EPOCHS = 8
@@ -143,10 +144,9 @@ def launch(project: Any, point: str, number: int) -> subprocess.Popen[bytes]:
 
 def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
     """Start Python in the project; what it says is added to ``run.log``."""
+    command, environment = [sys.executable, *arguments], os.environ | OFFLINE
     with (project.path / "run.log").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, *arguments], cwd=project.path, stdout=output, stderr=subprocess.STDOUT, env=os.environ
-        )
+        return subprocess.Popen(command, cwd=project.path, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 def log(project: Any) -> str:
@@ -291,7 +291,7 @@ def epochs_redone(project: Any) -> int:
 def run_at_once(project: Any, *commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
     """Several runs of one project at the same time; what became of each, in order."""
     with ThreadPoolExecutor(len(commands)) as pool:
-        return list(pool.map(lambda command: project.kedro(*command), commands))
+        return list(pool.map(lambda command: project.kedro(*command, env=OFFLINE), commands))
 
 
 def run_two_different(project: Any) -> list[str]:
@@ -341,6 +341,25 @@ def run_two_alike(project: Any, reference: Reference) -> list[str]:
     ]
 
 
+UNSHARE = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-rm")
+
+
+def why_no_small_disk() -> str:
+    """Why no file system can be mounted here; empty where one can."""
+    mount = (*UNSHARE, "mount", "-t", "tmpfs", "none", "/mnt")
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"no file system can be mounted: {error}"
+    return f"no file system can be mounted: {done.stderr.strip()}" if done.returncode else ""
+
+
+def fill_disk(project: Any, reference: Reference, *free: int) -> subprocess.CompletedProcess[str]:
+    """Let runs hit a full disk with so many bytes free in turn; what is lost is in its errors."""
+    script = (sys.executable, str(HERE / "full_disk.py"), str(project.path), str(reference.project.path))
+    return subprocess.run([*UNSHARE, *script, *map(str, free)], capture_output=True, text=True, check=False)
+
+
 @dataclass
 class Row:
     """What came of the tries of one fault."""
@@ -375,6 +394,18 @@ def soak_pairs(reference: Reference, folder: Path, pairs: int) -> dict[str, Row]
         project = reference.copy(folder / f"pair {number + 1}", "before training")
         judge(rows[name], project, tries[name](project), name)
     return rows
+
+
+def soak_disk(reference: Reference, folder: Path) -> dict[str, Row]:
+    """Let the disk run full at many places, where a small one can be mounted."""
+    if reason := why_no_small_disk():
+        say(f"The full disk is left out: {reason}")
+        return {}
+    project, row = reference.copy(folder / "full disk", "nothing"), Row()
+    done = fill_disk(project, reference, 0, 60_000, 1_000_000, 4_000_000, 20_000_000, 60_000_000)
+    say(done.stdout)
+    judge(row, project, [done.stderr] if done.returncode else [], "a full disk at seven places")
+    return {"a full disk at seven places": row}
 
 
 def judge(row: Row, project: Any, lost: list[str], what: str) -> None:
@@ -414,6 +445,7 @@ def main() -> None:
     reference = make_reference(folder)
     say(f"Undisturbed, the run takes {reference.seconds['nothing']:.0f} s.")
     rows = soak(reference, folder, given.kills, given.seed) | soak_pairs(reference, folder, given.pairs)
+    rows |= soak_disk(reference, folder) if given.pairs else {}
     say(f"\n{format_table(rows)}")
     if any(row.lost for row in rows.values()):
         sys.exit(f"Something was lost; see above and {folder}.")

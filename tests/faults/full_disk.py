@@ -1,8 +1,9 @@
 """Lets a run hit a full disk in many places: ``full_disk.py PROJECT REFERENCE FREE [FREE ...]``, in bytes.
 
 It mounts a small file system of its own at ``PROJECT/data``, so it wants the rights for that: call it by
-``unshare -rm``. In turn it leaves so many bytes free and runs; each time, the run must end with an error that names
-a path, and all that was stored before must still be sound. With room again, the same command must succeed.
+``unshare -rm``. In turn it leaves so many bytes free and runs, at last in the middle of a training. Each time, the run
+must end with an error that names a path, and all that was stored before must still be sound. With room again, the same
+command must succeed.
 """
 
 import argparse
@@ -29,6 +30,8 @@ def main() -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "none", str(data)], check=True)
     lost = [fault for free in given.free for fault in run_with(project, free)]
     (data / "ballast").unlink()
+    lost += run_out_while_training(project)
+    (data / "ballast").unlink()
     lost += driver.losses(project, driver.Reference(driver.Project(given.reference)))
     sys.exit("\n".join(lost))
 
@@ -37,7 +40,7 @@ def run_with(project: Any, free: int) -> list[str]:
     """Run with so many bytes free; what is wrong with how that ends."""
     fill(project.path / "data", free)
     before = set(driver.versions(project))
-    result = project.kedro(*driver.COMMAND)
+    result = project.kedro(*driver.COMMAND, env=driver.OFFLINE)
     said = result.stdout + result.stderr
     message = re.sub(r"\s+", " ", said[said.rfind("Error:") :])
     driver.say(f"{free:,} bytes free: ended with {result.returncode}. {message[:400]}")
@@ -46,6 +49,12 @@ def run_with(project: Any, free: int) -> list[str]:
     if result.returncode != 1 or "data/" not in message or "Traceback" in said:
         lost.append(f"with {free:,} bytes free the run ended with {result.returncode}: {said[-3000:]}")
     return lost
+
+
+def run_out_while_training(project: Any) -> list[str]:
+    """Go on from a second checkpoint where there is no room for a third; before the first, it would be asked for."""
+    ended = driver.launch(project, "checkpoint: after the rename", 2).wait()
+    return run_with(project, 5_000_000) if ended == -9 else [f"no second checkpoint: {driver.log(project)[-3000:]}"]
 
 
 def fill(folder: Path, free: int) -> None:
