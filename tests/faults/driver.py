@@ -150,8 +150,9 @@ def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def log(project: Any) -> str:
-    """All that was said by the runs of a project."""
-    return (project.path / "run.log").read_text(errors="replace")
+    """All that was said by the runs of a project that :func:`start` has started."""
+    file = project.path / "run.log"
+    return file.read_text(errors="replace") if file.exists() else ""
 
 
 def kill_after(project: Any, seconds: float, line: str = "") -> None:
@@ -411,8 +412,7 @@ def soak_disk(reference: Reference, folder: Path) -> dict[str, Row]:
 def judge(row: Row, project: Any, lost: list[str], what: str) -> None:
     """Count a try and say what came of it; the folder stays where something was lost."""
     row.tries, row.lost = row.tries + 1, row.lost + bool(lost)
-    if (project.path / "run.log").exists():
-        row.redone = max(row.redone, epochs_redone(project))
+    row.redone = max(row.redone, epochs_redone(project))
     say(f"{'LOST' if lost else 'survived'}: {what} ({project.path.name})")
     if lost:
         say("\n".join(f"      {line}" for line in [*lost, f"kept in {project.path}"]))
