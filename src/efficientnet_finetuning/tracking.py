@@ -193,6 +193,8 @@ class _Delivery:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
+        # Now that MLflow has set its loggers up: this one writes a traceback of what is raised and told in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         store = self._store
         self._client = MlflowClient(self.uri)
         found = self._client.get_experiment_by_name(store["experiment"])
