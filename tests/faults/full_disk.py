@@ -33,7 +33,7 @@ def main() -> None:
     lost += run_out_while_training(project)
     (data / "ballast").unlink()
     lost += driver.losses(project, driver.Reference(driver.Project(given.reference)))
-    sys.exit("\n".join(lost))
+    sys.exit("\n".join(lost) or 0)
 
 
 def run_with(project: Any, free: int) -> list[str]:

@@ -149,5 +149,5 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_stored(reference, copy)
     project = copy("nothing")
     if reason := driver.why_no_small_disk():
         pytest.skip(reason)
-    result = driver.fill_disk(project, reference, 60_000, 4_000_000)
+    result = driver.fill_disk(project, reference, 60_000)
     assert result.returncode == 0, result.stdout + result.stderr
