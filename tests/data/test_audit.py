@@ -37,7 +37,7 @@ def findings(source, folder) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def manifest(findings, folder, nasty) -> pd.DataFrame:
-    return build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), 100.0, seed=0)
+    return build_manifest(findings, nasty.CLASSES, DatasetParameters(path=folder), LENIENT, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_set_that_is_known_to_be_drawn_from_imagenet_says_so(tmp_path, tfds_se
     dataset = DatasetParameters(name="stanford_dogs", data_dir=tmp_path)
     source = open_source(dataset)
     findings = inspect_images(source, dataset, 100.0, seed=0)
-    manifest = build_manifest(findings, source.class_names, dataset, 100.0, seed=0)
+    manifest = build_manifest(findings, source.class_names, dataset, LENIENT, seed=0)
     assert any("Khosla" in warning for warning in audit(source, manifest, source.class_names)["warnings"])
 
 
@@ -156,7 +156,7 @@ def test_uneven_classes_and_missing_ones_are_told(tmp_path, write_classes):
     dataset = DatasetParameters(path=write_classes(tmp_path, {"train/a": 40, "train/b": 5, "test/a": 2}))
     source = open_source(dataset)
     findings = inspect_images(source, dataset, 100.0, seed=0)
-    report = audit(source, build_manifest(findings, ("a", "b"), dataset, 100.0, seed=0), ("a", "b"))
+    report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"))
     assert report["missing_classes"] == {"train": [], "validation": [], "test": ["b"]}
     assert "1 class(es) have no image in test: b" in report["warnings"]
     assert any("class_weight=balanced" in warning for warning in report["warnings"])

@@ -4,7 +4,7 @@ import pytest
 
 from efficientnet_finetuning.parameters import AugmentationParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import Batches, FollowEpoch
+from efficientnet_finetuning.training.batches import Batches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
 NOTHING = AugmentationParameters(flip="none")
@@ -84,12 +84,20 @@ def test_keras_is_served_every_row_once_an_epoch_in_changing_company(stored):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     recorder = Recorder(*stored, 4, shuffle_seed=0)
-    model.fit(recorder, epochs=3, verbose=0, shuffle=False, callbacks=[FollowEpoch(recorder)])
+    follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: setattr(recorder, "epoch", epoch))
+    model.fit(recorder, epochs=3, verbose=0, shuffle=False, callbacks=[follow])
     by_epoch = {}
     for epoch, rows in served[2:]:  # Keras looks at two batches first, to learn their shapes
         by_epoch.setdefault(epoch, []).append(rows)
     assert [sorted(row for rows in epoch for row in rows) for epoch in by_epoch.values()] == [list(range(11))] * 3
     assert len({frozenset(epoch) for epoch in by_epoch.values()}) == 3
+
+
+def test_batches_that_are_skipped_are_the_first_ones_of_the_epoch(stored):
+    whole, rest = (Batches(*stored, 4, shuffle_seed=0, augmentation=Augmentation(NOTHING)) for _ in range(2))
+    rest.skipped = 2
+    assert (whole.num_batches, rest.num_batches) == (3, 1)
+    assert (rest[0][0] == whole[2][0]).all()
 
 
 def test_rows_keep_their_labels(stored):

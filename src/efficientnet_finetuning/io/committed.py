@@ -21,6 +21,7 @@ from efficientnet_finetuning.storage import (
     commit,
     digest,
     find_damage,
+    make_folder,
     naming_full_disk,
     read_commit,
 )
@@ -49,7 +50,7 @@ class Committed(AbstractVersionedDataset):
         """Write a version, all of it or nothing."""
         staged = Path(self._get_save_path()).parent
         _sweep(staged.parent)
-        _make(staged)
+        make_folder(staged)
         version = str(self.resolve_save_version())
         try:
             with naming_full_disk(Path(self._filepath)):
@@ -122,16 +123,12 @@ def _suffix(process: int | str) -> str:
     return f".{socket.gethostname()}.{process}"
 
 
-def _make(staged: Path) -> None:
-    while True:
-        with suppress(FileNotFoundError):  # another run has just removed the folder above, which was empty
-            staged.mkdir(parents=True)
-            return
-
-
 def _sweep(staging: Path) -> None:
     """Remove what killed processes of this machine were writing."""
-    for left in staging.glob(f"*{_suffix('*')}"):
+    left_behind: list[Path] = []
+    with suppress(FileNotFoundError):  # another run removes the folder when it is empty
+        left_behind.extend(staging.glob(f"*{_suffix('*')}"))
+    for left in left_behind:
         try:
             os.kill(int(left.name.rpartition(".")[2]), 0)
         except ProcessLookupError:

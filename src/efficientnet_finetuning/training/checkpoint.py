@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.storage import commit, find_damage, naming_full_disk, read_commit
+from efficientnet_finetuning.storage import commit, find_damage, make_folder, naming_full_disk, read_commit
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Checkpoints:
     def _hold(self) -> TextIO:
         holder = self.folder / "holder"
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with suppress(FileNotFoundError):  # whoever held the folder has just removed it
                 lock = holder.open("a+", encoding="utf-8")
                 try:
