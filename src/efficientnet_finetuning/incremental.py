@@ -163,8 +163,11 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
 def _differences(before: Recipe, now: Recipe, catalog: CatalogProtocol) -> Iterator[str]:
     for name, was, is_ in _changed(before["parameters"], now["parameters"]):
         yield f"{name} {was} → {is_}"
-    for name, _, _ in _changed(before["inputs"], now["inputs"]):
-        yield f"{name} changed{_lines_changed(name, before['versions'].get(name), catalog)}"
+    for name, was, is_ in _changed(before["inputs"], now["inputs"]):
+        if was and is_:
+            yield f"{name} changed{_lines_changed(name, before['versions'].get(name), catalog)}"
+        else:
+            yield f"{name} is {'a new' if is_ else 'no longer an'} input"
     for name, _, _ in _changed(before["files"], now["files"]):
         yield f"{name} changed"
     for name, _, _ in _changed(before["code"], now["code"]):
@@ -189,5 +192,4 @@ def _lines_changed(name: str, version: str | None, catalog: CatalogProtocol) -> 
     if now.suffix != ".csv" or not before.is_file():
         return ""
     old, new = (set(path.read_text(encoding="utf-8").splitlines()) for path in (before, now))
-    counts = {"added": len(new - old), "removed": len(old - new)}
-    return ": " + ", ".join(f"{count:,} rows {what}" for what, count in counts.items() if count)
+    return f": {len(new - old):,} rows added, {len(old - new):,} removed"

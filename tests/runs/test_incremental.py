@@ -52,6 +52,7 @@ def test_a_changed_parameter_recomputes_exactly_what_depends_on_it(finished):
     assert stale.keys() == FROM_TRAINING_ON
     assert fresh == nodes - FROM_TRAINING_ON
     assert stale["finetune.train_classifier"] == "finetune.training.learning_rate 0.0003 → 0.002"
+    assert stale["plot_comparison"] == "comparison changed: 1 rows added, 1 removed"
     run(project)  # back to what the other tests expect
 
 
