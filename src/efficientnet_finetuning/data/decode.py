@@ -1,5 +1,6 @@
 """From an image file of any kind to upright RGB."""
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +30,9 @@ UNREADABLE = (
     ValueError,
     Image.DecompressionBombError,
 )
+
+# The audit refuses large images by a limit of its own, and says which.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
