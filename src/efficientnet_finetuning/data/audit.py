@@ -11,6 +11,7 @@ from efficientnet_finetuning.data.duplicates import conflicting_labels, near_dup
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.splits import SPLITS
+from efficientnet_finetuning.errors import shorten
 
 _LISTED = 10
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
@@ -88,7 +89,7 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     warnings = list(source.notes)
     for split, names in report["missing_classes"].items():
         if names:
-            warnings.append(f"{len(names)} class(es) have no image in {split}: {', '.join(names[:_LISTED])}")
+            warnings.append(f"{len(names)} class(es) have no image in {split}: {shorten(names)}")
     if report["conflicting_labels"]["count"]:
         warnings.append(f"{report['conflicting_labels']['count']} image(s) bear several labels")
     if count := report["near_duplicates"]["count"]:
