@@ -46,6 +46,14 @@ class Project:
             check=False,
         )
 
+    def refuses(self, *arguments: str, env: dict[str, str] | None = None) -> str:
+        """Run kedro for something that it must refuse with one message and no traceback; returns what it says."""
+        result = self.kedro(*arguments, env=env)
+        output = result.stdout + result.stderr
+        assert result.returncode == 1, output
+        assert "Traceback" not in output
+        return output
+
     def versions(self, dataset: str) -> list[str]:
         """Versions of a dataset by its file name, oldest first."""
         (folder,) = self.path.glob(f"data/0*/*/{dataset}")
