@@ -23,7 +23,7 @@ def sources_of(function: Callable[..., Any]) -> dict[str, str]:
     Of the function's own module only what it uses counts, since many nodes share one.
     """
     module = function.__module__
-    hashes = {_file(name): _tree_hash(_tree(name)) for name in _reached(function) - _WITHOUT_EFFECT}
+    hashes = {_file(name): _module_hash(name) for name in _reached(function) - _WITHOUT_EFFECT}
     own = _own_code(function)
     # What is imported counts by itself; other names on the same line belong to other nodes.
     own.body = [node for node in own.body if not isinstance(node, ast.Import | ast.ImportFrom)]
@@ -96,9 +96,14 @@ def _is_module(name: str) -> bool:
 
 @cache
 def _tree(module: str) -> ast.Module:
+    """The syntax of a module of this package, without its docstrings."""
     path = _path(module)
     assert path is not None, f"{module} is no module of this package"
-    return ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return tree
 
 
 def _path(name: str) -> Path | None:
@@ -113,8 +118,10 @@ def _file(module: str) -> str:
     return str(_path(module).relative_to(_ROOT).as_posix())  # type: ignore[union-attr]
 
 
+@cache
+def _module_hash(module: str) -> str:
+    return _tree_hash(_tree(module))
+
+
 def _tree_hash(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

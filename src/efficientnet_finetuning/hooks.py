@@ -150,7 +150,7 @@ class TrackingHooks:
         dataset = self._catalog[dataset_name]
         if isinstance(data, Figure) or dataset_name in ("comparison", "audit") or dataset_name.endswith("_metrics"):
             assert isinstance(dataset, Committed)
-            self._write("artifact", key, path=str(dataset.folder / dataset.folder.parent.name))
+            self._write("artifact", key, path=str(dataset.path))
         if dataset_name == "comparison":
             self._write("table", key, name="comparison.json", data=data.to_dict("list"))
         elif dataset_name == "manifest":

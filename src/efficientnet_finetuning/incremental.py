@@ -59,42 +59,31 @@ class IncrementalRunner(SequentialRunner):
     ) -> None:
         for node in pipeline.nodes:
             recipe = recipe_of(node, catalog)
-            reason = "it was asked for" if self._forced else why_stale(node, catalog, recipe)
-            if not reason:
+            _tell_datasets(node, catalog, recipe)
+            if reason := "it was asked for" if self._forced else why_stale(node, catalog, recipe):
+                logger.info("stale  %s: %s", node.name, reason)
+                Task(node, catalog, self._is_async, hook_manager, run_id).execute()
+            else:
                 logger.info("fresh  %s", node.name)
-                _tidy_after_a_kill(node, catalog, recipe)
-                continue
-            logger.info("stale  %s: %s", node.name, reason)
-            _prepare(node, catalog, recipe)
-            Task(node, catalog, self._is_async, hook_manager, run_id).execute()
-            _tidy(node, catalog)
+            _give_up_checkpoints(node, catalog, was_made=bool(reason))
 
 
-def _prepare(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+def _tell_datasets(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
     for name in node.outputs:
         if isinstance(dataset := catalog[name], Committed):
             dataset.recipe = recipe
     for dataset in _checkpoints(node, catalog):
-        dataset.key = _checkpoint_key(recipe)
+        # What an input was called when it was stored changes nothing that is learnt from it.
+        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
 
 
-def _checkpoint_key(recipe: Recipe) -> str:
-    # What an input was called when it was stored changes nothing that is learnt from it.
-    return digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
-
-
-def _tidy(node: Node, catalog: CatalogProtocol) -> None:
-    """Checkpoints are of no more use once the outputs are stored."""
-    for dataset in _checkpoints(node, catalog):
-        dataset.remove()
-
-
-def _tidy_after_a_kill(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
-    """Give up the checkpoints of a fresh node, which a run leaves that is killed once its outputs are stored."""
-    if any(isinstance(output := catalog[name], Committed) and output.is_pinned for name in node.outputs):
+def _give_up_checkpoints(node: Node, catalog: CatalogProtocol, was_made: bool) -> None:
+    """Once the outputs are stored, also those that a run left that was killed just then."""
+    if not was_made and any(
+        isinstance(output := catalog[name], Committed) and output.is_pinned for name in node.outputs
+    ):
         return  # whatever is to be used, it need not be what these checkpoints lead to
     for dataset in _checkpoints(node, catalog):
-        dataset.key = _checkpoint_key(recipe)
         dataset.remove()
 
 
@@ -187,8 +176,8 @@ def _lines_changed(name: str, version: str | None, catalog: CatalogProtocol) -> 
     dataset = catalog[name]
     if not isinstance(dataset, Committed) or version is None:
         return ""
-    now = dataset.folder / dataset.folder.parent.name
-    before = dataset.folder.parent / version / now.name
+    now = dataset.path
+    before = now.parents[1] / version / now.name
     if now.suffix != ".csv" or not before.is_file():
         return ""
     old, new = (set(path.read_text(encoding="utf-8").splitlines()) for path in (before, now))

@@ -144,10 +144,10 @@ class _Delivery:
         self._store: Event = json.loads(header) if header.endswith("\n") else {"uri": ""}
         self.uri = str(self._store["uri"])
         self._runs: dict[str, str] = {}
-        self._open: dict[str, str] = {}
+        self._open: set[str] = set()
         self._known_steps: dict[str, set[int]] = {}
         self._number = 0
-        self._is_connected = False
+        self._client: Any = None
 
     def send(self) -> Iterator[Event]:
         """Send the events that are there and were not sent, and yield each."""
@@ -180,12 +180,12 @@ class _Delivery:
 
     def _note(self, event: Event) -> None:
         if event["op"] == "run":
-            self._open[event["key"]] = event["name"]
+            self._open.add(event["key"])
         elif event["op"] == "end":
-            self._open.pop(event["key"], None)
+            self._open.discard(event["key"])
 
     def _connect(self) -> None:
-        if self._is_connected:
+        if self._client is not None:
             return
         # A server that does not answer must not hold up the end of a run; by itself MLflow tries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
@@ -203,7 +203,6 @@ class _Delivery:
             if found
             else self._client.create_experiment(store["experiment"], store["artifact_location"])
         )
-        self._is_connected = True
 
     def _apply(self, event: Event) -> None:
         from mlflow.exceptions import MlflowException

@@ -78,9 +78,14 @@ class Committed(AbstractVersionedDataset):
         return self._version is not None and self._version.load is not None
 
     @property
+    def path(self) -> Path:
+        """The file or folder that would be loaded."""
+        return Path(self._get_load_path())
+
+    @property
     def folder(self) -> Path:
         """Of the version that would be loaded."""
-        return Path(self._get_load_path()).parent
+        return self.path.parent
 
     def commit_record(self) -> dict[str, Any] | None:
         """The record of the version that would be loaded; ``None`` where nothing is stored."""

@@ -66,6 +66,7 @@ def fit(
     # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
     # once more: half a minute on two cores.
     model.optimizer.build(model.trainable_variables)
+    weights = class_weights(train[1], parameters.class_weight)
     with Deferred() as signals:
         progress = Progress(parameters, batches, checkpoints, signals)
         progress.set_model(model)
@@ -79,7 +80,7 @@ def fit(
                 epochs=epoch + 1 if batches.skipped else parameters.epochs,
                 validation_data=Batches(*validation, parameters.batch_size),
                 callbacks=[progress],
-                class_weight=class_weights(train[1], parameters.class_weight),
+                class_weight=weights,
                 shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
                 verbose=1 if sys.stdout.isatty() else 0,
             )
