@@ -93,7 +93,7 @@ def test_all_faults_are_listed_at_once_with_their_full_names(raw):
 @pytest.mark.parametrize("regime", ["baseline", "finetune"])
 def test_an_unknown_block_is_refused_with_near_matches_and_the_blocks_there_are(raw, regime):
     message = fault(change(raw, f"{regime}.training.unfreeze_from", "block6z"))
-    assert f"{regime}.training.unfreeze_from: EfficientNetLite0 has no block 'block6z'." in message
+    assert f"{regime}.training.unfreeze_from: EfficientNetLite0 has no block 'block6z'; only whole blocks" in message
     assert "Did you mean 'block6" in message
     assert "Known: all, stem, block1a, " in message
 

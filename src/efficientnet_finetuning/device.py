@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import resource
 import shutil
 
 from efficientnet_finetuning.errors import InputError
@@ -74,3 +75,9 @@ def use_jit() -> bool:
     import keras
 
     return keras.backend.backend() != "tensorflow" or bool(list_gpus())
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes; a GPU's is not counted."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * (1 if platform.system() == "Darwin" else 1024)

@@ -1,5 +1,6 @@
 """Every parameter of every run: typed, frozen, closed, and checked before anything heavy is imported."""
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.models.architectures import ARCHITECTURES
 
+_TYPE_TAG = re.compile(r"constrained-|literal\[|float$")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -178,23 +180,33 @@ class TrainingParameters(_Group):
 
     Attributes:
         epochs: passes over the training images.
+        time_budget_minutes: takes the place of ``epochs``: as many as fit, by the time of the first steps.
         batch_size: images in a step.
-        learning_rate: peak of the schedule: linear warm-up, then a cosine down to zero.
+        optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``rmsprop``.
+        learning_rate: peak of the schedule; ``auto`` asks the learning-rate finder first.
+        schedule: ``cosine`` (linear warm-up, then down to zero) or ``constant``.
         warmup_fraction: share of all steps that warm up.
+        stage_decay: a stage's learning rate as a share of that of the stage above it; 1: the same for all.
         weight_decay: AdamW's decoupled decay, of kernels only.
         label_smoothing: share of a label that is spread over all classes.
         class_weight: ``balanced`` weighs an image by the inverse of its class' frequency, one on average.
         drop_connect_rate: stochastic depth: the rate of the last block, growing linearly from zero.
         head_dropout: dropout before the logits.
-        unfreeze_from: ``all``, or the lowest block that is trained (``block6a``); blocks below stay frozen.
+        unfreeze_from: ``all``, the lowest block that is trained (``block6a``), or ``head``; below, all stays frozen.
+        cached_views: where something stays frozen, how many augmented views of each image are taken through it once
+            and kept (as float16 on the disk) for the epochs to take in turn; ``null``: every epoch computes its own.
         freeze_batch_norm: keep BatchNorm at its statistics, also in trained blocks.
         early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
         checkpoint_minutes: longest time between two checkpoints; there is one after each epoch, too.
     """
 
     epochs: Count
+    time_budget_minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
+    optimizer: Literal["adamw", "sgd", "rmsprop"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"]
+    schedule: Literal["cosine", "constant"] = "cosine"
+    stage_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Rate = 0.0
@@ -202,10 +214,21 @@ class TrainingParameters(_Group):
     drop_connect_rate: Rate = 0.2
     head_dropout: Rate = 0.2
     unfreeze_from: str = "all"
+    cached_views: Count | None = None
     freeze_batch_norm: bool = True
     early_stopping_patience: Count | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(default=15.0, exclude=True)
     augmentation: AugmentationParameters = AugmentationParameters()
+
+    @model_validator(mode="after")
+    def _sound(self) -> "TrainingParameters":
+        if self.optimizer == "rmsprop":
+            warnings.warn(
+                "training.optimizer is rmsprop: momentum and moving averages suit pretrained weights badly, and "
+                "accuracy falls when they are unfrozen. adamw is the measured choice.",
+                stacklevel=2,
+            )
+        return self
 
 
 class RegimeParameters(_Group):
@@ -284,10 +307,11 @@ class Parameters(_Group):
         faults = []
         for regime in ("baseline", "finetune"):
             block = getattr(self, regime).training.unfreeze_from
-            if block != "all" and block not in blocks:
+            if block not in ("all", "head", *blocks):
                 faults.append(
-                    f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}."
-                    f"{near_matches(block, ('all', *blocks))} Known: all, {', '.join(blocks)}."
+                    f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}; only whole blocks "
+                    "are trained, since a block's shortcut and its branch must move together."
+                    f"{near_matches(block, ('all', 'head', *blocks))} Known: all, {', '.join(blocks)}, head."
                 )
         if faults:
             raise ValueError("\n  - ".join(faults))
@@ -331,7 +355,9 @@ def _leaves(parameters: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
-    name = ".".join(str(part) for part in fault["loc"])
+    # Of a parameter that takes one of several types pydantic names the type, too, like "literal['auto']".
+    location = tuple(part for part in fault["loc"] if not _TYPE_TAG.match(str(part)))
+    name = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         known = _group_at(root, fault["loc"][:-1]).model_fields

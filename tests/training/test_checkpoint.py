@@ -22,7 +22,7 @@ class Failing:
     """Images that cannot be read any more after so many batches."""
 
     def __init__(self, batches: int) -> None:
-        self.left, self.shape = batches, IMAGES.shape
+        self.left, self.shape, self.dtype = batches, IMAGES.shape, IMAGES.dtype
 
     def __len__(self) -> int:
         return len(IMAGES)

@@ -8,7 +8,10 @@ import pytest
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import AugmentationParameters, TrainingParameters
-from efficientnet_finetuning.training.fit import class_weights, fit
+from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.batches import seed_of
+from efficientnet_finetuning.training.fit import fit
+from efficientnet_finetuning.training.step import class_weights
 
 BACKBONE = "EfficientNetLite0"
 
@@ -62,13 +65,21 @@ def test_the_start_keeps_its_weights(start, trained):
     assert all((a == b).all() for a, b in zip(before, start.get_weights(), strict=True))
 
 
-def test_frozen_blocks_and_batch_norm_keep_their_weights_and_the_others_move(start, trained):
+def test_frozen_blocks_keep_their_weights_to_the_bit_and_the_others_move(start, trained):
     _, model, _ = trained
     for layer in (layer for layer in model.layers if layer.weights):
         pairs = zip(layer.get_weights(), start.get_layer(layer.name).get_weights(), strict=True)
         same = all(np.array_equal(a, b) for a, b in pairs)
         trains = layer.name.split("_")[0] in ("block2a", "block2b", "top", "logits")
-        assert same != (trains and layer.name.endswith(("_conv", "logits"))), layer.name
+        assert same != trains, layer.name
+
+
+def test_frozen_batch_norm_keeps_its_statistics(start, trained):
+    _, model, _ = trained
+    for layer in (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)):
+        for statistic in ("moving_mean", "moving_variance"):
+            before, after = (np.asarray(getattr(each, statistic)) for each in (start.get_layer(layer.name), layer))
+            np.testing.assert_array_equal(before, after)
 
 
 def test_batch_norm_that_is_not_frozen_moves_its_statistics_and_scales(start):
@@ -97,17 +108,85 @@ def test_the_same_seed_gives_the_same_weights(start, trained):
 
 
 def test_training_stops_early_and_the_best_epoch_comes_back(start, caplog):
-    images, labels = VALIDATION
-    swapped = images, labels[:, ::-1]  # so that whatever is learnt makes validation worse
-    changes = {"epochs": 20, "learning_rate": 3e-4, "warmup_fraction": 0.5, "early_stopping_patience": 3}
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
-        model, history = train(start, swapped, **changes)
+        model, history = train(start, epochs=20, learning_rate=0.03, early_stopping_patience=2)
     accuracies = [row["val_accuracy"] for row in history]
-    assert len(history) == int(np.argmax(accuracies)) + 1 + 3 < 20
-    assert accuracies[-1] < max(accuracies)
-    assert accuracy(model, *swapped) == pytest.approx(max(accuracies))
+    assert len(history) == int(np.argmax(accuracies)) + 1 + 2 < 20
+    assert accuracy(model, *VALIDATION) == pytest.approx(max(accuracies))
     logged = [(record.step, record.metrics) for record in caplog.records if hasattr(record, "step")]
     assert logged == [(row["epoch"], row) for row in history]
+
+
+def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
+    images, labels = VALIDATION
+    swapped = images, labels[:, ::-1]  # so that whatever is learnt makes validation worse
+    model, history = train(start, swapped, learning_rate=3e-4, early_stopping_patience=3)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for ours, theirs in zip(model.get_weights(), start.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert "No epoch was better on validation than the start (30.0 %), so the start's weights come back" in caplog.text
+    assert "points below the start's" in caplog.text
+
+
+def test_a_loss_far_above_that_of_guessing_is_explained(start, caplog):
+    train(start, learning_rate=1.0, warmup_fraction=0.0, epochs=1)
+    assert "is far above that of guessing (0.69): the learning rate is too high" in caplog.text
+
+
+def test_pixels_that_were_scaled_already_are_refused(start):
+    images, labels = TRAIN
+    parameters = TrainingParameters(epochs=1, batch_size=7, learning_rate=0.01)
+    with pytest.raises(InputError, match=r"The pixels lie in 0 to 0.9.*takes 0 to 255"):
+        fit(start, BACKBONE, (images / np.float32(255), labels), VALIDATION, parameters, seed=5)
+
+
+@pytest.mark.parametrize(("unfreeze_from", "views"), [("block2a", 1), ("block2a", 2), ("head", 1)])
+def test_cached_activations_give_what_the_images_would_give(start, unfreeze_from, views):
+    """With the views that are cached, augmented by themselves beforehand, and nothing drawn below the freeze point."""
+    changes = {"unfreeze_from": unfreeze_from, "learning_rate": 0.003, "drop_connect_rate": 0.0, "head_dropout": 0.0}
+    cached, history = train(start, cached_views=views, augmentation=SHIFTS, **changes)
+    augmentation = Augmentation(SHIFTS)
+    images = np.concatenate([augmentation(TRAIN[0], seed_of(5, view, 0)) for view in range(views)])
+    parameters = TrainingParameters(epochs=4, batch_size=7, augmentation=AugmentationParameters(flip="none"), **changes)
+    plain, plain_history = fit(start, BACKBONE, (images, TRAIN[1]), VALIDATION, parameters, seed=5)
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in plain_history], rel=2e-3)
+    assert [row["val_loss"] for row in history] == pytest.approx([row["val_loss"] for row in plain_history], rel=2e-3)
+    for ours, theirs in zip(cached.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_lower_stages_learn_more_slowly(start):
+    moved = {}
+    for stage_decay in (1.0, 0.1):
+        model, _ = train(start, epochs=1, stage_decay=stage_decay, warmup_fraction=0.0)
+        moved[stage_decay] = [
+            np.abs(model.get_layer(name).get_weights()[0] - start.get_layer(name).get_weights()[0]).mean()
+            for name in ("stem_conv", "block2a_conv", "logits")
+        ]
+    shares = np.array(moved[0.1]) / moved[1.0]
+    # Five stages: the rate of block2 is a hundredth of the head's, that of the stem a ten-thousandth.
+    assert shares[2] > 0.5
+    assert 0.003 < shares[1] < 0.05
+    assert shares[0] < 0.001
+
+
+def test_a_time_budget_picks_the_epochs(start, caplog):
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        _, history = train(start, epochs=1, time_budget_minutes=0.2)
+    assert f"{len(history)} epochs of about " in caplog.text
+    assert history[-1]["learning_rate"] == pytest.approx(0, abs=1e-6), "the schedule ends with them"
+
+
+def test_a_budget_that_is_spent_already_still_trains_an_epoch(start):
+    _, history = train(start, time_budget_minutes=1e-6)
+    assert len(history) == 1
+
+
+def test_the_learning_rate_can_be_found(start, caplog):
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        model, _ = train(start, learning_rate="auto")
+    assert "as the finder suggests" in caplog.text
+    assert accuracy(model, *VALIDATION) >= 0.9
 
 
 def test_between_equally_accurate_epochs_the_lower_loss_decides(trained):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters
@@ -27,15 +28,20 @@ def test_separable_features_are_separated(num_classes):
     assert [row["inverse_regularization"] for row in path] == [0.01, 1.0], "from strong to weak"
 
 
-def test_two_classes_have_the_probabilities_of_logistic_regression():
-    from sklearn.linear_model import LogisticRegression
-
-    features, labels = blobs(2, 60, seed=0, noise=3)
-    kernel, bias, _ = fit_head(features, labels, features, labels, HeadParameters(inverse_regularizations=(1.0,)))
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_the_probabilities_are_those_of_scikit_learns_logistic_regression(num_classes, class_weight):
+    features, labels = (array[num_classes // 3 :] for array in blobs(num_classes, 61, seed=0, noise=3))
+    parameters = HeadParameters(inverse_regularizations=(1.0,), class_weight=class_weight)
+    kernel, bias, _ = fit_head(features, labels, features, labels, parameters)
     logits = features @ kernel + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected = LogisticRegression(max_iter=500).fit(features, labels.argmax(1)).predict_proba(features)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+    # Of two classes scikit-learn fits one logit, the difference, whose penalty is twice that of two.
+    regression = LogisticRegression(
+        C=2.0 if num_classes == 2 else 1.0, class_weight=None if class_weight == "none" else class_weight, max_iter=5000
+    )
+    expected = regression.fit(features, labels.argmax(1)).predict_proba(features)
+    np.testing.assert_allclose(probabilities, expected, atol=5e-3)
 
 
 def test_the_head_that_is_kept_is_the_best_on_validation():
@@ -49,12 +55,24 @@ def test_the_head_that_is_kept_is_the_best_on_validation():
     assert accuracy == pytest.approx(max(accuracies))
 
 
-def test_of_equally_good_heads_the_most_regularized_is_kept():
+def test_of_equally_accurate_heads_the_one_with_the_lower_loss_is_kept():
     splits = *blobs(3, 60, seed=0), *blobs(3, 30, seed=1)
     kernel, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=(100.0, 0.01, 1.0)))
-    strongest, _, _ = fit_head(*splits, HeadParameters(inverse_regularizations=(0.01,)))
     assert [row["val_accuracy"] for row in path] == [1, 1, 1]
-    np.testing.assert_array_equal(kernel, strongest)
+    best = min(path, key=lambda row: row["val_loss"])["inverse_regularization"]
+    again, _, _ = fit_head(
+        *splits, HeadParameters(inverse_regularizations=tuple(s for s in (0.01, 1.0, 100.0) if s <= best))
+    )
+    np.testing.assert_array_equal(kernel, again)
+
+
+def test_the_path_ends_where_weaker_regularization_no_longer_helps():
+    train, validation = blobs(3, 15, seed=0, noise=3), blobs(3, 300, seed=1, noise=3)
+    strengths = tuple(10.0**power for power in range(-6, 4))
+    _, _, path = fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths))
+    scores = [(row["val_accuracy"], -row["val_loss"]) for row in path]
+    assert len(path) < len(strengths)
+    assert scores.index(max(scores)) == len(path) - 3
 
 
 def test_validation_features_that_are_not_finite_are_refused():

@@ -25,11 +25,12 @@ class Batches(keras.utils.PyDataset):
         shuffle_seed: int | None = None,
         augmentation: Augmentation | None = None,
     ) -> None:
-        """Serve ``inputs`` ``(N, …)`` with one-hot ``labels`` ``(N, num_classes)``; memory maps are read by batch.
+        """Serve inputs with one-hot labels; memory maps are read by batch.
 
         Args:
-            inputs: images or features.
-            labels: one-hot.
+            inputs: images or activations ``(N, …)``, or several views of them ``(views × N, …)``, view by view: each
+                epoch then has its own, in turn. float16 is served as float32.
+            labels: one-hot ``(N, num_classes)``.
             batch_size: rows in a batch.
             shuffle_seed: seed of the order and of the augmentation; ``None`` keeps the stored order.
             augmentation: applied to every batch; needs a ``shuffle_seed``.
@@ -43,7 +44,7 @@ class Batches(keras.utils.PyDataset):
     @property
     def all_batches(self) -> int:
         """Batches of a whole epoch."""
-        return -(-len(self.inputs) // self.batch_size)
+        return -(-len(self.labels) // self.batch_size)
 
     @property
     def num_batches(self) -> int:
@@ -53,16 +54,20 @@ class Batches(keras.utils.PyDataset):
         index += self.skipped
         # Sorted rows are read from a memory map in one sweep; their order within a batch changes nothing.
         rows = np.sort(self._order()[index * self.batch_size : (index + 1) * self.batch_size])
-        inputs = self.inputs[rows]
+        views = len(self.inputs) // len(self.labels)
+        inputs = self.inputs[rows + self.epoch % views * len(self.labels)]
+        if inputs.dtype == np.float16:
+            inputs = inputs.astype(np.float32)
         if self.augmentation is not None and self.shuffle_seed is not None:
-            inputs = self.augmentation(inputs, _seed(self.shuffle_seed, self.epoch, index))
+            inputs = self.augmentation(inputs, seed_of(self.shuffle_seed, self.epoch, index))
         return inputs, np.asarray(self.labels[rows], np.float32)
 
     def _order(self) -> np.ndarray:
         if self.shuffle_seed is None:
-            return np.arange(len(self.inputs))
-        return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.inputs))
+            return np.arange(len(self.labels))
+        return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.labels))
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
+    """A seed for each combination of numbers, in 0 to 2**32 - 1."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

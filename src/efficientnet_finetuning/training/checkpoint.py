@@ -7,12 +7,13 @@ model, so this project has its own.
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 Arrays = Mapping[str, Sequence[np.ndarray]]
 
 _KEPT = 2
+_NAME = re.compile(r"\d{6}-\d{8}")
 _STATE = "state"
 
 
@@ -100,6 +102,26 @@ class Checkpoints:
             return {file.stem: _read(file) for file in folder.glob("*.npz")}, record[_STATE]
         return None
 
+    def decide(self, name: str, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was decided when this training began: a run that goes on does not decide again, for it might differ.
+
+        Args:
+            name: of the decision.
+            decision: makes it; the result is kept as JSON.
+        """
+        folder = self.folder / name
+        record = read_commit(folder)
+        if record is None:
+            staged = self.folder / "partial"
+            for old in (staged, folder):
+                shutil.rmtree(old, ignore_errors=True)
+            record = {"decided": decision()}
+            with naming_full_disk(folder):
+                staged.mkdir()
+                commit(staged, folder, record)
+        decided: dict[str, Any] = record["decided"]
+        return decided
+
     def remove(self) -> None:
         """Give up all checkpoints and the folder."""
         for path in self.folder.glob("*"):
@@ -110,9 +132,7 @@ class Checkpoints:
         self._lock.close()
 
     def _all(self) -> list[Path]:
-        return sorted(
-            (path for path in self.folder.iterdir() if path.is_dir() and path.name != "partial"), reverse=True
-        )
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def _read(file: Path) -> list[np.ndarray]:

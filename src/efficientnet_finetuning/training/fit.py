@@ -2,18 +2,25 @@
 
 import logging
 import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from efficientnet_finetuning.device import use_jit
-from efficientnet_finetuning.models.freezing import unfreeze
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.folding import fold, unfold
+from efficientnet_finetuning.models.freezing import frozen_blocks, split, unfreeze
 from efficientnet_finetuning.models.heads import with_rates, without_training_state
 from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.training.activations import cache_activations, scratch_folder
 from efficientnet_finetuning.training.augmentation import Augmentation
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
+from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
+from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
+from efficientnet_finetuning.training.step import class_weights, compile_for, seconds_of_an_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +34,7 @@ def fit(
     seed: int,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Train a copy of a classifier's network and keep its best weights by validation accuracy.
+    """Train a copy of a classifier's network and keep its best weights by validation accuracy, the start's included.
 
     Args:
         model: from pixels in 0–255 to logits, as :func:`~efficientnet_finetuning.models.heads.attach_head` makes it.
@@ -42,80 +49,149 @@ def fit(
     Returns:
         The trained model and its history: one row an epoch with ``epoch`` (from 1), ``learning_rate`` at its end,
         ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``, ``val_accuracy`` (top-1, 0–1) and
-        ``seconds``.
+        ``seconds``; the first epoch's include all that came before it.
 
     Raises:
-        InputError: the loss or a weight is no longer finite, or the disk has no room for checkpoints.
+        InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
+            checkpoints.
     """
+    began = time.monotonic()
+    check_pixels(train[0])
     keras.utils.set_random_seed(seed)
-    model = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
-    trainable, frozen = unfreeze(model, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
+    network = prepare_network(model, backbone, parameters)
+    with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
+        trained_part, batches, validation_batches = _above_freeze_point(
+            network, backbone, train, validation, parameters, seed, scratch
+        )
+        parameters = _settled(trained_part, batches, validation_batches, parameters, began, checkpoints)
+        compile_for(trained_part, parameters, build_schedule(parameters, batches.all_batches * parameters.epochs))
+        progress = Progress(parameters, batches, checkpoints, signals, began)
+        progress.set_model(trained_part)
+        progress.begin(validation_batches)
+        _run_epochs(trained_part, batches, validation_batches, parameters, progress)
+        trained_part.set_weights(progress.best_weights)
+    trained = without_training_state(model)
+    if parameters.freeze_batch_norm:
+        unfold(network, trained)
+    else:
+        trained.set_weights(network.get_weights())
+    return trained, progress.rows
+
+
+def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParameters) -> keras.Model:
+    """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
+    network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
+    trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
     logger.info("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
-    batches = Batches(
-        *train,
-        parameters.batch_size,
-        shuffle_seed=seed,
-        augmentation=Augmentation(parameters.augmentation),
-    )
-    model.compile(
-        optimizer=_optimizer(parameters, batches.num_batches * parameters.epochs),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=parameters.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=use_jit(),
-    )
-    # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
-    # once more: half a minute on two cores.
-    model.optimizer.build(model.trainable_variables)
-    weights = class_weights(train[1], parameters.class_weight)
-    with Deferred() as signals:
-        progress = Progress(parameters, batches, checkpoints, signals)
-        progress.set_model(model)
-        progress.resume()
-        while not progress.is_over:
-            epoch = progress.epoch
-            model.fit(
-                batches,
-                initial_epoch=epoch,
-                # An epoch that began in an earlier process is shorter than the others.
-                epochs=epoch + 1 if batches.skipped else parameters.epochs,
-                validation_data=Batches(*validation, parameters.batch_size),
-                callbacks=[progress],
-                class_weight=weights,
-                shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
-                verbose=1 if sys.stdout.isatty() else 0,
-            )
-            batches.skipped = 0
-    model.set_weights(progress.best_weights)
-    return without_training_state(model), progress.rows
+    if parameters.freeze_batch_norm:
+        network = fold(network)
+        unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
+    return network
 
 
-def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
-    """How much an image of each class counts in the loss.
+def check_pixels(images: np.ndarray) -> None:
+    """Refuse images that were scaled already.
 
-    Args:
-        labels: one-hot ``(N, num_classes)``.
-        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
-
-    Returns:
-        Weights by label, ``None`` for equal ones.
+    Raises:
+        InputError: they are floats in -1 to 1.
     """
-    if class_weight == "none":
-        return None
-    counts = labels.sum(axis=0, dtype=np.int64)
-    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
-    return {label: float(weight) for label, weight in enumerate(weights)}
+    if images.dtype != np.uint8 and np.abs(images[:256]).max() <= 1:
+        raise InputError(
+            f"The pixels lie in {images[:256].min():.3g} to {images[:256].max():.3g}. The network takes 0 to 255 and "
+            "scales them itself: leave them as they are."
+        )
 
 
-def _optimizer(parameters: TrainingParameters, steps: int) -> keras.Optimizer:
-    warmup_steps = round(parameters.warmup_fraction * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else parameters.learning_rate,
-        decay_steps=max(steps - warmup_steps, 1),
-        warmup_target=parameters.learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=parameters.weight_decay)
-    # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+def _above_freeze_point(
+    network: keras.Model,
+    backbone: str,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    parameters: TrainingParameters,
+    seed: int,
+    scratch: Path,
+) -> tuple[keras.Model, Batches, Batches]:
+    """What is trained, and the batches for it: images, or activations where what lies below is frozen and cached."""
+    augmentation: Augmentation | None = Augmentation(parameters.augmentation)
+    size = parameters.batch_size
+    views = parameters.cached_views
+    if views and frozen_blocks(backbone, parameters.unfreeze_from):
+        frozen, network = split(network, backbone, parameters.unfreeze_from)
+        inputs = cache_activations(frozen, train[0], views, augmentation, seed, scratch / "train")
+        validation_inputs = cache_activations(frozen, validation[0], 1, None, seed, scratch / "validation")
+        augmentation = None
+    else:
+        inputs, validation_inputs = train[0], validation[0]
+    batches = Batches(inputs, train[1], size, shuffle_seed=seed, augmentation=augmentation)
+    return network, batches, Batches(validation_inputs, validation[1], size)
+
+
+def _settled(
+    network: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    parameters: TrainingParameters,
+    began: float,
+    checkpoints: Checkpoints | None,
+) -> TrainingParameters:
+    """The parameters with a number for what they leave to be found out, which is found out once."""
+    if parameters.learning_rate != "auto" and parameters.time_budget_minutes is None:
+        return parameters
+
+    def find_out() -> dict[str, float]:
+        return _settle(network, batches, validation, parameters, began)
+
+    return parameters.model_copy(update=checkpoints.decide("settings", find_out) if checkpoints else find_out())
+
+
+def _settle(
+    network: keras.Model, batches: Batches, validation: Batches, parameters: TrainingParameters, began: float
+) -> dict[str, float]:
+    """What the parameters leave to be found out: the learning rate, the number of epochs."""
+    settled: dict[str, float] = {}
+    if parameters.learning_rate == "auto":
+        rate = suggest_learning_rate(find_learning_rate(network, batches, parameters))
+        logger.info("learning rate: %.2g, as the finder suggests", rate)
+        settled["learning_rate"] = rate
+    if parameters.time_budget_minutes is not None:
+        settled["epochs"] = _epochs_within(
+            network, batches, validation, parameters.model_copy(update=settled), parameters.time_budget_minutes, began
+        )
+    return settled
+
+
+def _epochs_within(
+    network: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    parameters: TrainingParameters,
+    minutes: float,
+    began: float,
+) -> int:
+    compile_for(network, parameters, build_schedule(parameters, 100))
+    seconds = seconds_of_an_epoch(network, batches, validation, parameters.class_weight)
+    # The network is compiled once more for the schedule of these epochs.
+    left = 60 * minutes - 2 * (time.monotonic() - began)
+    epochs = max(int(left / seconds), 1)
+    logger.info("%d epochs of about %.0f s fit into %g minutes", epochs, seconds, minutes)
+    return epochs
+
+
+def _run_epochs(
+    network: keras.Model, batches: Batches, validation: Batches, parameters: TrainingParameters, progress: Progress
+) -> None:
+    weights = class_weights(batches.labels, parameters.class_weight)
+    while not progress.is_over:
+        epoch = progress.epoch
+        network.fit(
+            batches,
+            initial_epoch=epoch,
+            # An epoch that began in an earlier process is shorter than the others.
+            epochs=epoch + 1 if batches.skipped else parameters.epochs,
+            validation_data=validation,
+            callbacks=[progress],
+            class_weight=weights,
+            shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
+            verbose=1 if sys.stdout.isatty() else 0,
+        )
+        batches.skipped = 0

@@ -3,18 +3,24 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from efficientnet_finetuning.device import peak_memory
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.storage import check_free_space
 from efficientnet_finetuning.training.batches import Batches
-from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
+from efficientnet_finetuning.training.checkpoint import Arrays, Checkpoints, Deferred
 
 logger = logging.getLogger(__name__)
+
+_TIMED_STEPS = 5
+_ABOVE_GUESSING = 1.5
+_COLLAPSE = 0.02
 
 
 class Progress(keras.callbacks.Callback):
@@ -33,7 +39,12 @@ class Progress(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, parameters: TrainingParameters, batches: Batches, checkpoints: Checkpoints | None, signals: Deferred
+        self,
+        parameters: TrainingParameters,
+        batches: Batches,
+        checkpoints: Checkpoints | None,
+        signals: Deferred,
+        began: float,
     ) -> None:
         super().__init__()
         self._parameters, self._batches = parameters, batches
@@ -41,11 +52,13 @@ class Progress(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
         self.best_weights: list[np.ndarray] = []
         self.epoch = 0
-        self._best = (-np.inf, -np.inf)
+        self._start = self._best = (-np.inf, -np.inf)
         self._stale_epochs = 0
-        # Of the epoch that runs: what an earlier process has done of it, and when this one began.
+        # Of the epoch that runs: what an earlier process has done of it, and when this one began. The first one began
+        # with all that came before it.
         self._earlier = {"images": 0.0, "seconds": 0.0}
-        self._began = self._written = time.monotonic()
+        self._began, self._written = began, time.monotonic()
+        self._timed = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -53,23 +66,29 @@ class Progress(keras.callbacks.Callback):
         patience = self._parameters.early_stopping_patience
         return self.epoch >= self._parameters.epochs or (patience is not None and self._stale_epochs >= patience)
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one, else make sure that there is room for some."""
-        if self._checkpoints is None:
+    def begin(self, validation: Batches) -> None:
+        """Go on from the newest checkpoint; without one see how good the start is, and that checkpoints have room."""
+        found = self._checkpoints.newest() if self._checkpoints else None
+        if found is not None:
+            self._resume(*found)
             return
-        found = self._checkpoints.newest()
-        if found is None:
+        if self._checkpoints is not None:
             # The best weights come on top of the model's; two checkpoints are kept while a third is written.
             variables = (*self.model.variables, *self.model.variables, *self.model.optimizer.variables)
             size = sum(4 * math.prod(variable.shape) for variable in variables)
             check_free_space(self._checkpoints.folder, 3 * size, "Training with its checkpoints")
-            return
-        arrays, state = found
+        logs = self.model.evaluate(validation, return_dict=True, verbose=0)
+        self._start = self._best = (float(logs["accuracy"]), -float(logs["loss"]))
+        self.best_weights = self.model.get_weights()
+        logger.info("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
+
+    def _resume(self, arrays: Arrays, state: Mapping[str, Any]) -> None:
         for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
             for variable, value in zip(variables, arrays[values], strict=True):
                 variable.assign(value)
         self.rows, self.best_weights = state["rows"], list(arrays["best"])
         self._best, self._stale_epochs = tuple(state["best"]), state["stale_epochs"]
+        self._start = tuple(state["start"])
         self.epoch, self._batches.skipped, self._earlier = state["epoch"], state["step"], state["earlier"]
         steps = self.epoch * self._batches.all_batches + self._batches.skipped
         assert int(self.model.optimizer.iterations) == steps, "the optimizer's steps are not the checkpoint's"
@@ -84,13 +103,15 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Batches cannot know by themselves: Keras calls their `on_epoch_end` before the first epoch, too.
         self._batches.epoch = epoch
-        self._began = time.monotonic()
+        if self.rows or self._batches.skipped:
+            self._began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         step = self._batches.skipped + batch + 1
         if not np.isfinite(logs["loss"]):
             raise InputError(self._diverged("loss", step))
+        self._preview(batch + 1)
         if step == self._batches.all_batches or self._checkpoints is None:
             return  # the epoch's end is near
         minutes = self._parameters.checkpoint_minutes
@@ -112,6 +133,7 @@ class Progress(keras.callbacks.Callback):
         self._judge(row)
         self.epoch, self._earlier = epoch + 1, {"images": 0.0, "seconds": 0.0}
         self._tell(row)
+        self._warn(row)
         if self._checkpoints is not None:
             self._write(0, self._earlier)
         self._stop_if_asked()
@@ -121,6 +143,23 @@ class Progress(keras.callbacks.Callback):
         if self._signals.pending and self._checkpoints is not None:
             logger.info("Stopping: a checkpoint is written, and the same command goes on from it.")
         self._signals.let_through()
+
+    def _preview(self, steps: int) -> None:
+        """Say what the training will cost, once a few steps after the first, which compiles, were timed."""
+        if steps == 1:
+            self._timed = time.monotonic()
+        elif steps == _TIMED_STEPS + 1 and self._timed:
+            seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
+            left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
+            logger.info(
+                "cost: %.0f images/s, %d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
+                self._batches.batch_size / seconds,
+                left,
+                left * seconds / 60,
+                peak_memory() / 1e9,
+            )
+        if steps > _TIMED_STEPS:
+            self._timed = 0.0
 
     def _judge(self, row: dict[str, float]) -> None:
         # Keras' own callback keeps the first of equals, and a small validation split has many.
@@ -153,6 +192,7 @@ class Progress(keras.callbacks.Callback):
             "step": step,
             "rows": self.rows,
             "best": self._best,
+            "start": self._start,
             "stale_epochs": self._stale_epochs,
             "earlier": earlier,
         }
@@ -170,6 +210,29 @@ class Progress(keras.callbacks.Callback):
             row["seconds"],
             extra={"metrics": row, "step": row["epoch"]},
         )
+
+    def _warn(self, row: dict[str, float]) -> None:
+        """Say what the Keras example's authors learnt to look for."""
+        guessing = math.log(self.model.output_shape[-1])
+        if row["epoch"] == 1 and row["loss"] > _ABOVE_GUESSING * guessing:
+            logger.warning(
+                "The loss after the first epoch, %.2f, is far above that of guessing (%.2f): the learning rate is too "
+                "high. Lower training.learning_rate; three times less is a fair try.",
+                row["loss"],
+                guessing,
+            )
+        if self.is_over and self._best == self._start:
+            logger.warning(
+                "No epoch was better on validation than the start (%.1f %%), so the start's weights come back. "
+                "Lower training.learning_rate, or freeze more with training.unfreeze_from.",
+                100 * self._start[0],
+            )
+        elif row["val_accuracy"] < self._start[0] - _COLLAPSE:
+            logger.warning(
+                "Validation accuracy is %.1f points below the start's: the learning rate is too high for what the "
+                "network knows already. The best weights so far are kept; training goes on.",
+                100 * (self._start[0] - row["val_accuracy"]),
+            )
 
     def _diverged(self, what: str, step: int) -> str:
         kept = "" if self._checkpoints is None else f" The last sound checkpoint stays in {self._checkpoints.folder}."

@@ -1,0 +1,78 @@
+"""Activations at the freeze point: what lies below never changes, so it is computed once and not in every epoch."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.models.inference import predict
+from efficientnet_finetuning.storage import check_free_space, commit, find_damage, naming_full_disk, read_commit
+from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.batches import seed_of
+
+_BATCH_SIZE = 64
+_CHUNK = 1024
+
+
+def cache_activations(
+    frozen: keras.Model, images: np.ndarray, views: int, augmentation: Augmentation | None, seed: int, folder: Path
+) -> np.ndarray:
+    """Activations of augmented views of all images, on the disk.
+
+    Args:
+        frozen: from pixels to activations.
+        images: uint8 ``(N, size, size, 3)``.
+        views: how many different augmentations of each image.
+        augmentation: of the views; ``None`` leaves the images as they are.
+        seed: of the augmentation.
+        folder: where they are written, or found if they were written before, as a whole.
+
+    Returns:
+        float16 ``(views × N, …)``, view by view, as a memory map.
+
+    Raises:
+        InputError: the disk has no room.
+    """
+    record = read_commit(folder)
+    if record is None or find_damage(folder, record):
+        shutil.rmtree(folder, ignore_errors=True)
+        _write(frozen, images, views, augmentation, seed, folder)
+    activations: np.ndarray = np.load(folder / "activations.npy", mmap_mode="r", allow_pickle=False)
+    return activations
+
+
+@contextmanager
+def scratch_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder for what is needed during a training only: the given one, or a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def _write(
+    frozen: keras.Model, images: np.ndarray, views: int, augmentation: Augmentation | None, seed: int, folder: Path
+) -> None:
+    shape = (views * len(images), *frozen.output_shape[1:])
+    check_free_space(folder, 2 * int(np.prod(shape)), "Storing the activations at the freeze point")
+    staged = folder.with_name("partial")
+    shutil.rmtree(staged, ignore_errors=True)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    with naming_full_disk(folder):
+        staged.mkdir(parents=True)
+        # Not through a memory map: its pages count as this process' memory, and a full disk kills the process.
+        with (staged / "activations.npy").open("wb") as stream:
+            np.lib.format.write_array_header_2_0(stream, header)
+            for view in range(views):
+                for start in range(0, len(images), _CHUNK):
+                    chunk = images[start : start + _CHUNK]
+                    if augmentation is not None:
+                        chunk = augmentation(chunk, seed_of(seed, view, start))
+                    activations = predict(frozen, chunk, _BATCH_SIZE, f"activations, view {view + 1} of {views}")
+                    stream.write(activations.astype(np.float16).data)
+        commit(staged, folder, {})

@@ -1,0 +1,82 @@
+"""The optimizer of a training: its schedule, its decay, and lower learning rates for lower stages."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import keras
+
+from efficientnet_finetuning.parameters import TrainingParameters
+
+_OPTIMIZERS = {
+    "adamw": keras.optimizers.AdamW,
+    "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+
+
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule | float
+
+
+def build_schedule(parameters: TrainingParameters, steps: int) -> Schedule:
+    """The learning rate over a training of so many steps; ``parameters.learning_rate`` is a number."""
+    assert parameters.learning_rate != "auto"
+    if parameters.schedule == "constant":
+        return parameters.learning_rate
+    warmup_steps = round(parameters.warmup_fraction * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else parameters.learning_rate,
+        decay_steps=max(steps - warmup_steps, 1),
+        warmup_target=parameters.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+def build_optimizer(model: keras.Model, parameters: TrainingParameters, schedule: Schedule) -> keras.Optimizer:
+    """The optimizer that the parameters describe, built for what ``model`` trains.
+
+    Args:
+        model: a classifier's network with its layers frozen or not; layers are named after their blocks.
+        parameters: of the training.
+        schedule: of the learning rate, as :func:`build_schedule` makes it.
+    """
+    shares = stage_shares(model, parameters.stage_decay)
+    options = {"momentum": 0.9} if parameters.optimizer == "sgd" else {}
+    optimizer = _with_shares(_OPTIMIZERS[parameters.optimizer], shares)(
+        schedule, weight_decay=parameters.weight_decay, **options
+    )
+    # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
+    # once more: half a minute on two cores.
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def stage_shares(model: keras.Model, stage_decay: float) -> list[float]:
+    """The share of the learning rate that each of ``model.trainable_variables`` gets: 1 in the head.
+
+    A stage gets ``stage_decay`` times what the one above it gets: what lies near the pixels is general already.
+    Source: discriminative fine-tuning, Howard and Ruder 2018 (arXiv:1801.06146), by stages instead of layers, so that
+    one number means the same for deep and shallow networks.
+    """
+    stages = list(dict.fromkeys(_stage(layer) for layer in model.layers if layer.trainable_variables))
+    return [
+        stage_decay ** (len(stages) - 1 - stages.index(_stage(layer)))
+        for layer in model.layers
+        for _ in layer.trainable_variables
+    ]
+
+
+def _stage(layer: keras.Layer) -> str:
+    block = layer.name.split("_")[0]
+    return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
+
+
+def _with_shares(optimizer: type[keras.Optimizer], shares: Sequence[float]) -> type[keras.Optimizer]:
+    class WithShares(optimizer):
+        def update_step(self, gradient, variable, learning_rate):
+            # As Keras' own optimizers find their state: TensorFlow's variables that come here have no path.
+            share = shares[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * share)
+
+    return WithShares

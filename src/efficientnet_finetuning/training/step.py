@@ -1,0 +1,78 @@
+"""A training step: what it minimizes, how it is compiled, what it costs."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.device import use_jit
+from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.training.batches import Batches
+from efficientnet_finetuning.training.optimizers import Schedule, build_optimizer
+
+logger = logging.getLogger(__name__)
+
+_TIMED_STEPS = 5
+
+
+def compile_for(
+    network: keras.Model,
+    parameters: TrainingParameters,
+    schedule: Schedule,
+) -> None:
+    """Compile a network as the parameters say, with a schedule of the learning rate."""
+    network.compile(
+        optimizer=build_optimizer(network, parameters, schedule),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=parameters.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=use_jit(),
+    )
+
+
+def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
+    """How much an image of each class counts in the loss.
+
+    Args:
+        labels: one-hot ``(N, num_classes)``.
+        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
+
+    Returns:
+        Weights by label, ``None`` for equal ones.
+    """
+    if class_weight == "none":
+        return None
+    counts = labels.sum(axis=0, dtype=np.int64)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return {label: float(weight) for label, weight in enumerate(weights)}
+
+
+def seconds_of_an_epoch(network: keras.Model, batches: Batches, validation: Batches, class_weight: str) -> float:
+    """How long an epoch with its validation will take, from a few steps of a compiled network, which stays as it is."""
+    weights = class_weights(batches.labels, class_weight)
+    steps = min(_TIMED_STEPS, batches.all_batches)
+    with unchanged(network):
+        for index in range(-1, steps):  # the first one compiles
+            if index == 0:
+                started = time.monotonic()
+            network.train_on_batch(*batches[max(index, 0)], class_weight=weights)
+        training = (time.monotonic() - started) / steps * batches.all_batches
+        steps = min(_TIMED_STEPS, validation.all_batches)
+        for index in range(-1, steps):
+            if index == 0:
+                started = time.monotonic()
+            network.test_on_batch(*validation[max(index, 0)])
+        return training + (time.monotonic() - started) / steps * validation.all_batches
+
+
+@contextmanager
+def unchanged(network: keras.Model) -> Iterator[None]:
+    """A ``with`` block after which a compiled network's and its optimizer's variables are what they were."""
+    variables = [*network.variables, *network.optimizer.variables]
+    before = [np.array(variable) for variable in variables]
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    network.reset_metrics()
