@@ -1,13 +1,17 @@
 """How a run begins and ends: parameters first, errors without a traceback, signals that leave nothing RUNNING."""
 
+import fcntl
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, SequentialRunner
 
@@ -15,12 +19,17 @@ from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.incremental import IncrementalRunner
 from efficientnet_finetuning.parameters import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
+from efficientnet_finetuning.storage import make_folder
 
 _EXIT_STATUS = {KeyboardInterrupt: 130, SystemExit: 143}
 
 
 class Session(KedroSession):
     """Kedro's session with this project's manners."""
+
+    def __init__(self, session_id: str, *args: Any, **options: Any) -> None:
+        super().__init__(session_id, *args, **options)
+        self.session_id = own_version(self._project_path / "data")
 
     def run(  # type: ignore[override]  # the other options pass through unchanged
         self, pipeline_name: str | None = None, pipeline_names: list[str] | None = None, **options: Any
@@ -50,6 +59,27 @@ class Session(KedroSession):
         self._hook_manager.hook.on_pipeline_error(
             error=interruption, run_params={"run_id": self.session_id}, pipeline=Pipeline([]), catalog=None
         )
+
+
+def own_version(folder: Path) -> str:
+    """A save version that no other run has: of two that begin in the same millisecond Kedro's are the same.
+
+    Args:
+        folder: of the data, where the last version is written down.
+    """
+    try:
+        make_folder(folder)
+        with (folder / ".last_version").open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            last = file.read()
+            while (version := generate_timestamp()) == last:
+                time.sleep(0.001)
+            file.truncate(0)
+            file.write(version)
+            return version
+    except OSError:  # nothing can be written here, so no version can collide
+        return generate_timestamp()
 
 
 def _runner(options: dict[str, Any]) -> AbstractRunner:

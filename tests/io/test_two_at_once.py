@@ -28,6 +28,13 @@ for number in range(1500):
     held.remove()
 """
 
+CLAIM = """
+import sys
+from pathlib import Path
+from efficientnet_finetuning.session import own_version
+print(*(own_version(Path(sys.argv[1])) for _ in range(300)))
+"""
+
 
 @pytest.mark.parametrize("code", [SAVE, HOLD], ids=["versions", "checkpoints"])
 def test_processes_at_once_never_take_anothers_folder_away(tmp_path: Path, code: str):
@@ -38,3 +45,11 @@ def test_processes_at_once_never_take_anothers_folder_away(tmp_path: Path, code:
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert not list(tmp_path.glob("*/.staging"))
+
+
+def test_no_two_runs_have_the_same_version(tmp_path: Path):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", CLAIM, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    versions = [version for process in processes for version in process.communicate()[0].splitlines()[-1].split()]
+    assert len(versions) == len(set(versions)) == 600
