@@ -24,6 +24,7 @@ def test_the_promised_recipes_are_there():
         "food101",
         "oxford_flowers102",
         "oxford_iiit_pet",
+        "seed_recipe",
         "stanford_dogs",
     ]
 
@@ -32,13 +33,13 @@ def test_the_promised_recipes_are_there():
 def test_a_recipe_is_valid_and_has_a_place_of_its_own(recipe):
     parameters = validate(load(recipe)["parameters"])
     assert load(recipe)["globals"]["job"] == recipe
-    assert parameters.dataset.name == (None if recipe == "folder" else recipe)
+    assert parameters.dataset.name == {"folder": None, "seed_recipe": "cifar10_sample"}.get(recipe, recipe)
     assert recipe in str(load(recipe)["catalog"]["manifest"]["filepath"])
 
 
 def test_tfds_knows_the_sets_and_their_splits():
     import tensorflow_datasets as tfds
 
-    assert set(RECIPES) - {"folder"} <= set(tfds.list_builders(with_community_datasets=False))
+    assert set(RECIPES) - {"folder", "seed_recipe"} <= set(tfds.list_builders(with_community_datasets=False))
     # A builder that is not prepared does not know its splits offline; those that differ from train and test are these.
     assert validate(load("food101")["parameters"]).dataset.test_split == "validation"

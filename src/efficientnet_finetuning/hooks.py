@@ -74,7 +74,13 @@ class RunHooks:
 
 
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Refuse to start from what is not stored, or not as it was written."""
+    """Refuse to start from what is not stored, or not as it was written, and without parameters."""
+    known = set(catalog)
+    if absent := sorted(name for name in pipeline.inputs() if name.startswith("params:") and name not in known):
+        raise InputError(
+            f"This run needs {', '.join(absent)}, which this environment does not give. For seed_parity there is --env "
+            "seed_recipe."
+        )
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
         if isinstance(dataset, Committed) and dataset.list_versions() and (damage := dataset.find_damage()):

@@ -242,14 +242,18 @@ class HeadParameters(_Group):
 
     Attributes:
         batch_size: images in a forward pass of the backbone.
+        views: features of so many views of each training image: itself, then augmented ones.
         inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
             the best on the validation split is kept.
         max_iterations: of the solver, for each strength.
         class_weight: as in training.
         head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
+        augmentation: of the views after the first.
     """
 
     batch_size: Count = 64
+    views: Count = 1
+    augmentation: AugmentationParameters = AugmentationParameters(translation=0.1)
     inverse_regularizations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     max_iterations: Count = 500
     class_weight: ClassWeight = "none"
@@ -263,9 +267,15 @@ class TransferParameters(_Group):
 
 
 class EvaluationParameters(_Group):
-    """How the test split is evaluated: ``batch_size`` images in a forward pass."""
+    """How the test split is evaluated.
+
+    Attributes:
+        batch_size: images in a forward pass.
+        flip: average the logits of each image and of its mirror image; twice the time.
+    """
 
     batch_size: Count = 64
+    flip: bool = False
 
 
 class TrackingParameters(_Group):
@@ -286,6 +296,7 @@ class Parameters(_Group):
     Attributes:
         seed: of everything that is drawn.
         keep_versions: how many versions of each dataset `make prune` leaves.
+        seed_frozen, seed_finetune: the two steps of the pipeline ``seed_parity``, in ``conf/seed_recipe``.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -298,6 +309,8 @@ class Parameters(_Group):
     baseline: RegimeParameters
     transfer: TransferParameters
     finetune: RegimeParameters
+    seed_frozen: RegimeParameters | None = None
+    seed_finetune: RegimeParameters | None = None
     evaluation: EvaluationParameters
     tracking: TrackingParameters
 
@@ -305,8 +318,9 @@ class Parameters(_Group):
     def _known_blocks(self) -> "Parameters":
         blocks = ARCHITECTURES[self.backbone.name].blocks
         faults = []
-        for regime in ("baseline", "finetune"):
-            block = getattr(self, regime).training.unfreeze_from
+        for regime in ("baseline", "finetune", "seed_frozen", "seed_finetune"):
+            parameters = getattr(self, regime)
+            block = parameters.training.unfreeze_from if parameters else "all"
             if block not in ("all", "head", *blocks):
                 faults.append(
                     f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}; only whole blocks "
@@ -315,6 +329,15 @@ class Parameters(_Group):
                 )
         if faults:
             raise ValueError("\n  - ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _mirror_images_mean_the_same(self) -> "Parameters":
+        if self.evaluation.flip and self.finetune.training.augmentation.flip == "none":
+            raise ValueError(
+                "evaluation.flip averages over mirror images, which finetune.training.augmentation.flip (none) says "
+                "are not of the same class. Set evaluation.flip to false, or the other one to horizontal."
+            )
         return self
 
 

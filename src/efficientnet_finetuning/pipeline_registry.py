@@ -10,7 +10,7 @@ from efficientnet_finetuning.pipelines import evaluation, ingestion, preprocessi
 REGIMES = ("baseline", "transfer", "finetune")
 
 # These end in a comparison of their own, so two of them in one run would write it twice.
-COMPARING = ("__default__", "baseline", "transfer", "finetune", "evaluation")
+COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "evaluation")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -20,6 +20,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     baseline = training.pipeline.create_baseline_pipeline()
     frozen = transfer.pipeline.create_pipeline()
     finetune = training.pipeline.create_finetune_pipeline()
+    seed = training.pipeline.create_seed_parity_pipeline()
     return {
         "__default__": prepare + baseline + frozen + finetune + _compared(*REGIMES),
         "ingestion": ingest,
@@ -27,6 +28,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baseline": prepare + baseline + _compared("baseline"),
         "transfer": prepare + frozen + _compared("transfer"),
         "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
+        "find_learning_rate": prepare + frozen + training.pipeline.create_learning_rate_pipeline(),
+        "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
         "evaluation": _compared(*REGIMES),
     }
 

@@ -8,8 +8,7 @@ import pytest
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import AugmentationParameters, TrainingParameters
-from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import seed_of
+from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
 from efficientnet_finetuning.training.step import class_weights
 
@@ -145,8 +144,7 @@ def test_cached_activations_give_what_the_images_would_give(start, unfreeze_from
     """With the views that are cached, augmented by themselves beforehand, and nothing drawn below the freeze point."""
     changes = {"unfreeze_from": unfreeze_from, "learning_rate": 0.003, "drop_connect_rate": 0.0, "head_dropout": 0.0}
     cached, history = train(start, cached_views=views, augmentation=SHIFTS, **changes)
-    augmentation = Augmentation(SHIFTS)
-    images = np.concatenate([augmentation(TRAIN[0], seed_of(5, view, 0)) for view in range(views)])
+    images = Views(TRAIN[0], views, Augmentation(SHIFTS), seed=5)[:]
     parameters = TrainingParameters(epochs=4, batch_size=7, augmentation=AugmentationParameters(flip="none"), **changes)
     plain, plain_history = fit(start, BACKBONE, (images, TRAIN[1]), VALIDATION, parameters, seed=5)
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in plain_history], rel=2e-3)

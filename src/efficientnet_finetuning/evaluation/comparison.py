@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 # What a regime spends before its own training begins.
-STARTS_FROM = {"finetune": "transfer"}
+STARTS_FROM = {"finetune": "transfer", "seed_finetune": "seed_frozen"}
 
 
 def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -36,9 +36,9 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
 
 def format_comparison(comparison: pd.DataFrame) -> str:
     """The comparison as a table for the terminal."""
-    lines = [f"{'regime':<10} {'top-1':>7} {'top-5':>7} {'loss':>7} {'training':>9}"]
+    lines = [f"{'regime':<13} {'top-1':>7} {'top-5':>7} {'loss':>7} {'training':>9}"]
     for row in comparison.itertuples():
         lines.append(
-            f"{row.regime:<10} {row.top1:>6.1%} {row.top5:>7.1%} {row.loss:>7.3f} {row.training_seconds:>7.0f} s"
+            f"{row.regime:<13} {row.top1:>6.1%} {row.top5:>7.1%} {row.loss:>7.3f} {row.training_seconds:>7.0f} s"
         )
     return "\n".join(lines)

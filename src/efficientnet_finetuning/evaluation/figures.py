@@ -10,7 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-_COLOURS = {"baseline": "#7f7f7f", "transfer": "#1f77b4", "finetune": "#d95f02"}
+_COLOURS = {
+    "baseline": "#7f7f7f",
+    "transfer": "#1f77b4",
+    "finetune": "#d95f02",
+    "seed_frozen": "#66a61e",
+    "seed_finetune": "#7570b3",
+}
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
@@ -123,6 +129,31 @@ def _curve(axes: Axes, history: pd.DataFrame, column: str, factor: float, regime
         linestyle=":",
         label=f"{regime}, training",
     )
+
+
+def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figure:
+    """Loss by learning rate, on a logarithmic axis, with the suggested one marked.
+
+    Args:
+        learning_rates: ``learning_rate``, ``loss``, ``smoothed_loss``.
+        suggested: learning rate.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    rates = learning_rates["learning_rate"]
+    axes.plot(rates, learning_rates["loss"], color="#7f7f7f", alpha=0.5, linewidth=1, label="loss of a batch")
+    axes.plot(rates, learning_rates["smoothed_loss"], color="#d95f02", label="smoothed")
+    axes.axvline(suggested, color="#1f77b4", linestyle="--", label=f"suggested: {suggested:.2g}")
+    axes.set(
+        xscale="log",
+        title="loss while the learning rate grows from step to step",
+        xlabel="learning rate",
+        ylabel="cross-entropy, nats",
+        ylim=(0, 1.1 * learning_rates["smoothed_loss"].max()),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
 
 
 def comparison_bars(comparison: pd.DataFrame) -> Figure:

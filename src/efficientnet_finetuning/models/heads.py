@@ -14,12 +14,14 @@ def feature_extractor(backbone: keras.Model) -> keras.Model:
     return keras.Model(backbone.input, _pool(backbone.output))
 
 
-def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float) -> keras.Model:
-    """Put average pooling, dropout and a dense layer of logits (float32, random) on a backbone.
+def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float, batch_norm: bool = False) -> keras.Model:
+    """Put average pooling, BatchNorm if wanted, dropout and a dense layer of logits (random) on a backbone.
 
     Logits stay in float32 under mixed precision, where a half-precision softmax loses small probabilities.
     """
     x = _pool(backbone.output)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(dtype="float32", name="head_bn")(x)
     x = keras.layers.Dropout(head_dropout, name=HEAD_DROPOUT)(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(backbone.input, logits, name=f"{backbone.name}_classifier")

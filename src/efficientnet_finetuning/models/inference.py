@@ -1,5 +1,6 @@
 """Forward passes over arrays that may be larger than memory."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,15 @@ def predict(model: KerasModel, images: np.ndarray, batch_size: int, description:
     Returns:
         float32 ``(N, …)``.
     """
+    return np.concatenate(list(predict_batches(model, images, batch_size, description)))
+
+
+def predict_batches(
+    model: KerasModel, images: np.ndarray, batch_size: int, description: str = "predict"
+) -> Iterator[np.ndarray]:
+    """Likewise, batch by batch, where all outputs together would fill the memory."""
     # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
     model.jit_compile = use_jit()
     starts = range(0, len(images), batch_size)
-    batches = tqdm(starts, desc=description, unit="batch", disable=None, leave=False)
-    return np.concatenate(
-        [np.asarray(model.predict_on_batch(images[start : start + batch_size]), np.float32) for start in batches]
-    )
+    for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+        yield np.asarray(model.predict_on_batch(images[start : start + batch_size]), np.float32)

@@ -1,5 +1,6 @@
 """Activations at the freeze point: what lies below never changes, so it is computed once and not in every epoch."""
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,30 +10,23 @@ from tempfile import TemporaryDirectory
 import keras
 import numpy as np
 
-from efficientnet_finetuning.models.inference import predict
+from efficientnet_finetuning.models.inference import predict_batches
 from efficientnet_finetuning.storage import check_free_space, commit, find_damage, naming_full_disk, read_commit
-from efficientnet_finetuning.training.augmentation import Augmentation
-from efficientnet_finetuning.training.batches import seed_of
+from efficientnet_finetuning.training.augmentation import Views
 
 _BATCH_SIZE = 64
-_CHUNK = 1024
 
 
-def cache_activations(
-    frozen: keras.Model, images: np.ndarray, views: int, augmentation: Augmentation | None, seed: int, folder: Path
-) -> np.ndarray:
-    """Activations of augmented views of all images, on the disk.
+def cache_activations(frozen: keras.Model, images: np.ndarray | Views, folder: Path) -> np.ndarray:
+    """Activations of images, on the disk.
 
     Args:
         frozen: from pixels to activations.
         images: uint8 ``(N, size, size, 3)``.
-        views: how many different augmentations of each image.
-        augmentation: of the views; ``None`` leaves the images as they are.
-        seed: of the augmentation.
         folder: where they are written, or found if they were written before, as a whole.
 
     Returns:
-        float16 ``(views × N, …)``, view by view, as a memory map.
+        float16 ``(N, …)``, as a memory map.
 
     Raises:
         InputError: the disk has no room.
@@ -40,7 +34,7 @@ def cache_activations(
     record = read_commit(folder)
     if record is None or find_damage(folder, record):
         shutil.rmtree(folder, ignore_errors=True)
-        _write(frozen, images, views, augmentation, seed, folder)
+        _write(frozen, images, folder)
     activations: np.ndarray = np.load(folder / "activations.npy", mmap_mode="r", allow_pickle=False)
     return activations
 
@@ -55,11 +49,9 @@ def scratch_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _write(
-    frozen: keras.Model, images: np.ndarray, views: int, augmentation: Augmentation | None, seed: int, folder: Path
-) -> None:
-    shape = (views * len(images), *frozen.output_shape[1:])
-    check_free_space(folder, 2 * int(np.prod(shape)), "Storing the activations at the freeze point")
+def _write(frozen: keras.Model, images: np.ndarray | Views, folder: Path) -> None:
+    shape = (len(images), *frozen.output_shape[1:])
+    check_free_space(folder, 2 * math.prod(shape), "Storing the activations at the freeze point")
     staged = folder.with_name("partial")
     shutil.rmtree(staged, ignore_errors=True)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
@@ -68,11 +60,6 @@ def _write(
         # Not through a memory map: its pages count as this process' memory, and a full disk kills the process.
         with (staged / "activations.npy").open("wb") as stream:
             np.lib.format.write_array_header_2_0(stream, header)
-            for view in range(views):
-                for start in range(0, len(images), _CHUNK):
-                    chunk = images[start : start + _CHUNK]
-                    if augmentation is not None:
-                        chunk = augmentation(chunk, seed_of(seed, view, start))
-                    activations = predict(frozen, chunk, _BATCH_SIZE, f"activations, view {view + 1} of {views}")
-                    stream.write(activations.astype(np.float16).data)
+            for batch in predict_batches(frozen, images, _BATCH_SIZE, "activations below the freeze point"):
+                stream.write(batch.astype(np.float16).data)
         commit(staged, folder, {})

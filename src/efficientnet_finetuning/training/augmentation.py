@@ -54,6 +54,34 @@ class Augmentation:
             return keras.ops.convert_to_numpy(changed)
 
 
+class Views:
+    """Several views of images, one after the other: the images as they are, then augmented ones, made when read."""
+
+    def __init__(self, images: np.ndarray, views: int, augmentation: Augmentation, seed: int) -> None:
+        """Of uint8 ``images`` ``(N, height, width, 3)``; view and row decide what becomes of an image."""
+        self._images, self._augmentation, self._seed = images, augmentation, seed
+        self.shape, self.dtype = (views * len(images), *images.shape[1:]), images.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """uint8 images of a range of rows."""
+        parts = []
+        row, stop, _ = rows.indices(len(self))
+        while row < stop:
+            view, first = divmod(row, len(self._images))
+            part = self._images[first : first + stop - row]
+            parts.append(part if view == 0 else self._augmentation(part, seed_of(self._seed, view, first)))
+            row += len(part)
+        return np.concatenate(parts)
+
+
+def seed_of(*parts: int) -> int:
+    """A seed for each combination of numbers, in 0 to 2**32 - 1."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
 def _translate(images: np.ndarray, translation: float, generator: np.random.Generator) -> np.ndarray:
     """Shift each image by whole pixels, at most ``translation`` of its height and width; the rest is mirrored."""
     height, width = images.shape[1:3]

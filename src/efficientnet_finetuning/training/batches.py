@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.augmentation import Augmentation, seed_of
 
 
 class Batches(keras.utils.PyDataset):
@@ -66,8 +66,3 @@ class Batches(keras.utils.PyDataset):
         if self.shuffle_seed is None:
             return np.arange(len(self.labels))
         return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.labels))
-
-
-def seed_of(*parts: int) -> int:
-    """A seed for each combination of numbers, in 0 to 2**32 - 1."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -9,18 +9,18 @@ import keras
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.models.folding import fold, unfold
-from efficientnet_finetuning.models.freezing import frozen_blocks, split, unfreeze
-from efficientnet_finetuning.models.heads import with_rates, without_training_state
+from efficientnet_finetuning.models.folding import unfold
+from efficientnet_finetuning.models.freezing import frozen_blocks, split
+from efficientnet_finetuning.models.heads import without_training_state
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.activations import cache_activations, scratch_folder
-from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
-from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
+from efficientnet_finetuning.training.learning_rate import suggest_learning_rate, sweep
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
-from efficientnet_finetuning.training.step import class_weights, compile_for, seconds_of_an_epoch
+from efficientnet_finetuning.training.step import class_weights, compile_for, prepare_network, seconds_of_an_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +78,6 @@ def fit(
     return trained, progress.rows
 
 
-def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParameters) -> keras.Model:
-    """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
-    network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
-    trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
-    logger.info("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
-    if parameters.freeze_batch_norm:
-        network = fold(network)
-        unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
-    return network
-
-
 def check_pixels(images: np.ndarray) -> None:
     """Refuse images that were scaled already.
 
@@ -112,18 +101,17 @@ def _above_freeze_point(
     scratch: Path,
 ) -> tuple[keras.Model, Batches, Batches]:
     """What is trained, and the batches for it: images, or activations where what lies below is frozen and cached."""
-    augmentation: Augmentation | None = Augmentation(parameters.augmentation)
+    augmentation = Augmentation(parameters.augmentation)
     size = parameters.batch_size
     views = parameters.cached_views
     if views and frozen_blocks(backbone, parameters.unfreeze_from):
         frozen, network = split(network, backbone, parameters.unfreeze_from)
-        inputs = cache_activations(frozen, train[0], views, augmentation, seed, scratch / "train")
-        validation_inputs = cache_activations(frozen, validation[0], 1, None, seed, scratch / "validation")
-        augmentation = None
-    else:
-        inputs, validation_inputs = train[0], validation[0]
-    batches = Batches(inputs, train[1], size, shuffle_seed=seed, augmentation=augmentation)
-    return network, batches, Batches(validation_inputs, validation[1], size)
+        inputs = cache_activations(frozen, Views(train[0], views, augmentation, seed), scratch / "train")
+        validation_inputs = cache_activations(frozen, validation[0], scratch / "validation")
+        batches = Batches(inputs, train[1], size, shuffle_seed=seed)
+        return network, batches, Batches(validation_inputs, validation[1], size)
+    batches = Batches(train[0], train[1], size, shuffle_seed=seed, augmentation=augmentation)
+    return network, batches, Batches(validation[0], validation[1], size)
 
 
 def _settled(
@@ -150,7 +138,7 @@ def _settle(
     """What the parameters leave to be found out: the learning rate, the number of epochs."""
     settled: dict[str, float] = {}
     if parameters.learning_rate == "auto":
-        rate = suggest_learning_rate(find_learning_rate(network, batches, parameters))
+        rate = suggest_learning_rate(sweep(network, batches, parameters))
         logger.info("learning rate: %.2g, as the finder suggests", rate)
         settled["learning_rate"] = rate
     if parameters.time_budget_minutes is not None:

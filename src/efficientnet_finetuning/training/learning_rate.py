@@ -4,8 +4,9 @@ import keras
 import numpy as np
 
 from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.training.augmentation import Augmentation
 from efficientnet_finetuning.training.batches import Batches
-from efficientnet_finetuning.training.step import class_weights, compile_for, unchanged
+from efficientnet_finetuning.training.step import class_weights, compile_for, prepare_network, unchanged
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9
@@ -13,8 +14,21 @@ _DIVERGED = 3.0
 
 
 def find_learning_rate(
-    network: keras.Model, batches: Batches, parameters: TrainingParameters
+    model: keras.Model,
+    backbone: str,
+    train: tuple[np.ndarray, np.ndarray],
+    parameters: TrainingParameters,
+    seed: int,
 ) -> list[dict[str, float]]:
+    """Sweep over the learning rates of a training that is not made; arguments as of ``fit``, rows as of ``sweep``."""
+    keras.utils.set_random_seed(seed)
+    network = prepare_network(model, backbone, parameters)
+    augmentation = Augmentation(parameters.augmentation)
+    batches = Batches(*train, parameters.batch_size, shuffle_seed=seed, augmentation=augmentation)
+    return sweep(network, batches, parameters)
+
+
+def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters) -> list[dict[str, float]]:
     """Train on batch after batch with a growing learning rate; the network's weights come back afterwards.
 
     Source: the range test of Smith 2015 (arXiv:1506.01186), exponential as in fastai.

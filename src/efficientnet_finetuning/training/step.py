@@ -1,4 +1,4 @@
-"""A training step: what it minimizes, how it is compiled, what it costs."""
+"""A training step: what it trains, what it minimizes, how it is compiled, what it costs."""
 
 import logging
 import time
@@ -9,6 +9,9 @@ import keras
 import numpy as np
 
 from efficientnet_finetuning.device import use_jit
+from efficientnet_finetuning.models.folding import fold
+from efficientnet_finetuning.models.freezing import unfreeze
+from efficientnet_finetuning.models.heads import with_rates
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.optimizers import Schedule, build_optimizer
@@ -16,6 +19,17 @@ from efficientnet_finetuning.training.optimizers import Schedule, build_optimize
 logger = logging.getLogger(__name__)
 
 _TIMED_STEPS = 5
+
+
+def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParameters) -> keras.Model:
+    """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
+    network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
+    trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
+    logger.info("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
+    if parameters.freeze_batch_norm:
+        network = fold(network)
+        unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
+    return network
 
 
 def compile_for(

@@ -16,9 +16,9 @@ def evaluate_classifier(
     """Metrics and predictions of one regime."""
     images, labels = test_images.arrays
     model.check_fits(images.shape[1], class_names)
-    logits = model.predict_logits(images, evaluation.batch_size)
+    logits = model.predict_logits(images, evaluation.batch_size, evaluation.flip)
     metrics = classification_metrics(logits, labels, model.class_names)
     return (
-        {"class_weight": model.class_weight} | metrics,
+        {"class_weight": model.class_weight, "flip": evaluation.flip} | metrics,
         predictions_table(logits, labels, test_images.ids, model.class_names),
     )

@@ -1,10 +1,13 @@
 """Training: from a start to a classifier. The baseline starts from random weights, fine-tuning from transfer."""
 
+import logging
 from dataclasses import replace
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.evaluation.figures import learning_rate_curve
 from efficientnet_finetuning.models.classifier import Classifier
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
@@ -14,6 +17,8 @@ from efficientnet_finetuning.parameters import (
     image_size,
 )
 from efficientnet_finetuning.training.checkpoint import Checkpoints
+
+logger = logging.getLogger(__name__)
 
 
 def build_random_start(
@@ -25,18 +30,65 @@ def build_random_start(
     seed: int,
 ) -> Classifier:
     """Build the same network with random weights."""
+    random = backbone.model_copy(update={"weights": "none"})
+    return _start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
+
+
+def build_seed_start(
+    class_names: list[str],
+    backbone: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    device: DeviceParameters,
+    training: TrainingParameters,
+    seed: int,
+) -> Classifier:
+    """Build what the Keras example trains: the pretrained backbone, and a random head with BatchNorm and dropout."""
+    return _start(class_names, backbone, preprocessing, device, training, seed, head_batch_norm=True)
+
+
+def _start(
+    class_names: list[str],
+    backbone: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    device: DeviceParameters,
+    training: TrainingParameters,
+    seed: int,
+    *,
+    head_batch_norm: bool,
+) -> Classifier:
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import attach_head
 
     size = image_size(preprocessing, backbone)
-    network = build_backbone(backbone.name, size, "none", dtype_policy=device.dtype_policy, seed=seed)
+    network = build_backbone(backbone.name, size, backbone.weights, dtype_policy=device.dtype_policy, seed=seed)
     return Classifier(
-        model=attach_head(network, len(class_names), training.head_dropout),
+        model=attach_head(network, len(class_names), training.head_dropout, head_batch_norm),
         class_names=tuple(class_names),
         backbone=backbone.name,
         image_size=size,
         **preprocessing.model_dump(exclude={"image_size"}),
     )
+
+
+def find_learning_rate(
+    start: Classifier, train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
+) -> pd.DataFrame:
+    """Loss by learning rate over a short training that is thrown away."""
+    from efficientnet_finetuning.training.learning_rate import find_learning_rate as find
+
+    start.check_fits(train_images.images.shape[1], class_names)
+    return pd.DataFrame(find(start.model, start.backbone, train_images.arrays, training, seed))
+
+
+def plot_learning_rates(learning_rates: pd.DataFrame, training: TrainingParameters) -> Figure:
+    """The finder's curve, with what it suggests and what the parameters say."""
+    from efficientnet_finetuning.training.learning_rate import suggest_learning_rate
+
+    suggested = suggest_learning_rate(learning_rates.to_dict("records"))
+    logger.info(
+        "learning rate: the finder suggests %.2g, training.learning_rate is %s", suggested, training.learning_rate
+    )
+    return learning_rate_curve(learning_rates, suggested)
 
 
 def train_classifier(

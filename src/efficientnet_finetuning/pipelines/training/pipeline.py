@@ -1,33 +1,77 @@
 """start, train_images, validation_images → model, history: one pipeline, two namespaces."""
 
+from collections.abc import Callable
+
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.training.nodes import build_random_start, train_classifier
+from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.pipelines.training.nodes import (
+    build_random_start,
+    build_seed_start,
+    find_learning_rate,
+    plot_learning_rates,
+    train_classifier,
+)
 
 
 def create_baseline_pipeline() -> Pipeline:
     """Train the network from random weights: what the images alone can teach."""
-    start = Node(
-        build_random_start,
-        [
-            "class_names",
-            "params:backbone",
-            "params:preprocessing",
-            "params:device",
-            "params:baseline.training",
-            "params:seed",
-        ],
-        "baseline.start",
-        name="build_random_start",
-        namespace="baseline",
-        tags="cpu",
-    )
-    return Pipeline([start]) + _training("baseline", start="baseline.start")
+    return _start("baseline", build_random_start) + _training("baseline", start="baseline.start")
 
 
 def create_finetune_pipeline() -> Pipeline:
     """Go on from the transfer model, with the backbone or its upper blocks unfrozen."""
     return _training("finetune", start="transfer_model")
+
+
+def create_learning_rate_pipeline() -> Pipeline:
+    """Find the learning rate at which fine-tuning could begin."""
+    return Pipeline(
+        [
+            Node(
+                find_learning_rate,
+                ["transfer_model", "train_images", "class_names", "params:finetune.training", "params:seed"],
+                "learning_rates",
+                name="find_learning_rate",
+                tags="gpu",
+            ),
+            Node(
+                plot_learning_rates,
+                ["learning_rates", "params:finetune.training"],
+                "learning_rate_curve",
+                name="plot_learning_rates",
+                tags="cpu",
+            ),
+        ]
+    )
+
+
+def create_seed_parity_pipeline() -> Pipeline:
+    """The Keras example "Image classification via fine-tuning with EfficientNet": its head, then its last block."""
+    return (
+        _start("seed_frozen", build_seed_start)
+        + _training("seed_frozen", start="seed_frozen.start")
+        + _training("seed_finetune", start="seed_frozen_model")
+    )
+
+
+def _start(regime: str, build: Callable[..., Classifier]) -> Pipeline:
+    start = Node(
+        build,
+        [
+            "class_names",
+            "params:backbone",
+            "params:preprocessing",
+            "params:device",
+            f"params:{regime}.training",
+            "params:seed",
+        ],
+        f"{regime}.start",
+        name=build.__name__,
+        namespace=regime,
+        tags="cpu",
+    )
+    return Pipeline([start])
 
 
 def _training(regime: str, start: str) -> Pipeline:

@@ -34,22 +34,25 @@ def build_pretrained_backbone(
 
 
 def extract_features(
-    backbone: KerasModel, train_images: Examples, validation_images: Examples, head: HeadParameters
+    backbone: KerasModel, train_images: Examples, validation_images: Examples, head: HeadParameters, seed: int
 ) -> dict[str, np.ndarray]:
-    """One pass of the frozen backbone over plain images.
+    """One pass of the frozen backbone over every view of the training images, and over the validation images.
 
     Returns:
-        ``train`` and ``validation``, float32 ``(N, channels)``, row by row as the images, and ``seconds`` spent.
+        ``train`` ``(views × N, channels)``, view by view, and ``validation`` ``(N, channels)``, float32, row by row as
+        the images, and ``seconds`` spent.
     """
     from efficientnet_finetuning.models.heads import feature_extractor
+    from efficientnet_finetuning.training.augmentation import Augmentation, Views
 
     started = time.perf_counter()
     extractor = feature_extractor(backbone)
-    features = {
-        split: predict(extractor, examples.arrays[0], head.batch_size, f"features of {split}")
-        for split, examples in (("train", train_images), ("validation", validation_images))
+    views = Views(train_images.arrays[0], head.views, Augmentation(head.augmentation), seed)
+    return {
+        "train": predict(extractor, views, head.batch_size, "features of train"),
+        "validation": predict(extractor, validation_images.arrays[0], head.batch_size, "features of validation"),
+        "seconds": np.asarray(time.perf_counter() - started),
     }
-    return features | {"seconds": np.asarray(time.perf_counter() - started)}
 
 
 def fit_head(
@@ -63,12 +66,19 @@ def fit_head(
     from efficientnet_finetuning.models.heads import dense_head
     from efficientnet_finetuning.training.head import fit_head as fit
 
-    if [len(features["train"]), len(features["validation"])] != [len(train_images), len(validation_images)]:
+    if [len(features["train"]), len(features["validation"])] != [
+        head.views * len(train_images),
+        len(validation_images),
+    ]:
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
     kernel, bias, path = fit(
-        features["train"], train_images.labels, features["validation"], validation_images.labels, head
+        features["train"],
+        np.tile(train_images.labels, (head.views, 1)),
+        features["validation"],
+        validation_images.labels,
+        head,
     )
     path[0]["seconds"] += float(features["seconds"])
     return dense_head(kernel, bias), pd.DataFrame(path).assign(class_weight=head.class_weight)

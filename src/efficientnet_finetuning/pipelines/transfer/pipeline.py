@@ -22,7 +22,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             extract_features,
-            ["backbone", "train_images", "validation_images", "params:head"],
+            ["backbone", "train_images", "validation_images", "params:head", "params:seed"],
             "features",
             name="extract_features",
             tags="gpu",
