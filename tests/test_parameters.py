@@ -66,7 +66,7 @@ def test_names_with_a_leading_underscore_are_yaml_helpers(raw):
 
 def test_an_unknown_group_is_refused_with_its_near_match(raw):
     message = fault(raw | {"finetuning": {}})
-    assert "finetuning: unknown parameter. Did you mean 'finetune'?" in message
+    assert "finetuning: unknown parameter. Did you mean 'finetune' or 'seed_finetune'?" in message
     assert "Known here: seed, keep_versions, dataset, audit, preprocessing" in message
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.parameters import AugmentationParameters
-from efficientnet_finetuning.training.augmentation import Augmentation
+from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.batches import Batches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
@@ -131,3 +131,30 @@ def test_images_are_augmented_anew_in_every_epoch():
     assert (first == batches[0][0]).all()
     batches.epoch += 1
     assert (first != batches[0][0]).any()
+
+
+def test_views_are_the_images_themselves_and_then_augmented_ones():
+    augmentation = Augmentation(AugmentationParameters(translation=0.2))
+    views = Views(IMAGES, 3, augmentation, seed=1)
+    assert views.shape == (18, *IMAGES.shape[1:])
+    np.testing.assert_array_equal(views[:6], IMAGES)
+    second, third = views[6:12], views[12:18]
+    assert (second != IMAGES).any()
+    assert (second != third).any()
+    np.testing.assert_array_equal(views[6:12], second)
+    assert views[4:14].shape[0] == 10, "a slice may reach over views"
+    np.testing.assert_array_equal(views[4:14][:2], IMAGES[4:])
+    assert views[16:99].shape[0] == 2
+
+
+def test_each_epoch_takes_the_next_view_and_half_precision_is_served_as_single():
+    labels = np.eye(2, dtype=np.uint8)[np.arange(4) % 2]
+    inputs = np.arange(12, dtype=np.float16)[:, None]  # three views of four rows
+    batches = Batches(inputs, labels, 2, shuffle_seed=0)
+    seen = []
+    for batches.epoch in range(4):
+        served = [batches[index] for index in range(batches.num_batches)]
+        assert all(values.dtype == np.float32 for values, _ in served)
+        assert all((values[:, 0] % 2 == rows.argmax(1)).all() for values, rows in served), "labels follow their rows"
+        seen.append(sorted(float(value) for values, _ in served for value in values[:, 0]))
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [0, 1, 2, 3]]

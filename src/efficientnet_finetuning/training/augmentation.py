@@ -55,10 +55,13 @@ class Augmentation:
 
 
 class Views:
-    """Several views of images, one after the other: the images as they are, then augmented ones, made when read."""
+    """Several views of images, one after the other: the images as they are, then augmented ones, made when read.
+
+    The same slices give the same images.
+    """
 
     def __init__(self, images: np.ndarray, views: int, augmentation: Augmentation, seed: int) -> None:
-        """Of uint8 ``images`` ``(N, height, width, 3)``; view and row decide what becomes of an image."""
+        """Of uint8 ``images`` ``(N, height, width, 3)``."""
         self._images, self._augmentation, self._seed = images, augmentation, seed
         self.shape, self.dtype = (views * len(images), *images.shape[1:]), images.dtype
 
