@@ -1,0 +1,57 @@
+"""Pipelines beside the ladder, really run."""
+
+import keras
+import pandas as pd
+import pytest
+from PIL import Image
+
+from efficientnet_finetuning.models.classifier import Classifier
+
+pytestmark = pytest.mark.slow
+
+# The environment's parameters come before those of conf/local, which it takes the place of.
+PHOTOS = ("dataset.name=null", "dataset.data_dir=null", "dataset.path=photos", "preprocessing.image_size=32")
+RECIPE = ("seed_frozen.training.epochs=2", "seed_finetune.training.epochs=1", "seed_frozen.training.batch_size=8")
+
+
+def test_the_keras_examples_recipe_runs_as_a_pipeline(project):
+    result = project.kedro(
+        "run", "--pipelines", "seed_parity", "--env", "seed_recipe", "--params", ",".join((*RECIPE, *PHOTOS))
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = result.stdout[result.stdout.index("regime") :].splitlines()
+    assert [line.split()[0] for line in table[1:3]] == ["seed_frozen", "seed_finetune"]
+    start, frozen, finetuned = (
+        Classifier.load(project.newest(f"{name}.keras")).model
+        for name in ("seed_frozen_start", "seed_frozen_model", "seed_finetune_model")
+    )
+    assert isinstance(frozen.get_layer("head_bn"), keras.layers.BatchNormalization)
+    moved = [layers_that_differ(*pair) for pair in ((start, frozen), (frozen, finetuned))]
+    assert moved[0] <= {"head_bn", "logits"}, "the backbone stays frozen"
+    assert {name.split("_")[0] for name in moved[1]} <= {"block7a", "top", "head", "logits"}
+    assert len(pd.read_csv(project.newest("seed_frozen_history.csv"))) == 2
+
+
+def layers_that_differ(one: keras.Model, other: keras.Model) -> set[str]:
+    return {
+        layer.name
+        for layer in one.layers
+        if any(
+            (a != b).any() for a, b in zip(layer.get_weights(), other.get_layer(layer.name).get_weights(), strict=True)
+        )
+    }
+
+
+def test_the_recipe_without_its_environment_says_which_one(project):
+    assert "there is --env seed_recipe" in project.refuses("run", "--pipelines", "seed_parity")
+
+
+def test_the_learning_rate_finder_draws_its_curve_and_suggests(project):
+    result = project.kedro("run", "--pipelines", "find_learning_rate")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "the finder suggests" in result.stdout + result.stderr
+    curve = pd.read_csv(project.newest("learning_rates.csv"))
+    assert curve["learning_rate"].is_monotonic_increasing
+    assert curve["loss"].notna().all()
+    with Image.open(project.newest("learning_rate_curve.png")) as image:
+        assert image.width > 500
