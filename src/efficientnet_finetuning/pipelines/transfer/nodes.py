@@ -8,7 +8,7 @@ import pandas as pd
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.classifier import Classifier
-from efficientnet_finetuning.models.inference import KerasModel, predict
+from efficientnet_finetuning.models.inference import KerasModel, predict_all
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DeviceParameters,
@@ -45,10 +45,8 @@ def extract_features(
 
     started = time.perf_counter()
     extractor = feature_extractor(backbone)
-    features = {
-        split: predict(extractor, examples.arrays[0], head.batch_size, f"features of {split}")
-        for split, examples in (("train", train_images), ("validation", validation_images))
-    }
+    images = {"train": train_images.arrays[0], "validation": validation_images.arrays[0]}
+    features = predict_all(extractor, images, head.batch_size, "features of ")
     return features | {"seconds": np.asarray(time.perf_counter() - started)}
 
 
