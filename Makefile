@@ -7,10 +7,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench-data lint format viz mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench-data bench-inference lint format viz mlflow mlflow-replay prune clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv from the lock file (anew when the lock changes)
 
@@ -39,6 +39,9 @@ soak: $(INSTALLED) ## Kill runs anywhere, start two at once, fill the disk, and 
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py
+
+bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
+	$(BIN)/python tests/benchmarks/inference.py
 
 lint: $(INSTALLED) ## Style, types and architecture
 	$(BIN)/ruff format --check src tests

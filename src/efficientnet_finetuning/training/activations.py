@@ -10,14 +10,13 @@ from tempfile import TemporaryDirectory
 import keras
 import numpy as np
 
-from efficientnet_finetuning.models.inference import predict_batches
+from efficientnet_finetuning.models.inference import Images, predict_batches
 from efficientnet_finetuning.storage import check_free_space, commit, find_damage, naming_full_disk, read_commit
-from efficientnet_finetuning.training.augmentation import Views
 
 _BATCH_SIZE = 64
 
 
-def cache_activations(frozen: keras.Model, images: np.ndarray | Views, folder: Path) -> np.ndarray:
+def cache_activations(frozen: keras.Model, images: Images, folder: Path) -> np.ndarray:
     """Activations of images, on the disk.
 
     Args:
@@ -49,7 +48,7 @@ def scratch_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _write(frozen: keras.Model, images: np.ndarray | Views, folder: Path) -> None:
+def _write(frozen: keras.Model, images: Images, folder: Path) -> None:
     shape = (len(images), *frozen.output_shape[1:])
     check_free_space(folder, 2 * math.prod(shape), "Storing the activations at the freeze point")
     staged = folder.with_name("partial")

@@ -1,5 +1,8 @@
 """The learning-rate finder: a short training whose learning rate grows until the loss does."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -62,7 +65,7 @@ def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters
     return rows
 
 
-def suggest_learning_rate(rows: list[dict[str, float]]) -> float:
+def suggest_learning_rate(rows: Sequence[Mapping[Any, float]]) -> float:
     """A tenth of the learning rate at which the smoothed loss is lowest: there it is about to grow."""
     lowest = min(rows, key=lambda row: row["smoothed_loss"])
     return lowest["learning_rate"] / 10

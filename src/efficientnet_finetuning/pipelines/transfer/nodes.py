@@ -8,7 +8,7 @@ import pandas as pd
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.classifier import Classifier
-from efficientnet_finetuning.models.inference import KerasModel, predict
+from efficientnet_finetuning.models.inference import Images, KerasModel, predict_all
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DeviceParameters,
@@ -48,11 +48,9 @@ def extract_features(
     started = time.perf_counter()
     extractor = feature_extractor(backbone)
     views = Views(train_images.arrays[0], head.views, Augmentation(head.augmentation), seed)
-    return {
-        "train": predict(extractor, views, head.batch_size, "features of train"),
-        "validation": predict(extractor, validation_images.arrays[0], head.batch_size, "features of validation"),
-        "seconds": np.asarray(time.perf_counter() - started),
-    }
+    images: dict[str, Images] = {"train": views, "validation": validation_images.arrays[0]}
+    features = predict_all(extractor, images, head.batch_size, "features of ")
+    return features | {"seconds": np.asarray(time.perf_counter() - started)}
 
 
 def fit_head(
