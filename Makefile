@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench-data bench-inference lint format viz mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-training bench-inference bench-data lint format viz mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,18 @@ test: $(INSTALLED) ## Set up, then run the tests
 
 soak: $(INSTALLED) ## Kill runs anywhere, start two at once, fill the disk, and list what was lost (an hour)
 	$(BIN)/python tests/faults/driver.py --kills 50 --pairs 20
+
+# What to measure on: make bench BENCH="--set cifar10 --data-dir <TFDS folder> --train train[:5000] --test test[:2000]"
+BENCH ?=
+
+bench: $(INSTALLED) ## Measure accuracy against time beside the Keras example, as a table (half an hour)
+	$(BIN)/python tests/benchmarks/ladder.py $(BENCH)
+
+bench-levers: $(INSTALLED) ## Measure what each lever of fine-tuning brings, as a table (hours)
+	$(BIN)/python tests/benchmarks/levers.py $(BENCH)
+
+bench-training: $(INSTALLED) ## Measure training steps and the head's path beside stock Keras, as a table
+	$(BIN)/python tests/benchmarks/training.py
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py

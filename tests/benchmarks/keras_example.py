@@ -52,13 +52,15 @@ def run_example(
     x = keras.layers.Dropout(0.2, name="top_dropout")(x)
     outputs = keras.layers.Dense(num_classes, activation="softmax", name="pred")(x)
     model = keras.Model(backbone.input, outputs, name="EfficientNet")
-    model.compile(keras.optimizers.Adam(learning_rate=1e-2), "categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.Adam(learning_rate=1e-2)
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
     model.fit(ds_train, epochs=25, validation_data=ds_test, callbacks=[_After("frozen", after_epoch)], verbose=0)
 
     for layer in model.layers[-20:]:
         if not isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = True
-    model.compile(keras.optimizers.Adam(learning_rate=1e-5), "categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.Adam(learning_rate=1e-5)
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
     model.fit(ds_train, epochs=4, validation_data=ds_test, callbacks=[_After("unfrozen", after_epoch)], verbose=0)
 
 

@@ -229,9 +229,10 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any]:
         from drawn import drawn_arrays
 
         splits = drawn_arrays(arguments.size)
-        return tuple(
-            np.concatenate(parts) for parts in zip(splits["train"], splits["validation"], strict=True)
-        ), splits["test"]
+        images, labels = (np.concatenate(parts) for parts in zip(splits["train"], splits["validation"], strict=True))
+        # They come class after class, and the example does not shuffle.
+        order = np.random.default_rng(0).permutation(len(images))
+        return (images[order], labels[order]), splits["test"]
     import tensorflow_datasets as tfds
     from PIL import Image
 
