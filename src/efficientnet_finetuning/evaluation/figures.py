@@ -135,21 +135,21 @@ def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figur
     """Loss by learning rate, on a logarithmic axis, with the suggested one marked.
 
     Args:
-        learning_rates: ``learning_rate``, ``loss``, ``smoothed_loss``.
+        learning_rates: ``learning_rate``, ``loss``, ``start_loss``, ``excess``.
         suggested: learning rate.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     rates = learning_rates["learning_rate"]
-    axes.plot(rates, learning_rates["loss"], color="#7f7f7f", alpha=0.5, linewidth=1, label="loss of a batch")
-    axes.plot(rates, learning_rates["smoothed_loss"], color="#d95f02", label="smoothed")
+    excess = learning_rates["loss"] - learning_rates["start_loss"]
+    axes.plot(rates, excess, color="#7f7f7f", alpha=0.5, linewidth=1, label="of a batch")
+    axes.plot(rates, learning_rates["excess"], color="#d95f02", label="smoothed")
     axes.axvline(suggested, color="#1f77b4", linestyle="--", label=f"suggested: {suggested:.2g}")
     axes.set(
         xscale="log",
-        title="loss while the learning rate grows from step to step",
+        title="loss above the start's, while the learning rate grows from step to step",
         xlabel="learning rate",
         ylabel="cross-entropy, nats",
-        ylim=(0, 1.1 * learning_rates["smoothed_loss"].max()),
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

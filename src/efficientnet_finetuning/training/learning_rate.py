@@ -13,7 +13,8 @@ from efficientnet_finetuning.training.step import class_weights, compile_for, pr
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9
-_DIVERGED = 3.0
+# In shares of the start's loss: what descends, what has begun to grow, and what ends the sweep.
+_DESCENT, _GROWN, _DIVERGED = 0.05, 0.1, 2.0
 
 
 def find_learning_rate(
@@ -34,6 +35,9 @@ def find_learning_rate(
 def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters) -> list[dict[str, float]]:
     """Train on batch after batch with a growing learning rate; the network's weights come back afterwards.
 
+    A batch's loss is compared with what the start loses on the same images: a head that was fitted already leaves so
+    little to gain that the differences between batches would hide it.
+
     Source: the range test of Smith 2015 (arXiv:1506.01186), exponential as in fastai.
 
     Args:
@@ -42,30 +46,46 @@ def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters
         parameters: of the training.
 
     Returns:
-        One row a step until the loss has grown to three times its minimum: ``learning_rate``, ``loss`` of the batch,
-        ``smoothed_loss``.
+        One row a step until the loss has grown by twice the start's: ``learning_rate``, ``loss`` of the batch,
+        ``start_loss`` of the same images, ``excess``: the smoothed difference.
     """
     growth = keras.optimizers.schedules.ExponentialDecay(_LOWEST, _STEPS, _HIGHEST / _LOWEST)
     compile_for(network, parameters, growth)
     weights = class_weights(batches.labels, parameters.class_weight)
+    served = [batches[step % batches.all_batches] for step in range(_STEPS)]
+    start_losses = [_loss(network.test_on_batch(images, labels), network) for images, labels in served]
     rows: list[dict[str, float]] = []
     mean = 0.0
     with unchanged(network):
-        for step in range(_STEPS):
-            network.reset_metrics()
-            images, labels = batches[step % batches.all_batches]
-            loss = float(network.train_on_batch(images, labels, class_weight=weights)[0])
-            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-            smoothed = mean / (1 - _SMOOTHING ** (step + 1))
-            if not np.isfinite(loss) or smoothed > _DIVERGED * min(
-                (row["smoothed_loss"] for row in rows), default=smoothed
-            ):
+        for step, ((images, labels), start_loss) in enumerate(zip(served, start_losses, strict=True)):
+            loss = _loss(network.train_on_batch(images, labels, class_weight=weights), network)
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * (loss - start_loss)
+            excess = mean / (1 - _SMOOTHING ** (step + 1))
+            if not np.isfinite(loss) or excess > _DIVERGED * np.mean(start_losses):
                 break
-            rows.append({"learning_rate": float(growth(step)), "loss": loss, "smoothed_loss": smoothed})
+            rows.append(
+                {"learning_rate": float(growth(step)), "loss": loss, "start_loss": start_loss, "excess": excess}
+            )
     return rows
 
 
 def suggest_learning_rate(rows: Sequence[Mapping[Any, float]]) -> float:
-    """A tenth of the learning rate at which the smoothed loss is lowest: there it is about to grow."""
-    lowest = min(rows, key=lambda row: row["smoothed_loss"])
-    return lowest["learning_rate"] / 10
+    """A tenth of the learning rate of the lowest excess where the start can be improved, as usual; else the last one
+    before the excess grows by a tenth of the start's loss.
+
+    For a fitted head, 2,000 images of CIFAR-10 and of drawn letters and shapes (Lite0, 96 px, batches of 32,
+    ``stage_decay`` 0.8): 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best in three epochs. The usual rule gave 8e-6 and
+    1.4e-5 there: what has been fitted hardly descends.
+    """
+    settled = rows[round(1 / (1 - _SMOOTHING)) :] or rows
+    start_loss = np.mean([row["start_loss"] for row in rows])
+    lowest = min(settled, key=lambda row: row["excess"])
+    if lowest["excess"] < -_DESCENT * start_loss:
+        return lowest["learning_rate"] / 10
+    return max(row["learning_rate"] for row in settled if row["excess"] <= lowest["excess"] + _GROWN * start_loss)
+
+
+def _loss(results: list[float], network: keras.Model) -> float:
+    # The loss comes first, as a mean over all batches since the last reset.
+    network.reset_metrics()
+    return float(results[0])
