@@ -179,3 +179,31 @@ def test_importing_the_parameters_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_averaging_over_mirror_images_that_training_avoids_is_refused(raw):
+    change(raw, "evaluation.flip", True)
+    message = fault(change(raw, "finetune.training.augmentation.flip", "none"))
+    assert "evaluation.flip averages over mirror images" in message
+    assert "Set evaluation.flip to false" in message
+
+
+def test_rmsprop_warns(raw):
+    with pytest.warns(UserWarning, match="optimizer is rmsprop"):
+        validate(change(raw, "finetune.training.optimizer", "rmsprop"))
+
+
+@pytest.mark.parametrize("value", ["auto", 0.001])
+def test_a_learning_rate_is_a_number_or_auto(raw, value):
+    assert validate(change(raw, "finetune.training.learning_rate", value)).finetune.training.learning_rate == value
+
+
+def test_a_misspelt_auto_names_what_is_allowed(raw):
+    message = fault(change(raw, "finetune.training.learning_rate", "automatic"))
+    assert "finetune.training.learning_rate: Input should be 'auto'. Received: 'automatic'." in message
+
+
+@pytest.mark.parametrize("part", ["block6a_expand_conv", "block6"])
+def test_a_part_of_a_block_is_refused(raw, part):
+    message = fault(change(raw, "finetune.training.unfreeze_from", part))
+    assert f"has no block {part!r}; only whole blocks are trained" in message

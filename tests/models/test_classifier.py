@@ -55,6 +55,13 @@ def test_every_image_gets_its_own_row_whatever_the_batches(loaded, pixels):
     assert np.ptp(logits, axis=0).min() > 1e-2  # so that a row in the wrong place would show
 
 
+def test_an_image_and_its_mirror_image_have_the_same_averaged_logits(loaded, pixels):
+    plain, averaged = loaded.predict_logits(pixels), loaded.predict_logits(pixels, flip=True)
+    assert np.abs(averaged - plain).max() > 1e-3
+    np.testing.assert_allclose(averaged, loaded.predict_logits(pixels[:, :, ::-1], flip=True), atol=1e-5)
+    np.testing.assert_allclose(averaged, (plain + loaded.predict_logits(pixels[:, :, ::-1])) / 2, atol=1e-5)
+
+
 def test_a_missing_classifier_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no classifier at .*absent\.keras"):
         Classifier.load(tmp_path / "absent.keras")

@@ -73,9 +73,9 @@ def suggest_learning_rate(rows: Sequence[Mapping[Any, float]]) -> float:
     """The learning rate to train with.
 
     A tenth of that of the lowest excess where the start can be improved, as usual; else the last one before the excess
-    grows by a tenth of the start's loss. For a fitted head, 2,000 images of CIFAR-10 and of drawn letters and shapes (Lite0, 96 px, batches of 32,
-    ``stage_decay`` 0.8): 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best in three epochs. The usual rule gave 8e-6 and
-    1.4e-5 there: what has been fitted hardly descends.
+    grows by a tenth of the start's loss. For a fitted head, 2,000 images of CIFAR-10 and of drawn letters and shapes
+    (Lite0, 96 px, batches of 32, ``stage_decay`` 0.8): 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best in three epochs.
+    The usual rule gave 8e-6 and 1.4e-5 there: what has been fitted hardly descends.
     """
     settled = rows[round(1 / (1 - _SMOOTHING)) :] or rows
     start_loss = np.mean([row["start_loss"] for row in rows])
