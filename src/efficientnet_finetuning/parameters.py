@@ -178,6 +178,29 @@ class AugmentationParameters(_Group):
 class TrainingParameters(_Group):
     """One training run, from whichever start.
 
+    What the levers of fine-tuning brought: validation top-1 in points against the recipe of ``conf/base``, Lite0 at
+    96 px, three epochs from a fitted head, one seed (half a point of luck is likely), on 2,000 images of CIFAR-10 and
+    on 2,040 drawn ones (letters, shapes, textures); validated on 2,000 and 1,360 others.
+
+    ====================================  ========  =====  ====================================================
+    lever                                 CIFAR-10  drawn  notes
+    ====================================  ========  =====  ====================================================
+    the recipe: rate 6e-4, decay 0.8          80.5   91.4  the head alone: 70.8, 74.5; first epoch: 73.4, 80.9
+    rate 3e-4, stage_decay 1                  -0.6   -1.2  first epoch 0.8 below the head alone
+    rate 3e-4, stage_decay 0.8                -0.6   -3.3
+    rate 1e-3, stage_decay 0.8                -0.5   -0.2  first epoch 3.8 below the head alone
+    batch 16, rate 3e-4, stage_decay 0.8      +0.2   -2.4
+    batch 16, rate 5e-4, stage_decay 0.7      -0.5   -2.2
+    drop_connect_rate 0                       -0.8   -0.2  first epoch 2.0 below the head alone
+    label_smoothing 0.1                       +0.1
+    from block4a, 4 cached views              +0.1         four epochs in four fifths of the time
+    mixup 0.2                                        -2.0  not kept; -0.9 on CIFAR-10 at rate 3e-4, stage_decay 1
+    folded BatchNorm left as it is            +0.2         at rate 3e-4, stage_decay 1; a tenth more processor time
+    biases of folded BatchNorm frozen         +0.1         likewise; not kept, for simplicity
+    evaluation.flip                           +1.3   +1.6  likewise
+    tested at 112 px                          -0.8   +2.1  likewise; not kept: images would be stored twice
+    ====================================  ========  =====  ====================================================
+
     Attributes:
         epochs: passes over the training images.
         time_budget_minutes: takes the place of ``epochs``: as many as fit, by the time of the first steps.
@@ -239,6 +262,9 @@ class RegimeParameters(_Group):
 
 class HeadParameters(_Group):
     """The head that is fitted on the frozen backbone's features.
+
+    Views brought, on 2,000 images of CIFAR-10 (Lite0, 96 px), validation top-1: 1 view 70.9, 2 (a mirror image) 71.7,
+    4 and 8 72.1; the time of extraction grows with them.
 
     Attributes:
         batch_size: images in a forward pass of the backbone.

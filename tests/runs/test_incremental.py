@@ -48,10 +48,10 @@ def test_the_same_command_again_does_nothing_and_imports_nothing_heavy(finished)
 
 def test_a_changed_parameter_recomputes_exactly_what_depends_on_it(finished):
     project, nodes = finished
-    fresh, stale = run(project, "--params", "finetune.training.learning_rate=0.002")
+    fresh, stale = run(project, "--params", "finetune.training.class_weight=none")
     assert stale.keys() == FROM_TRAINING_ON
     assert fresh == nodes - FROM_TRAINING_ON
-    assert stale["finetune.train_classifier"] == "finetune.training.learning_rate 0.0003 → 0.002"
+    assert stale["finetune.train_classifier"] == "finetune.training.class_weight balanced → none"
     assert stale["plot_comparison"] == "comparison changed: 1 rows added, 1 removed"
     run(project)  # back to what the other tests expect
 
