@@ -13,6 +13,8 @@ def test_a_signal_that_arrives_in_a_destructor_still_ends_the_block(number, kind
         def __del__(self) -> None:
             signal.raise_signal(number)
 
+    # A shell's background process, which the tests may be, ignores Ctrl-C.
+    original = signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     reached = False
     with pytest.raises(kind), Interruptible(repeat_after=0.1):  # noqa: PT012  the block is what is tested
@@ -21,6 +23,7 @@ def test_a_signal_that_arrives_in_a_destructor_still_ends_the_block(number, kind
         time.sleep(5)
     assert reached, "or the signal was not dropped, and this test shows nothing"
     assert signal.getsignal(number) == before
+    signal.signal(number, original)
 
 
 def test_a_block_that_ends_by_itself_leaves_nothing_behind():

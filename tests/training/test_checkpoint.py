@@ -128,8 +128,11 @@ def test_a_signal_waits_for_the_batch_to_end_and_a_checkpoint_to_be_written(star
                 signal.raise_signal(signal.SIGINT)
             return IMAGES[rows]
 
+    # A shell's background process, which the tests may be, ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         train(start, Checkpoints(tmp_path), Interrupting(9))
+    signal.signal(signal.SIGINT, before)
     assert any(path.is_dir() for path in tmp_path.iterdir())
     model, rows = train(start, Checkpoints(tmp_path))
     assert [row["epoch"] for row in rows] == [1, 2, 3]

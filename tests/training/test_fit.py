@@ -10,6 +10,7 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import AugmentationParameters, TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
+from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
 from efficientnet_finetuning.training.step import class_weights
 
 BACKBONE = "EfficientNetLite0"
@@ -234,3 +235,11 @@ def test_class_weights_are_one_on_average_and_the_inverse_of_frequency():
     assert weights[1] == pytest.approx(20 * weights[0])
     assert (20 * weights[0] + weights[1]) / 21 == pytest.approx(1)
     assert class_weights(labels, "none") is None
+
+
+def test_the_finder_bears_a_start_that_has_nothing_left_to_learn(start):
+    best, _ = train(start, epochs=8, learning_rate=0.03)
+    rows = find_learning_rate(best, BACKBONE, TRAIN, TrainingParameters(epochs=1, batch_size=7, learning_rate=0.01), 5)
+    assert np.mean([row["start_loss"] for row in rows]) < 0.1
+    assert len(rows) > 20
+    assert 1e-6 < suggest_learning_rate(rows, 2) < 1

@@ -138,7 +138,7 @@ def _settle(
     """What the parameters leave to be found out: the learning rate, the number of epochs."""
     settled: dict[str, float] = {}
     if parameters.learning_rate == "auto":
-        rate = suggest_learning_rate(sweep(network, batches, parameters))
+        rate = suggest_learning_rate(sweep(network, batches, parameters), batches.labels.shape[1])
         logger.info("learning rate: %.2g, as the finder suggests", rate)
         settled["learning_rate"] = rate
     if parameters.time_budget_minutes is not None:

@@ -106,7 +106,7 @@ class _Regression:
             args=(scale, strength),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": max_iterations, "ftol": 1e-6},
+            options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 0.0},
         )
         self._solution = result.x.reshape(self._solution.shape) * scale
 

@@ -1,11 +1,13 @@
 """The learning-rate finder: a short training whose learning rate grows until the loss does."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
 from efficientnet_finetuning.training.batches import Batches
@@ -13,7 +15,9 @@ from efficientnet_finetuning.training.step import class_weights, compile_for, pr
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9
-# In shares of the start's loss: what descends, what has begun to grow, and what ends the sweep.
+_SETTLED = round(1 / (1 - _SMOOTHING))
+# In shares of the start's loss, or of a tenth of that of guessing where it is lower: what descends, what has begun to
+# grow, and what ends the sweep.
 _DESCENT, _GROWN, _DIVERGED = 0.05, 0.1, 2.0
 
 
@@ -48,12 +52,16 @@ def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters
     Returns:
         One row a step until the loss has grown by twice the start's: ``learning_rate``, ``loss`` of the batch,
         ``start_loss`` of the same images, ``excess``: the smoothed difference.
+
+    Raises:
+        InputError: the loss is not finite from the first step on.
     """
     growth = keras.optimizers.schedules.ExponentialDecay(_LOWEST, _STEPS, _HIGHEST / _LOWEST)
     compile_for(network, parameters, growth)
     weights = class_weights(batches.labels, parameters.class_weight)
     served = [batches[step % batches.all_batches] for step in range(_STEPS)]
     start_losses = [_loss(network.test_on_batch(images, labels), network) for images, labels in served]
+    scale = _scale(start_losses, batches.labels.shape[1])
     rows: list[dict[str, float]] = []
     mean = 0.0
     with unchanged(network):
@@ -61,15 +69,18 @@ def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters
             loss = _loss(network.train_on_batch(images, labels, class_weight=weights), network)
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * (loss - start_loss)
             excess = mean / (1 - _SMOOTHING ** (step + 1))
-            if not np.isfinite(loss) or excess > _DIVERGED * np.mean(start_losses):
+            lowest = min((row["excess"] for row in rows[_SETTLED:]), default=excess)
+            if not np.isfinite(loss) or excess - lowest > _DIVERGED * scale:
                 break
             rows.append(
                 {"learning_rate": float(growth(step)), "loss": loss, "start_loss": start_loss, "excess": excess}
             )
+    if not rows:
+        raise InputError(f"The loss is not finite at a learning rate of {_LOWEST:g}: the start's weights are damaged.")
     return rows
 
 
-def suggest_learning_rate(rows: Sequence[Mapping[Any, float]]) -> float:
+def suggest_learning_rate(rows: Sequence[Mapping[Any, float]], num_classes: int) -> float:
     """The learning rate to train with.
 
     A tenth of that of the lowest excess where the start can be improved, as usual; else the last one before the excess
@@ -77,12 +88,16 @@ def suggest_learning_rate(rows: Sequence[Mapping[Any, float]]) -> float:
     (Lite0, 96 px, batches of 32, ``stage_decay`` 0.8): 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best in three epochs.
     The usual rule gave 8e-6 and 1.4e-5 there: what has been fitted hardly descends.
     """
-    settled = rows[round(1 / (1 - _SMOOTHING)) :] or rows
-    start_loss = np.mean([row["start_loss"] for row in rows])
+    settled = rows[_SETTLED:] or rows
+    scale = _scale([row["start_loss"] for row in rows], num_classes)
     lowest = min(settled, key=lambda row: row["excess"])
-    if lowest["excess"] < -_DESCENT * start_loss:
+    if lowest["excess"] < -_DESCENT * scale:
         return lowest["learning_rate"] / 10
-    return max(row["learning_rate"] for row in settled if row["excess"] <= lowest["excess"] + _GROWN * start_loss)
+    return max(row["learning_rate"] for row in settled if row["excess"] <= lowest["excess"] + _GROWN * scale)
+
+
+def _scale(start_losses: Sequence[float], num_classes: int) -> float:
+    return max(float(np.mean(start_losses)), 0.1 * math.log(num_classes))
 
 
 def _loss(results: list[float], network: keras.Model) -> float:

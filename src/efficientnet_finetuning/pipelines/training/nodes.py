@@ -80,11 +80,11 @@ def find_learning_rate(
     return pd.DataFrame(find(start.model, start.backbone, train_images.arrays, training, seed))
 
 
-def plot_learning_rates(learning_rates: pd.DataFrame, training: TrainingParameters) -> Figure:
+def plot_learning_rates(learning_rates: pd.DataFrame, class_names: list[str], training: TrainingParameters) -> Figure:
     """The finder's curve, with what it suggests and what the parameters say."""
     from efficientnet_finetuning.training.learning_rate import suggest_learning_rate
 
-    suggested = suggest_learning_rate(learning_rates.to_dict("records"))
+    suggested = suggest_learning_rate(learning_rates.to_dict("records"), len(class_names))
     logger.info(
         "learning rate: the finder suggests %.2g, training.learning_rate is %s", suggested, training.learning_rate
     )

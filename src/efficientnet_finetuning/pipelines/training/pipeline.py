@@ -37,7 +37,7 @@ def create_learning_rate_pipeline() -> Pipeline:
             ),
             Node(
                 plot_learning_rates,
-                ["learning_rates", "params:finetune.training"],
+                ["learning_rates", "class_names", "params:finetune.training"],
                 "learning_rate_curve",
                 name="plot_learning_rates",
                 tags="cpu",
