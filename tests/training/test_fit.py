@@ -243,3 +243,11 @@ def test_the_finder_bears_a_start_that_has_nothing_left_to_learn(start):
     assert np.mean([row["start_loss"] for row in rows]) < 0.1
     assert len(rows) > 20
     assert 1e-6 < suggest_learning_rate(rows, 2) < 1
+
+
+def test_the_cost_is_told_once_and_early(start, caplog):
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        train(start, epochs=2, batch_size=2)
+    costs = [record.message for record in caplog.records if record.message.startswith("cost: ")]
+    assert len(costs) == 1
+    assert "26 steps" in costs[0]

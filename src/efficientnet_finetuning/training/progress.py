@@ -58,7 +58,7 @@ class Progress(keras.callbacks.Callback):
         # with all that came before it.
         self._earlier = {"images": 0.0, "seconds": 0.0}
         self._began, self._written = began, time.monotonic()
-        self._timed = 0.0
+        self._timed, self._previewed = 0.0, False
 
     @property
     def is_over(self) -> bool:
@@ -148,7 +148,8 @@ class Progress(keras.callbacks.Callback):
         """Say what the training will cost, once a few steps after the first, which compiles, were timed."""
         if steps == 1:
             self._timed = time.monotonic()
-        elif steps == _TIMED_STEPS + 1 and self._timed:
+        elif steps == _TIMED_STEPS + 1 and not self._previewed:
+            self._previewed = True
             seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
             left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
             logger.info(
@@ -158,8 +159,6 @@ class Progress(keras.callbacks.Callback):
                 left * seconds / 60,
                 peak_memory() / 1e9,
             )
-        if steps > _TIMED_STEPS:
-            self._timed = 0.0
 
     def _judge(self, row: dict[str, float]) -> None:
         # Keras' own callback keeps the first of equals, and a small validation split has many.
