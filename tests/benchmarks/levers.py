@@ -1,6 +1,6 @@
 """What each lever of fine-tuning brings, on photographs and on a drawn set far from them.
 
-``python tests/benchmarks/levers.py --data-dir ../shared/tfds --append levers.jsonl`` starts every lever from the same
+``python tests/benchmarks/levers.py --data-dir <folder> --append levers.jsonl`` starts every lever from the same
 transfer model (Lite0, 96 px) and prints a line for each lever, set and seed: top-1 of transfer and after fine-tuning,
 the lowest epoch end against transfer, the loss (plain cross-entropy, whatever the lever trains with) and the seconds of
 training; all on validation images, since the test split is for reports alone. At the end comes a table against the

@@ -169,7 +169,7 @@ class Progress(keras.callbacks.Callback):
 
     def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
         """Means over the whole epoch so far, where an earlier process did a part of it."""
-        images = min(step * self._batches.batch_size, len(self._batches.inputs))
+        images = min(step * self._batches.batch_size, len(self._batches.labels))
         share = self._earlier["images"] / images
         means = {
             name: share * self._earlier.get(name, 0.0) + (1 - share) * float(logs[name])

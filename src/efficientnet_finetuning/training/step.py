@@ -28,7 +28,6 @@ def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParam
     logger.info("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
     if parameters.freeze_batch_norm:
         network = fold(network)
-        unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
     return network
 
 
@@ -60,6 +59,7 @@ def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | N
         return None
     counts = labels.sum(axis=0, dtype=np.int64)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
     return {label: float(weight) for label, weight in enumerate(weights)}
 
 
