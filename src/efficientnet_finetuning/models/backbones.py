@@ -74,7 +74,7 @@ def build_backbone(
     keras.utils.set_random_seed(seed)
     with _dtype_policy(dtype_policy):
         if name in _LITE_PACKAGES:
-            return _with_scaling(_lite_backbone(name, image_size, weights), corrected=True)
+            return _lite_backbone(name, image_size, weights)
         source = _application_backbone(name, image_size, weights)
         return _with_scaling(source, corrected=weights == "imagenet")
 

@@ -47,7 +47,8 @@ def efficientnet_lite(name: str, image_size: int) -> keras.Model:
     repeats_of_stages = ARCHITECTURES[name].repeats
     num_blocks = sum(repeats_of_stages)
     inputs = keras.Input((image_size, image_size, 3))
-    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128)(inputs)
+    # In float32 under any policy, as in every backbone of this project: bfloat16 would round the pixels.
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, dtype="float32", name="scaling")(inputs)
     x = _conv_bn(x, _STEM_WIDTH, 3, "stem_", strides=2)
     index = 0
     for stage, repeats in enumerate(repeats_of_stages):

@@ -2,9 +2,11 @@
 
 import logging
 import time
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters
@@ -13,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 # Strengths in a row that are no better before weaker ones are not tried any more.
 _PATIENCE = 2
+# Smallest relative decrease of the objective in a step. A tenth of it costs a third more time and moves no accuracy.
+_TOLERANCE = 1e-5
 
 
 def fit_head(
@@ -100,14 +104,15 @@ class _Regression:
         curvature = 0.1 * strength * np.append(self._curvature, len(self._features)) + 1.0
         curvature[-1] -= 1.0  # the bias is not penalized
         scale = 1.0 / np.sqrt(curvature)[:, None]
-        result = minimize(
-            self._objective,
-            (self._solution / scale).ravel(),
-            args=(scale, strength),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 0.0},
-        )
+        with _one_thread_for_scipy():
+            result = minimize(
+                self._objective,
+                (self._solution / scale).ravel(),
+                args=(scale, strength),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": max_iterations, "ftol": _TOLERANCE, "gtol": 0.0},
+            )
         self._solution = result.x.reshape(self._solution.shape) * scale
 
     def kernel_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +134,17 @@ class _Regression:
         gradient = strength * gradient.astype(np.float64)
         gradient[:-1] += solution[:-1]
         return loss, (gradient * scale).ravel()
+
+
+def _one_thread_for_scipy():
+    """SciPy's wheel brings a BLAS of its own, whose idle threads spin and take the cores from NumPy's.
+
+    On two cores, 4,500 images of 10 classes take 1.3 s with it and 3 s without, 11,000 of 120 classes 5.6 s and 11 s.
+    """
+    controller = ThreadpoolController()
+    paths = [library["filepath"] for library in controller.info()]
+    of_scipy = [path for path in paths if any(part.startswith("scipy") for part in Path(path).parts)]
+    return controller.select(filepath=of_scipy).limit(limits=1)
 
 
 def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
