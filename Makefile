@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-training bench-inference bench-data lint format viz mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-training bench-inference bench-overhead bench-data lint format viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on the embedded images
 	$(BIN)/kedro run
-	@echo "Next: make viz (the lineage with its figures), make mlflow (the runs), data/08_reporting/cifar10_sample (figures and tables)."
 
 test: $(INSTALLED) ## Set up, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -49,6 +48,9 @@ bench-levers: $(INSTALLED) ## Measure what each lever of fine-tuning brings, as 
 bench-training: $(INSTALLED) ## Measure training steps and the head's path beside stock Keras, as a table
 	$(BIN)/python tests/benchmarks/training.py
 
+bench-overhead: $(INSTALLED) ## Measure what Kedro and the catalog cost beside the same calls in a script
+	$(BIN)/python tests/benchmarks/overhead.py
+
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py
 
@@ -67,6 +69,10 @@ format: $(INSTALLED) ## Rewrite the code in the project's style
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
 	$(BIN)/kedro viz run --host 127.0.0.1
+
+lineage: $(INSTALLED) ## Build the lineage as a page of its own, with its pictures, and show it (127.0.0.1:4142)
+	$(BIN)/kedro viz build --include-previews
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build 4142
 
 mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
 	$(BIN)/mlflow server --host 127.0.0.1 --backend-store-uri sqlite:///data/08_reporting/mlflow/mlflow.db

@@ -120,7 +120,9 @@ def _file(module: str) -> str:
 
 @cache
 def _module_hash(module: str) -> str:
-    return _tree_hash(_tree(module))
+    template = _path(module).with_suffix(".html")  # type: ignore[union-attr]
+    filled_in = template.read_text(encoding="utf-8") if template.is_file() else ""
+    return _tree_hash(_tree(module)) + (f" {hashlib.sha256(filled_in.encode()).hexdigest()}" if filled_in else "")
 
 
 def _tree_hash(tree: ast.Module) -> str:

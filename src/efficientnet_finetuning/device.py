@@ -5,6 +5,10 @@ import os
 import platform
 import resource
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import DeviceParameters
@@ -21,6 +25,26 @@ def prepare_process(device: DeviceParameters) -> None:
     if device.deterministic:
         os.environ["TF_DETERMINISTIC_OPS"] = "1"
     _keep_freed_memory()
+
+
+@contextmanager
+def without_native_output() -> Iterator[None]:
+    """Drop what compiled libraries write to the standard error past every logger, and keep what Python writes there.
+
+    TensorFlow, its XNNPACK delegate and CUDA greet with a page of lines there that no setting turns off.
+    """
+    before, kept = sys.stderr, os.dup(2)
+    before.flush()
+    with Path(os.devnull).open("w") as nowhere, open(kept, "w", buffering=1, closefd=False) as ours:
+        os.dup2(nowhere.fileno(), 2)
+        sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            ours.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def select_device(device: DeviceParameters) -> str:
@@ -42,8 +66,13 @@ def select_device(device: DeviceParameters) -> str:
             f"device.accelerator is gpu, but Keras' backend sees no GPU on this machine.{hint} "
             "Set device.accelerator to auto to run on the CPU."
         )
-    name = f"GPU ({', '.join(gpus)})" if gpus else f"CPU ({os.cpu_count()} cores)"
-    return f"{name}, {device.dtype_policy}.{hint}"
+    return f"{device_name()}, {device.dtype_policy}.{hint}"
+
+
+def device_name() -> str:
+    """What Keras' backend computes on."""
+    gpus = list_gpus()
+    return f"GPU ({', '.join(gpus)})" if gpus else f"CPU ({os.cpu_count()} cores)"
 
 
 def _keep_freed_memory() -> None:

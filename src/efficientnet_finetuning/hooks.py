@@ -1,6 +1,5 @@
 """What happens around a run: inputs are checked, a device is chosen, MLflow records, the outcome is said."""
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -8,10 +7,10 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ParamSpec
 
 import click
-import pandas as pd
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
@@ -24,13 +23,16 @@ from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
-from efficientnet_finetuning.parameters import DeviceParameters, Parameters, flatten, validate
+from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters, flatten, validate
 from efficientnet_finetuning.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
+
+# Datasets besides figures that are kept as MLflow artifacts.
+_DOCUMENTS = ("comparison", "verdict", "report", "audit")
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -69,8 +71,21 @@ class RunHooks:
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        if "comparison" in pipeline.all_outputs():
-            click.echo(f"\n{format_comparison(catalog['comparison'].load())}\n")
+        if "report" in pipeline.all_outputs():
+            click.echo(_outcome(catalog))
+
+
+def _outcome(catalog: CatalogProtocol) -> str:
+    """What a user wants to know when all is done."""
+    words = fill(catalog["verdict"].load()["words"], 110)
+    return f"""
+{format_comparison(catalog["comparison"].load())}
+
+{words}
+
+Report: {catalog["report"].path.resolve()}
+Next:   make viz (the lineage with its pictures), make mlflow (the runs)
+"""
 
 
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -87,8 +102,8 @@ def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             raise InputError(f"{damage}. The same command without --from-nodes, --nodes or --tags makes it anew.")
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(
-            f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run the nodes that "
-            "make them first: the same command without --from-nodes, --nodes or --tags does."
+            f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run what makes them "
+            "first: `kedro run`, or the same command without --from-nodes, --nodes or --tags."
         )
 
 
@@ -145,7 +160,7 @@ class TrackingHooks:
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
         if not self._children:
             self._start_parent()
-        if node.namespace and node.namespace not in self._children:
+        if node.namespace in REGIMES and node.namespace not in self._children:
             self._start_child(node.namespace, inputs)
         self._node = node
 
@@ -154,16 +169,20 @@ class TrackingHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         key = self._key_of(node)
         dataset = self._catalog[dataset_name]
-        if isinstance(data, Figure) or dataset_name in ("comparison", "audit") or dataset_name.endswith("_metrics"):
+        is_document = dataset_name in _DOCUMENTS or dataset_name.endswith(("_metrics", "_cost"))
+        if is_document or isinstance(data, Figure):
             assert isinstance(dataset, Committed)
             self._write("artifact", key, path=str(dataset.path))
         if dataset_name == "comparison":
-            self._write("table", key, name="comparison.json", data=data.to_dict("list"))
+            rows = data.astype(object).where(data.notna(), None)  # JSON has no word for "not a number"
+            self._write("table", key, name="comparison.json", data=rows.to_dict("list"))
         elif dataset_name == "manifest":
-            self._write("tag", key, name="manifest_sha256", value=_manifest_hash(data))
-        elif dataset_name.endswith("_metrics"):
-            scores = {f"test_{name}": value for name, value in data.items() if isinstance(value, float)}
-            self._write("metrics", key, metrics=scores, step=0)
+            for started in self._children.values():  # Kedro's order may build a network first
+                self._note_data(started)
+        elif dataset_name.endswith(("_metrics", "_cost")):
+            prefix = "test" if dataset_name.endswith("_metrics") else "cost"
+            numbers = {f"{prefix}_{name}": value for name, value in data.items() if isinstance(value, float)}
+            self._write("metrics", key, metrics=numbers, step=0)
 
     @hook_impl
     @_never_fail
@@ -192,10 +211,9 @@ class TrackingHooks:
             "env": str(self._run_params.get("env") or "local"),
             "git_commit": _git_commit(self._project_path),
         }
-        if self._catalog.exists("manifest"):
-            tags["manifest_sha256"] = _manifest_hash(self._catalog["manifest"].load())
         self._children[""] = self._version
         self._start(self._version, tags, flatten(parameters), parent=None)
+        self._note_data(self._version)
 
     def _start_child(self, regime: str, inputs: dict[str, Any]) -> None:
         key = f"{self._version} {regime}"
@@ -209,6 +227,21 @@ class TrackingHooks:
         parameters = flatten(getattr(self._parameters, regime)) | flatten(self._parameters.backbone, "backbone.")
         self._children[regime] = key
         self._start(key, {"regime": regime}, parameters, parent=self._version)
+        self._note_data(key)
+
+    def _note_data(self, key: str) -> None:
+        """Say which images a run is about, as soon as that is known."""
+        manifest = self._catalog["manifest"]
+        if isinstance(manifest, Committed) and manifest.exists():
+            images = manifest.load()
+            self._write(
+                "dataset",
+                key,
+                name=str(self._parameters.dataset.name or Path(str(self._parameters.dataset.path)).name),
+                digest=manifest.content(),
+                source=str(manifest.path),
+                counts=images.loc[images["split"] != "", "split"].value_counts().to_dict(),
+            )
 
     def _start(self, key: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None) -> None:
         params = {name: str(value) for name, value in parameters.items()}
@@ -256,10 +289,6 @@ def _store(parameters: Parameters, project_path: Path) -> dict[str, str | None]:
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
     return {"uri": uri, "artifact_location": (folder / "artifacts").as_uri(), "experiment": experiment}
-
-
-def _manifest_hash(manifest: pd.DataFrame) -> str:
-    return hashlib.sha256(manifest.to_csv(index=False).encode()).hexdigest()
 
 
 def _git_commit(project_path: Path) -> str:

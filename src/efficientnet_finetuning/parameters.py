@@ -147,11 +147,13 @@ class DeviceParameters(_Group):
         mixed_precision: the compute type of backbones that are built: ``none`` is float32. Weights and logits
             stay in float32. Worth it on a GPU only.
         deterministic: the same run gives the same weights to the bit; slower where TensorFlow has faster ways.
+        verbose: let the libraries below Keras say what they do, too.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     deterministic: bool = False
+    verbose: bool = Field(default=False, exclude=True)
 
     @property
     def dtype_policy(self) -> str:
@@ -298,10 +300,12 @@ class EvaluationParameters(_Group):
     Attributes:
         batch_size: images in a forward pass.
         flip: average the logits of each image and of its mirror image; twice the time.
+        precision: share of right answers for which a threshold of confidence is looked for.
     """
 
     batch_size: Count = 64
     flip: bool = False
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.95
 
 
 class TrackingParameters(_Group):
@@ -314,6 +318,10 @@ class TrackingParameters(_Group):
 
     uri: str | None = None
     experiment: str
+
+
+# The groups that are regimes: namespaces of the pipelines, and what MLflow compares.
+REGIMES = ("baseline", "transfer", "finetune", "seed_frozen", "seed_finetune")
 
 
 class Parameters(_Group):
@@ -344,7 +352,7 @@ class Parameters(_Group):
     def _known_blocks(self) -> "Parameters":
         blocks = ARCHITECTURES[self.backbone.name].blocks
         faults = []
-        for regime in ("baseline", "finetune", "seed_frozen", "seed_finetune"):
+        for regime in (name for name in REGIMES if name != "transfer"):
             parameters = getattr(self, regime)
             block = parameters.training.unfreeze_from if parameters else "all"
             if block not in ("all", "head", *blocks):
@@ -417,7 +425,8 @@ def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
     if not name:
         return message
     received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}."
-    return f"{name}: {message.rstrip('.')}.{received}"
+    end = "" if message.endswith((".", "?")) else "."
+    return f"{name}: {message}{end}{received}"
 
 
 def _group_at(group: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -7,7 +7,7 @@ from kedro.pipeline import Pipeline
 
 from efficientnet_finetuning.pipelines import evaluation, ingestion, preprocessing, reporting, training, transfer
 
-REGIMES = ("baseline", "transfer", "finetune")
+LADDER = ("baseline", "transfer", "finetune")
 
 # These end in a comparison of their own, so two of them in one run would write it twice.
 COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "evaluation")
@@ -22,7 +22,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     finetune = training.pipeline.create_finetune_pipeline()
     seed = training.pipeline.create_seed_parity_pipeline()
     return {
-        "__default__": prepare + baseline + frozen + finetune + _compared(*REGIMES),
+        "__default__": prepare + baseline + frozen + finetune + _compared(*LADDER),
         "ingestion": ingest,
         "preprocessing": prepare,
         "baseline": prepare + baseline + _compared("baseline"),
@@ -30,7 +30,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
         "find_learning_rate": prepare + frozen + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
-        "evaluation": _compared(*REGIMES),
+        "evaluation": _compared(*LADDER),
     }
 
 

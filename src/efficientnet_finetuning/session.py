@@ -5,22 +5,26 @@ import signal
 import sys
 import threading
 import time
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+from kedro.config import MissingConfigException
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
 from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, SequentialRunner
 
+from efficientnet_finetuning.device import without_native_output
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.incremental import IncrementalRunner
 from efficientnet_finetuning.parameters import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
 from efficientnet_finetuning.storage import make_folder
 
+_CHOICES = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
 _EXIT_STATUS = {KeyboardInterrupt: 130, SystemExit: 143}
 
 
@@ -42,10 +46,16 @@ class Session(KedroSession):
         """
         names = [pipeline_name] if pipeline_name else list(pipeline_names or [])
         try:
-            _check_names(names)
-            validate(self.load_context().config_loader["parameters"])
-            with Interruptible():
-                return super().run(pipeline_names=names, **options | {"runner": _runner(options)})
+            # Relative paths in parameters are the project's, from wherever the command is typed.
+            with chdir(self._project_path), Interruptible():
+                _check_names(names)
+                parameters = validate(self.load_context().config_loader["parameters"])
+                _check_choice(names, options)
+                with nullcontext() if parameters.device.verbose else without_native_output():
+                    return super().run(pipeline_names=names, **options | {"runner": _runner(options)})
+        except MissingConfigException as error:
+            folders = sorted(path.name for path in (self._project_path / "conf").iterdir() if path.is_dir())
+            raise click.ClickException(f"{error}. Environments (--env) here: {', '.join(folders)}.") from error
         except (KeyboardInterrupt, SystemExit) as interruption:
             self._tell_hooks(interruption)
             sys.exit(_EXIT_STATUS[type(interruption)])
@@ -102,6 +112,22 @@ def _check_names(names: list[str]) -> None:
             f"{' and '.join(comparing)} each end in a comparison of their own, so they cannot be one run. "
             "`kedro run` without a name trains and compares all regimes; `finetune` does so without the baseline."
         )
+
+
+def _check_choice(names: list[str], options: dict[str, Any]) -> None:
+    """Refuse names of nodes, tags, namespaces and datasets that choose nothing."""
+    pipeline = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
+    choice = {option.replace("namespaces", "node_namespaces"): options.get(option) for option in _CHOICES}
+    try:
+        pipeline.filter(**choice)
+    except ValueError as error:
+        wanted = [name for value in choice.values() for name in value or ()]
+        known = [*(node.name for node in pipeline.nodes), *pipeline.datasets(), "gpu", "cpu"]
+        hint = "".join(near_matches(name, known) for name in wanted if name not in known)
+        raise InputError(
+            f"Nothing is chosen by {', '.join(wanted)}: {str(error).rstrip('.')}.{hint} Tags are gpu and cpu; "
+            "`make viz` shows all names."
+        ) from error
 
 
 def _input_error(error: BaseException | None) -> InputError | None:

@@ -243,8 +243,20 @@ class _Delivery:
         metrics = [Metric(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()]
         self._client.log_batch(run_id, metrics=metrics)
 
-    def _send_tag(self, event: Event) -> None:
-        self._client.set_tag(self._run_id(event["key"]), event["name"], event["value"])
+    def _send_dataset(self, event: Event) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        run_id = self._run_id(event["key"])
+        dataset = Dataset(
+            name=event["name"],
+            digest=event["digest"][:36],  # the most that MLflow keeps
+            source_type="local",
+            source=json.dumps({"uri": event["source"]}),
+            profile=json.dumps(event["counts"]),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+        self._client.set_tag(run_id, "manifest_sha256", event["digest"])
 
     def _send_artifact(self, event: Event) -> None:
         if Path(event["path"]).is_file():  # it may have been pruned since

@@ -1,15 +1,26 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
-from efficientnet_finetuning.evaluation.figures import comparison_bars, image_grid, learning_curves
+from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison, wilson_interval
+from efficientnet_finetuning.evaluation.figures import (
+    comparison_bars,
+    confidence_curves,
+    confusion_matrix,
+    learning_curves,
+)
+from efficientnet_finetuning.evaluation.pictures import image_grid
 
-TRANSFER = pd.DataFrame({"inverse_regularization": [0.1, 1.0], "val_accuracy": [0.5, 0.625], "seconds": [1.0, 2.0]})
+TRANSFER = pd.DataFrame({"val_accuracy": [0.5, 0.625], "seconds": [1.0, 2.0], "images": [100, 0]})
 EPOCHS = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
+        "epochs": [3, 3, 3],
+        "images": [100, 100, 100],
+        "learning_rate": [3e-4, 2e-4, 1e-4],
         "accuracy": [0.2, 0.4, 0.6],
         "val_accuracy": [0.25, 0.5, 0.75],
         "loss": [2.0, 1.5, 1.0],
@@ -46,7 +57,16 @@ def share(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 
 def test_regimes_are_compared_in_the_order_of_their_metrics(comparison):
-    assert list(comparison) == ["regime", "top1", "top5", "loss", "num_images", "training_seconds"]
+    assert list(comparison) == [
+        "regime",
+        "top1",
+        "top1_low",
+        "top1_high",
+        "top5",
+        "loss",
+        "num_images",
+        "training_seconds",
+    ]
     assert comparison["regime"].tolist() == ["baseline", "transfer", "finetune"]
     assert comparison["top1"].tolist() == [0.25, 0.5, 0.75]
     assert comparison["num_images"].tolist() == [1000] * 3
@@ -62,11 +82,50 @@ def test_finetuning_without_a_transfer_in_the_run_counts_its_own_seconds():
 
 def test_the_terminals_table_has_a_line_a_regime(comparison):
     assert format_comparison(comparison).splitlines() == [
-        "regime          top-1   top-5    loss  training",
-        "baseline       25.0%   90.0%   1.250      60 s",
-        "transfer       50.0%   90.0%   1.250       3 s",
-        "finetune       75.0%   90.0%   1.250      64 s",
+        "regime          top-1   95 % interval   top-5    loss  training",
+        "baseline        25.0%    22.4 to 27.8   90.0%   1.250      60 s",
+        "transfer        50.0%    46.9 to 53.1   90.0%   1.250       3 s",
+        "finetune        75.0%    72.2 to 77.6   90.0%   1.250      64 s",
     ]
+
+
+def test_five_classes_or_fewer_have_no_top5():
+    comparison = compare_regimes({"finetune": metrics(0.5) | {"top5": None}}, {"finetune": EPOCHS})
+    assert "top-5" not in format_comparison(comparison)
+    (axes,) = comparison_bars(comparison).axes
+    assert len(axes.patches) == 1
+    assert "top-5" not in axes.get_title()
+
+
+def test_the_interval_is_wilsons():
+    # 8 of 10, by the formula.
+    z, share_right = 1.959964, 0.8
+    centre = (share_right + z**2 / 20) / (1 + z**2 / 10)
+    half = z * math.sqrt(share_right * 0.2 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert wilson_interval(8, 10) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_classes", "numbers"), [(2, True), (20, True), (21, False), (120, False)])
+def test_a_confusion_matrix_has_numbers_where_there_is_room(num_classes, numbers, pixels):
+    names = [f"a rather long class name, number {index}" for index in range(num_classes)]
+    counts = 5 * np.eye(num_classes, dtype=int)
+    counts[0, -1] = 3
+    figure = confusion_matrix(counts, names, "finetune")
+    matrix = figure.axes[0]
+    assert {text.get_text() for text in matrix.texts} == ({"5", "3"} if numbers else set())
+    labels = [label.get_text() for label in matrix.get_yticklabels()]
+    assert len(set(labels)) == num_classes, "cut names still differ"
+    if not numbers:
+        order = [int(label.split()[-1]) for label in labels]
+        assert abs(order.index(0) - order.index(num_classes - 1)) == 1, "what is confused is put side by side"
+    pixels(figure)
+
+
+def test_confidence_curves_show_bins_and_coverage():
+    table = pd.DataFrame({"confidence": np.linspace(0.5, 1, 30), "correct": np.arange(30) % 3 > 0})
+    reliable, coverage = confidence_curves({"finetune": table}).axes
+    assert len(reliable.lines[1].get_xdata()) == 15
+    assert coverage.lines[0].get_ydata()[-1] == pytest.approx(100 * 20 / 30)
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])
@@ -80,25 +139,40 @@ def test_a_grid_shows_its_images_and_leaves_the_other_places_empty(pixels, count
     assert figure.get_suptitle() == "Samples"
 
 
-def test_learning_curves_draw_percent_and_nats_by_epoch_and_transfer_as_a_level_line(pixels):
+def test_learning_curves_go_by_images_and_by_seconds_and_finetuning_starts_where_transfer_ends(pixels):
     figure = learning_curves({"transfer": TRANSFER, "finetune": EPOCHS})
-    accuracy, loss = figure.axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
-    assert lines["transfer, validation"] == [62.5, 62.5]
-    assert lines["finetune, validation"] == [25, 50, 75]
-    assert lines["finetune, training"] == pytest.approx([20, 40, 60])
+    by_images, by_seconds, loss, rate = figure.axes
+    lines = {line.get_label(): line for line in by_images.lines}
+    assert list(lines["finetune, validation"].get_ydata()) == [25, 50, 75]
+    assert list(lines["finetune, validation"].get_xdata()) == [200, 300, 400]
+    assert list(lines["finetune, training"].get_ydata()) == pytest.approx([20, 40, 60])
+    assert list(lines["transfer, validation"].get_ydata()) == [62.5]
+    timed = {line.get_label(): list(line.get_xdata()) for line in by_seconds.lines}
+    assert timed["finetune, validation"] == [13, 33, 63.5]
     assert [list(line.get_ydata()) for line in loss.lines] == [[2.5, 2.0, 1.75], [2.0, 1.5, 1.0]]
+    assert list(rate.lines[0].get_ydata()) == [3e-4, 2e-4, 1e-4]
     shown = pixels(figure)
     assert share(shown, (0x1F, 0x77, 0xB4)) > 0
     assert share(shown, (0xD9, 0x5F, 0x02)) > 0
 
 
-def test_learning_curves_of_transfer_alone_have_no_empty_loss_plot(pixels):
-    figure = learning_curves({"transfer": TRANSFER})
-    shown = pixels(figure)
-    assert not figure.axes[1].axison
-    assert share(shown[:, : shown.shape[1] // 2], (0x1F, 0x77, 0xB4)) > 0
-    assert share(shown[:, shown.shape[1] * 6 // 10 :], (255, 255, 255)) > 0.97
+def marks(histories: dict, marker: str) -> dict[str, float]:
+    """Where a marker stands, by colour."""
+    lines = learning_curves(histories).axes[0].lines
+    return {line.get_color(): float(line.get_xdata()[0]) for line in lines if line.get_marker() == marker}
+
+
+def test_a_star_marks_the_epoch_that_was_kept_and_a_cross_an_early_end():
+    orange, blue = "#d95f02", "#1f77b4"
+    assert marks({"transfer": TRANSFER, "finetune": EPOCHS}, "*") == {blue: 100, orange: 400}
+    assert marks({"finetune": EPOCHS}, "x") == {}
+    assert marks({"finetune": EPOCHS.assign(epochs=9)}, "x") == {orange: 300}
+    nothing_won = EPOCHS.assign(val_accuracy=0.1)
+    assert marks({"transfer": TRANSFER, "finetune": nothing_won}, "*") == {blue: 100}, "the start's weights were kept"
+
+
+def test_learning_curves_of_transfer_alone_have_no_empty_plots():
+    assert len(learning_curves({"transfer": TRANSFER}).axes) == 2
 
 
 def test_comparison_bars_are_as_high_as_the_accuracies(comparison, pixels):

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
+from efficientnet_finetuning.evaluation.metrics import (
+    classification_metrics,
+    confused_pairs,
+    confusion,
+    predictions_table,
+)
 
 NAMES = ("a", "b", "c")
 # Softmax of log-probabilities is the probabilities, whatever is added to a row.
@@ -23,9 +28,16 @@ def test_metrics_of_four_images_agree_with_the_hand():
     assert metrics["num_images"] == 4
     assert metrics["loss"] == pytest.approx(-math.log(0.5 * 0.2 * 0.3 * 0.7) / 4, abs=1e-5)
     assert metrics["top1"] == 0.5
-    assert metrics["top5"] == 1.0
-    assert metrics["per_class"] == {"a": 1.0, "b": pytest.approx(1 / 3), "c": None}
+    assert metrics["top5"] is None, "with three classes it says nothing"
+    assert metrics["per_class"] == {
+        "a": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
+        "b": {"precision": 1.0, "recall": pytest.approx(1 / 3), "f1": 0.5, "support": 3},
+        "c": {"precision": 0.0, "recall": None, "f1": None, "support": 0},
+    }
     assert metrics["balanced_accuracy"] == pytest.approx(2 / 3), "of the classes that have images"
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert metrics["weighted_f1"] == pytest.approx((2 / 3 + 3 * 1 / 2) / 4)
+    assert metrics["weighted_precision"] == pytest.approx((0.5 + 3 * 1.0) / 4)
 
 
 def test_metrics_are_plain_json_even_where_a_class_has_no_images():
@@ -40,12 +52,38 @@ def test_top5_counts_the_five_highest_logits_of_many_classes():
     assert metrics["top5"] == 5 / 8
 
 
-@pytest.mark.parametrize("num_classes", [2, 5])
-def test_top5_is_1_with_five_classes_or_fewer(num_classes):
+@pytest.mark.parametrize(("num_classes", "top5"), [(2, None), (5, None), (6, 0.0)])
+def test_top5_is_told_from_six_classes_on(num_classes, top5):
     targets = np.arange(num_classes)
     worst = -one_hot(targets, num_classes).astype(np.float32)
-    metrics = classification_metrics(worst, one_hot(targets, num_classes), tuple("abcde"[:num_classes]))
-    assert (metrics["top1"], metrics["top5"]) == (0.0, 1.0)
+    metrics = classification_metrics(worst, one_hot(targets, num_classes), tuple("abcdef"[:num_classes]))
+    assert (metrics["top1"], metrics["top5"]) == (0.0, top5)
+
+
+def test_a_classifier_that_always_says_the_same_has_finite_numbers():
+    logits = np.tile(np.array([[5.0, 0, 0]], np.float32), (4, 1))
+    metrics = classification_metrics(logits, one_hot(TARGETS, 3), NAMES)
+    assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 3}
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_a_temperature_changes_confidences_and_no_accuracy():
+    cold, warm = (classification_metrics(LOGITS, one_hot(TARGETS, 3), NAMES, temperature) for temperature in (1.0, 2.0))
+    assert cold["top1"] == warm["top1"]
+    assert cold["calibration_error"] == cold["calibration_error_raw"] == warm["calibration_error_raw"]
+    assert warm["calibration_error"] != cold["calibration_error"]
+    table = predictions_table(LOGITS, one_hot(TARGETS, 3), np.arange(4), NAMES, 2.0)
+    roots = np.sqrt(PROBABILITIES)
+    assert table["confidence"].to_numpy() == pytest.approx((roots / roots.sum(1, keepdims=True)).max(1), abs=1e-5)
+
+
+def test_confusion_counts_true_by_predicted_and_names_the_pairs():
+    table = predictions_table(LOGITS, one_hot(TARGETS, 3), np.arange(4), NAMES)
+    assert confusion(table, NAMES).tolist() == [[1, 0, 0], [1, 1, 1], [0, 0, 0]]
+    pairs = confused_pairs(table, 5)
+    assert pairs.to_numpy().tolist() == [["b", "a", 1, pytest.approx(1 / 3)], ["b", "c", 1, pytest.approx(1 / 3)]]
+    assert len(confused_pairs(table, 1)) == 1
+    assert confused_pairs(table[table["correct"]], 5).empty
 
 
 def test_equal_logits_are_ranked_like_argmax_and_so_agree_with_the_predictions():

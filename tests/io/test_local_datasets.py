@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kedro.io import DatasetError, Version
+from matplotlib.figure import Figure
 from PIL import Image
 
 from efficientnet_finetuning.data.examples import Examples, LazyRows
@@ -13,6 +15,7 @@ from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import open_source
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.io.arrays import ArraysDataset, ExamplesDataset
+from efficientnet_finetuning.io.committed import FigureDataset
 from efficientnet_finetuning.io.sources import SourceDataset
 from efficientnet_finetuning.parameters import DatasetParameters
 
@@ -154,3 +157,16 @@ def test_importing_the_datasets_imports_neither_keras_nor_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_figure_loads_as_the_bytes_of_its_picture_and_a_damaged_one_is_refused(tmp_path):
+    dataset = FigureDataset(
+        filepath=str(tmp_path / "figure.png"), version=Version(None, FIRST), save_args={"format": "png"}
+    )
+    dataset.save(Figure(figsize=(1, 1)))
+    content = dataset.load()
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == (100, 100)
+    dataset.path.write_bytes(content[:50])
+    with pytest.raises(DatasetError, match=r"figure\.png"):
+        FigureDataset(filepath=str(tmp_path / "figure.png"), version=Version(FIRST, None)).load()

@@ -1,5 +1,6 @@
 """The whole ladder, really run, and what later commands make of its artifacts."""
 
+import base64
 import json
 import os
 import signal
@@ -80,6 +81,46 @@ def test_every_dataset_of_the_run_is_stored_under_one_version(ladder):
     assert names >= {"source", "manifest", "train_images", "transfer_features", "transfer_head", "baseline_start"}
 
 
+def test_the_run_ends_with_the_verdict_the_report_and_what_to_do_next(ladder):
+    project, output = ladder
+    verdict = json.loads(project.newest("verdict.json").read_text())
+    assert verdict["champion"] == json.loads(project.newest("champion.json").read_text())
+    end = output[output.rindex("regime ") :]
+    assert verdict["words"] in " ".join(end.split())
+    assert f"Report: {project.newest('report.html')}" in end
+    assert "make viz" in end
+
+
+def test_the_report_shows_this_runs_pictures_and_words(ladder):
+    project, _ = ladder
+    report = project.newest("report.html").read_text()
+    verdict = json.loads(project.newest("verdict.json").read_text())
+    pictures = ["comparison_bars", "learning_curves", "confusion_matrix", "confidence_curves", "audit_summary"]
+    pictures += [f"{verdict['champion']}_gallery", "sample_grid", "augmentation_grid", "disagreements"]
+    for name in pictures:
+        assert base64.b64encode(project.newest(f"{name}.png").read_bytes()).decode() in report, name
+    assert verdict["words"].replace("<", "&lt;") in report
+
+
+def test_every_stored_json_is_json(ladder):
+    project, _ = ladder
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    files = list(project.path.glob("data/0[2-8]*/cifar10_sample/*.json/*/*.json"))
+    assert len(files) > 15
+    for file in files:
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_a_stored_model_knows_its_temperature(ladder):
+    project, _ = ladder
+    for regime in ("baseline", "transfer", "finetune"):
+        metrics = json.loads(project.newest(f"{regime}_metrics.json").read_text())
+        assert Classifier.load(project.newest(f"{regime}_model.keras")).temperature == metrics["temperature"] != 1.0
+
+
 @pytest.mark.parametrize("name", ["sample_grid", "augmentation_grid", "learning_curves", "comparison_bars"])
 def test_figures_are_pictures(ladder, name):
     project, _ = ladder
@@ -101,7 +142,13 @@ def test_mlflow_holds_a_parent_and_a_child_for_each_regime(ladder):
     assert [m.step for m in client.get_metric_history(finetune.info.run_id, "val_accuracy")] == [1, 2]
     assert "test_top1" in finetune.data.metrics
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts >= {"comparison.csv", "comparison_bars.png", "learning_curves.png", "sample_grid.png"}
+    assert artifacts >= {"comparison.csv", "report.html", "verdict.json", "learning_curves.png", "sample_grid.png"}
+    for run in (parent, *children):
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.name == "photos"
+        assert json.loads(data.dataset.profile) == {"train": 21, "test": 9, "validation": 6}
+    names = [set(run.data.metrics) for run in children]
+    assert {"test_top1", "test_macro_f1", "cost_gflops"} <= set.intersection(*names), "so that MLflow lines them up"
     assert not (project.path / "mlruns").exists()
 
 
@@ -166,3 +213,13 @@ def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_ki
         process.kill()
     assert process.returncode == status
     assert {run.info.status for run in tracked_runs(project)[-2:]} == {"KILLED"}
+
+
+def test_the_run_is_quiet(project, ladder):
+    _, output = ladder
+    told = [line for line in output.splitlines() if "WARNING" in line]
+    assert not [line for line in told if "tensorflow" in line.lower()]
+    again = ("run", "--pipelines", "transfer", "--nodes", "transfer.extract_features")
+    assert project.kedro(*again).stderr == ""
+    loud = project.kedro(*again, "--params", "device.verbose=true")
+    assert "oneDNN" in loud.stderr or "CPU instructions" in loud.stderr

@@ -25,6 +25,21 @@ def test_an_unknown_pipeline_is_named(project):
     assert "'finetune'" in project.refuses("run", "--pipelines", "finetun")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--env", "nosuch"], ["nosuch", "stanford_dogs"]),
+        (["--from-nodes", "finetune.train_classifer"], ["finetune.train_classifer", "'finetune.train_classifier'"]),
+        (["--to-nodes", "nosuch"], ["nosuch", "make viz"]),
+        (["--tags", "tpu"], ["tpu", "gpu and cpu"]),
+        (["--namespaces", "finetunes"], ["finetunes"]),
+    ],
+)
+def test_what_is_chosen_and_is_not_there_is_named(project, arguments, expected):
+    output = project.refuses("run", *arguments)
+    assert all(part in output for part in expected)
+
+
 def test_two_pipelines_that_both_compare_are_refused(project):
     assert "kedro run" in project.refuses("run", "--pipelines", "finetune,baseline")
 

@@ -80,4 +80,4 @@ def test_without_weights_and_network_it_names_address_folder_and_ways_out(projec
     assert "Traceback" not in output
     for part in ("storage.googleapis.com", str(tmp_path), "backbone.weights", "EfficientNetLite0"):
         assert part in output
-    assert "stale  look_at_images" not in output, "no image was looked at in vain"
+    assert "stale  ingestion.look_at_images" not in output, "no image was looked at in vain"

@@ -44,6 +44,13 @@ def test_the_probabilities_are_those_of_scikit_learns_logistic_regression(num_cl
     np.testing.assert_allclose(probabilities, expected, atol=5e-3)
 
 
+def test_a_few_images_are_learnt_better_the_weaker_the_regularization():
+    splits = *blobs(3, 21, seed=0, noise=6), *blobs(3, 6, seed=1)
+    _, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=(1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)))
+    losses = [row["loss"] for row in path]
+    assert losses == sorted(losses, reverse=True), "a fit that ends too early would break the order"
+
+
 def test_the_head_that_is_kept_is_the_best_on_validation():
     train, validation = blobs(3, 15, seed=0, noise=3), blobs(3, 300, seed=1, noise=3)
     kernel, bias, path = fit_head(

@@ -17,28 +17,48 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
         histories: of each regime, with ``seconds`` a row.
 
     Returns:
-        ``regime``, ``top1``, ``top5`` (0–1), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
+        ``regime``, ``top1`` with its 95 % interval ``top1_low`` and ``top1_high`` (by Wilson), ``top5`` (0–1; not a
+        number with five classes or fewer), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
         training until the regime was there, so fine-tuning counts the transfer that it starts from.
     """
     seconds = {regime: float(history["seconds"].sum()) for regime, history in histories.items()}
-    return pd.DataFrame(
-        {
-            "regime": regime,
-            "top1": result["top1"],
-            "top5": result["top5"],
-            "loss": result["loss"],
-            "num_images": result["num_images"],
-            "training_seconds": seconds[regime] + seconds.get(STARTS_FROM.get(regime, ""), 0.0),
-        }
-        for regime, result in metrics.items()
-    )
+    rows = []
+    for regime, result in metrics.items():
+        low, high = wilson_interval(round(result["top1"] * result["num_images"]), result["num_images"])
+        rows.append(
+            {
+                "regime": regime,
+                "top1": result["top1"],
+                "top1_low": low,
+                "top1_high": high,
+                "top5": result["top5"],
+                "loss": result["loss"],
+                "num_images": result["num_images"],
+                "training_seconds": seconds[regime] + seconds.get(STARTS_FROM.get(regime, ""), 0.0),
+            }
+        )
+    return pd.DataFrame(rows).astype({"top5": float})
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a proportion, sound for few images and near 0 and 1 too (Wilson 1927)."""
+    # Here, since it takes most of a second, and Kedro imports this module before it starts.
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def format_comparison(comparison: pd.DataFrame) -> str:
     """The comparison as a table for the terminal."""
-    lines = [f"{'regime':<13} {'top-1':>7} {'top-5':>7} {'loss':>7} {'training':>9}"]
+    top5 = comparison["top5"].notna().all()
+    lines = [
+        f"{'regime':<13} {'top-1':>7} {'95 % interval':>15}{'   top-5' if top5 else ''} {'loss':>7} {'training':>9}"
+    ]
     for row in comparison.itertuples():
+        interval = f"{row.top1_low:.1%} to {row.top1_high:.1%}".replace("%", "")
+        of_five = f" {row.top5:>7.1%}" if top5 else ""
         lines.append(
-            f"{row.regime:<13} {row.top1:>6.1%} {row.top5:>7.1%} {row.loss:>7.3f} {row.training_seconds:>7.0f} s"
+            f"{row.regime:<13} {row.top1:>7.1%} {interval:>15}{of_five} {row.loss:>7.3f} {row.training_seconds:>7.0f} s"
         )
     return "\n".join(lines)

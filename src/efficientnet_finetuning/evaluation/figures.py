@@ -1,14 +1,19 @@
 """Figures, drawn without pyplot, so that no state survives them and no display is needed."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+
+from efficientnet_finetuning.evaluation.calibration import coverage_curve, reliability
+from efficientnet_finetuning.evaluation.comparison import STARTS_FROM
+from efficientnet_finetuning.evaluation.pictures import fit_name
 
 _COLOURS = {
     "baseline": "#7f7f7f",
@@ -17,24 +22,8 @@ _COLOURS = {
     "seed_frozen": "#66a61e",
     "seed_finetune": "#7570b3",
 }
-
-
-def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
-    """Nine images or fewer in three columns.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``.
-        titles: one for each image.
-        heading: above all.
-    """
-    figure = Figure(figsize=(6.5, 7), layout="constrained")
-    figure.suptitle(heading)
-    for axes, image, title in zip(figure.subplots(3, 3).flat, images, titles, strict=False):
-        axes.imshow(image)
-        axes.set_title(title, fontsize=9)
-    for axes in figure.axes:
-        axes.set_axis_off()
-    return figure
+# So many classes have room for a number in each cell of a matrix.
+_FEW_CLASSES = 20
 
 
 def audit_summary(audit: Mapping[str, Any], manifest: pd.DataFrame) -> Figure:
@@ -76,7 +65,7 @@ def _class_balance(axes: Axes, counts: pd.DataFrame) -> None:
         axes.bar(positions, counts[split], 0.8, bottom=bottom, color=colour, label=split)
         bottom += counts[split].to_numpy()
     if len(counts) <= 40:
-        names = [shorten(name, 24, placeholder="…") for name in counts.index]
+        names = [fit_name(name, 24) for name in counts.index]
         axes.set_xticks(positions, names, rotation=90, fontsize=8, parse_math=False)
     axes.set(title=f"images in use of {len(counts)} classes", ylabel="images")
     axes.set_ylim(top=1.15 * max(bottom.max(), 1))  # room for the legend
@@ -84,51 +73,60 @@ def _class_balance(axes: Axes, counts: pd.DataFrame) -> None:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Top-1 accuracy and loss by epoch; a regime without epochs is a level line.
+    """Accuracy by images seen and by seconds, loss and learning rate by images seen, for all regimes on one axis.
+
+    A regime that starts from another one starts where that one ends. A star marks the epoch whose weights were kept,
+    a cross the end of a training that stopped early.
 
     Args:
-        histories: of each regime, with ``accuracy`` and ``val_accuracy`` (0–1) and, where it has epochs, ``epoch``,
-            ``loss`` and ``val_loss``.
+        histories: of each regime, with ``images``, ``seconds``, ``accuracy`` and ``val_accuracy`` (0–1) and, where it
+            has epochs, ``epoch``, ``epochs`` (planned), ``loss``, ``val_loss`` and ``learning_rate``.
     """
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    accuracy, loss = figure.subplots(1, 2)
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    by_images, by_seconds, loss, rate = figure.subplots(2, 2).flat
+    ends: dict[str, tuple[float, float]] = {}
     for regime, history in histories.items():
-        colour = _COLOURS[regime]
+        start = ends.get(STARTS_FROM.get(regime, ""), (0.0, 0.0))
+        images, seconds = (start[axis] + history[column].cumsum() for axis, column in enumerate(("images", "seconds")))
+        ends[regime] = float(images.iloc[-1]), float(seconds.iloc[-1])
+        start_won = regime in STARTS_FROM and _best(histories.get(STARTS_FROM[regime])) > _best(history)
+        for axes, x in ((by_images, images), (by_seconds, seconds)):
+            _accuracy_curve(axes, regime, history, x, start_won)
         if "epoch" in history:
-            _curve(accuracy, history, "accuracy", 100.0, regime, colour)
-            _curve(loss, history, "loss", 1.0, regime, colour)
-        else:
-            best = 100 * history["val_accuracy"].max()
-            accuracy.axhline(best, color=colour, label=f"{regime}, validation")
-    accuracy.set(title="top-1 accuracy", xlabel="epoch", ylabel="%", ylim=(0, 100))
-    loss.set(title="loss", xlabel="epoch", ylabel="cross-entropy, nats")
-    if not loss.has_data():
-        loss.set_axis_off()
-    # Below the axes, where it can hide no curve.
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    for axes in (accuracy, loss):
+            colour = _COLOURS[regime]
+            loss.plot(images, history["val_loss"], marker=".", color=colour)
+            loss.plot(images, history["loss"], marker=".", color=colour, linestyle=":")
+            rate.plot(images, history["learning_rate"], marker=".", color=colour)
+    by_images.set(title="top-1 accuracy by images seen", xlabel="training images", ylabel="%", ylim=(0, 100))
+    by_seconds.set(title="top-1 accuracy by time", xlabel="seconds of training", ylabel="%", ylim=(0, 100))
+    loss.set(title="loss", xlabel="training images", ylabel="cross-entropy, nats")
+    rate.set(title="learning rate at the end of an epoch", xlabel="training images", yscale="log")
+    for axes in (by_images, by_seconds, loss, rate):
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(left=0)
+        if not axes.has_data():
+            axes.remove()
+    # Below the axes, where it can hide no curve.
+    figure.legend(*by_images.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
-def _curve(axes: Axes, history: pd.DataFrame, column: str, factor: float, regime: str, colour: str) -> None:
-    marker = "o" if len(history) == 1 else ""
-    axes.plot(
-        history["epoch"],
-        factor * history[f"val_{column}"],
-        marker=marker,
-        color=colour,
-        label=f"{regime}, validation",
-    )
-    axes.plot(
-        history["epoch"],
-        factor * history[column],
-        marker=marker,
-        color=colour,
-        linestyle=":",
-        label=f"{regime}, training",
-    )
+def _best(history: pd.DataFrame | None) -> float:
+    return -np.inf if history is None else history["val_accuracy"].max()
+
+
+def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series, start_won: bool) -> None:
+    colour = _COLOURS[regime]
+    validation = 100 * history["val_accuracy"]
+    if "epoch" in history:
+        axes.plot(x, validation, marker=".", color=colour, label=f"{regime}, validation")
+        axes.plot(x, 100 * history["accuracy"], marker=".", color=colour, linestyle=":", label=f"{regime}, training")
+        if len(history) < history["epochs"].iloc[-1]:
+            axes.plot(x.iloc[-1], validation.iloc[-1], "x", color=colour, markersize=11)
+    if not start_won:
+        best = int(validation.to_numpy().argmax())
+        label = "" if "epoch" in history else f"{regime}, validation"
+        axes.plot(x.iloc[best], validation.iloc[best], "*", color=colour, markersize=12, label=label)
 
 
 def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figure:
@@ -157,20 +155,94 @@ def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figur
 
 
 def comparison_bars(comparison: pd.DataFrame) -> Figure:
-    """Top-1 and top-5 accuracy on the test split, a pair of bars a regime."""
+    """Top-1 accuracy on the test split with its 95 % interval and, with more than five classes, top-5."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(len(comparison))
     colours = [_COLOURS[regime] for regime in comparison["regime"]]
-    for offset, column, alpha in ((-0.2, "top1", 1.0), (0.2, "top5", 0.45)):
-        bars = axes.bar(positions + offset, 100 * comparison[column], 0.38, color=colours, alpha=alpha)
+    top1 = 100 * comparison["top1"]
+    intervals = np.abs(100 * comparison[["top1_low", "top1_high"]].to_numpy().T - top1.to_numpy())
+    top5 = comparison["top5"].notna().all()
+    offset, width = (0.2, 0.38) if top5 else (0.0, 0.6)
+    bars = axes.bar(positions - offset, top1, width, color=colours, yerr=intervals, capsize=4)
+    axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
+    if top5:
+        bars = axes.bar(positions + offset, 100 * comparison["top5"], width, color=colours, alpha=0.45)
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
     labels = [f"{row.regime}\n{row.training_seconds:.0f} s of training" for row in comparison.itertuples()]
     axes.set_xticks(positions, labels)
-    axes.set(
-        title=f"Accuracy on {comparison['num_images'].iloc[0]:,} test images: top-1 (solid) and top-5 (pale)",
-        ylabel="%",
-        ylim=(0, 109),
-    )
+    shown = "top-1 with its 95 % interval (solid) and top-5 (pale)" if top5 else "top-1 with its 95 % interval"
+    axes.set(title=f"Accuracy on {comparison['num_images'].iloc[0]:,} test images: {shown}", ylabel="%", ylim=(0, 112))
+    axes.title.set_fontsize(10)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], regime: str) -> Figure:
+    """Predicted by true class, each row as shares of a true class.
+
+    Up to 20 classes keep their order and have their counts written in; more are put into an order in which classes
+    that are taken for one another are neighbours.
+
+    Args:
+        counts: of :func:`~efficientnet_finetuning.evaluation.metrics.confusion`.
+        class_names: by row.
+        regime: whose predictions they are.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    few = len(counts) <= _FEW_CLASSES
+    order = np.arange(len(counts)) if few else _by_confusion(shares)
+    side = max(4.5, min(0.45 * len(counts) + 2, 14))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    # Of many classes each mistake is a small share, which a linear scale would leave white.
+    scale = PowerNorm(1.0 if few else 0.5, vmin=0, vmax=1)
+    picture = axes.imshow(shares[np.ix_(order, order)], cmap="Blues", norm=scale)
+    names = [fit_name(class_names[index], 22) for index in order.tolist()]
+    size = 9 if few else max(3.5, 7 - len(counts) / 40)
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(order)), names, fontsize=size, parse_math=False)
+    axes.set(title=f"{regime}: share of each true class", xlabel="predicted", ylabel="true")
+    if few:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(picture, ax=axes, shrink=0.7)
+    return figure
+
+
+def _by_confusion(shares: np.ndarray) -> np.ndarray:
+    """An order of the classes in which those that are confused are near, by average linkage."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    likeness = (shares + shares.T) / 2
+    distances = 1 - likeness
+    np.fill_diagonal(distances, 0)
+    return leaves_list(linkage(squareform(distances, checks=False), "average", optimal_ordering=True))
+
+
+def confidence_curves(predictions: Mapping[str, pd.DataFrame]) -> Figure:
+    """How far the confidence of each regime can be believed, and what is gained by leaving the unsure to people.
+
+    Args:
+        predictions: of each regime, with ``confidence`` (0–1) and ``correct``.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    reliable, coverage = figure.subplots(1, 2)
+    reliable.plot([0, 100], [0, 100], color="#bbbbbb", linestyle="--", label="as sure as right")
+    for regime, table in predictions.items():
+        confidence, correct = table["confidence"].to_numpy(), table["correct"].to_numpy(bool)
+        bins, curve = reliability(confidence, correct), coverage_curve(confidence, correct)
+        reliable.plot(
+            100 * bins["confidence"], 100 * bins["accuracy"], marker="o", color=_COLOURS[regime], label=regime
+        )
+        coverage.plot(100 * curve["coverage"], 100 * curve["accuracy"], color=_COLOURS[regime], label=regime)
+    reliable.set(title="reliability: bins of equally many test images", xlabel="confidence, %", ylabel="accuracy, %")
+    reliable.set(xlim=(0, 102), ylim=(0, 102))
+    coverage.set(title="if only the surest are answered", xlabel="answered, % of test images", ylabel="accuracy, %")
+    coverage.set(xlim=(0, 102), ylim=(None, 101))
+    for axes in (reliable, coverage):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
     return figure

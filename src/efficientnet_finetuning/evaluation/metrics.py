@@ -7,20 +7,29 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.calibration import expected_calibration_error, log_softmax
+
+# With as many classes or fewer, the true one is always among the first five.
+_ALL_IN_TOP5 = 5
 
 
-def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Loss and accuracies over all rows.
+def classification_metrics(
+    logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], temperature: float = 1.0
+) -> dict[str, Any]:
+    """Loss, accuracies, calibration, and what each class has of them, over all rows.
 
     Args:
         logits: ``(N, num_classes)``.
         labels: one-hot ``(N, num_classes)``.
         class_names: by column.
+        temperature: of :func:`~efficientnet_finetuning.evaluation.calibration.fit_temperature`.
 
     Returns:
-        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; top-5 is 1 by definition
-        with five classes or fewer), ``balanced_accuracy`` (mean of the classes' accuracies, whatever
-        their sizes) and ``per_class``: top-1 accuracy by name, ``None`` for a class without images.
+        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with five classes
+        or fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
+        ``macro`` and ``weighted`` ``_precision``, ``_recall`` and ``_f1``, ``calibration_error`` with the temperature
+        and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``
+        and ``support`` by name. A class without images has no recall and no F1 (``None``) and counts in no mean.
 
     Raises:
         InputError: a logit is infinite or not a number.
@@ -30,36 +39,55 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
             "The model's logits are not finite: its training diverged or its file is damaged. Train it again, with a "
             "lower learning rate if its loss was not finite either."
         )
-    targets = labels.argmax(1)
-    log_probabilities = _log_softmax(logits)
-    ranks = _ranks(logits, targets)
-    hits = ranks == 0
-    per_class = {
-        name: float(hits[targets == label].mean()) if (targets == label).any() else None
-        for label, name in enumerate(class_names)
+    targets, predicted = labels.argmax(1), logits.argmax(1)
+    hits = predicted == targets
+    rows = np.arange(len(targets))
+    per_class = _per_class(targets, predicted, len(class_names))
+    seen = per_class[per_class["support"] > 0]
+    means = {f"macro_{name}": float(seen[name].mean()) for name in ("precision", "recall", "f1")}
+    means |= {
+        f"weighted_{name}": float(np.average(seen[name], weights=seen["support"]))
+        for name in ("precision", "recall", "f1")
     }
+    calibrated, raw = (np.exp(log_softmax(logits, t))[rows, predicted] for t in (temperature, 1.0))
     return {
         "num_images": len(targets),
-        "loss": float(-log_probabilities[np.arange(len(targets)), targets].mean()),
+        "loss": float(-log_softmax(logits)[rows, targets].mean()),
         "top1": float(hits.mean()),
-        "top5": float((ranks < 5).mean()),
-        "balanced_accuracy": float(np.mean([accuracy for accuracy in per_class.values() if accuracy is not None])),
-        "per_class": per_class,
+        "top5": float((_ranks(logits, targets) < 5).mean()) if len(class_names) > _ALL_IN_TOP5 else None,
+        "balanced_accuracy": means["macro_recall"],
+        **means,
+        "calibration_error": expected_calibration_error(calibrated, hits),
+        "calibration_error_raw": expected_calibration_error(raw, hits),
+        "temperature": temperature,
+        "per_class": {
+            name: {
+                "precision": row.precision,
+                "recall": row.recall if row.support else None,
+                "f1": row.f1 if row.support else None,
+                "support": row.support,
+            }
+            for name, row in zip(class_names, per_class.itertuples(), strict=True)
+        },
     }
 
 
 def predictions_table(
-    logits: np.ndarray, labels: np.ndarray, ids: np.ndarray, class_names: Sequence[str]
+    logits: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+    class_names: Sequence[str],
+    temperature: float = 1.0,
 ) -> pd.DataFrame:
     """One row an image, in the order of ``ids``.
 
     Returns:
         ``id``, ``true`` and ``predicted`` (class names), ``correct``, ``confidence`` (probability of the predicted
-        class) and ``true_probability``, both in 0–1.
+        class) and ``true_probability``, both in 0–1 and with the temperature.
     """
     names = np.asarray(class_names, dtype=object)
     targets, predicted = labels.argmax(1), logits.argmax(1)
-    probabilities = np.exp(_log_softmax(logits))
+    probabilities = np.exp(log_softmax(logits, temperature))
     rows = np.arange(len(targets))
     return pd.DataFrame(
         {
@@ -73,9 +101,34 @@ def predictions_table(
     )
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+def confusion(predictions: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:
+    """Counts ``(num_classes, num_classes)``: a row a true class, a column a predicted one."""
+    codes = [pd.Categorical(predictions[side], list(class_names)).codes for side in ("true", "predicted")]
+    counts = np.zeros((len(class_names),) * 2, np.int64)
+    np.add.at(counts, tuple(codes), 1)
+    return counts
+
+
+def confused_pairs(predictions: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """The mistakes that occur most often.
+
+    Returns:
+        ``true``, ``predicted``, ``num_images`` and ``share`` (of the true class' images, 0–1), the most frequent first.
+    """
+    wrong = predictions[~predictions["correct"]]
+    pairs = wrong.groupby(["true", "predicted"]).size().rename("num_images").reset_index()
+    totals = predictions["true"].value_counts()
+    pairs["share"] = pairs["num_images"] / pairs["true"].map(totals).to_numpy()
+    return pairs.sort_values(["num_images", "share", "true"], ascending=[False, False, True]).head(limit)
+
+
+def _per_class(targets: np.ndarray, predicted: np.ndarray, num_classes: int) -> pd.DataFrame:
+    # Here, since it takes most of a second, and Kedro imports this module before it starts.
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(targets, predicted, labels=range(num_classes), zero_division=0.0)
+    table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), columns, strict=True)))
+    return table.astype({"support": int})
 
 
 def _ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

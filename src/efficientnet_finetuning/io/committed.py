@@ -8,12 +8,13 @@ import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from inspect import unwrap
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.io import AbstractVersionedDataset, DatasetError
 from kedro_datasets import json as kedro_json
-from kedro_datasets import matplotlib, pandas
+from kedro_datasets import matplotlib, pandas, text
 
 from efficientnet_finetuning.storage import (
     COMMIT_FILE,
@@ -55,7 +56,7 @@ class Committed(AbstractVersionedDataset):
         try:
             with naming_full_disk(Path(self._filepath)):
                 # Kedro wraps every save method, and would look for the version before it is published.
-                super().save.__wrapped__(self, data)  # type: ignore[attr-defined,safe-super]
+                unwrap(super().save)(self, data)  # type: ignore[safe-super]
                 commit(staged, Path(self._filepath) / version, self._record(staged))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -150,5 +151,14 @@ class JSONDataset(Committed, kedro_json.JSONDataset):
     """A JSON document."""
 
 
-class FigureDataset(Committed, matplotlib.MatplotlibDataset):
-    """A picture of a figure."""
+class TextDataset(Committed, text.TextDataset):
+    """A text, such as an HTML page."""
+
+
+class _Picture(matplotlib.MatplotlibDataset):
+    def load(self) -> bytes:
+        return Path(self._get_load_path()).read_bytes()
+
+
+class FigureDataset(Committed, _Picture):
+    """A figure, kept as a picture: what is loaded are the bytes of its PNG file."""

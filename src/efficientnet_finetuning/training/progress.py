@@ -126,8 +126,9 @@ class Progress(keras.callbacks.Callback):
         whole = self._with_earlier(logs, self._batches.all_batches)
         row = {
             "epoch": epoch + 1,
+            "epochs": self._parameters.epochs,
             "learning_rate": float(self.model.optimizer.learning_rate),
-            **{name: float(value) for name, value in (logs | whole).items() if name != "images"},
+            **{name: float(value) for name, value in (logs | whole).items()},
         }
         self.rows.append(row)
         self._judge(row)

@@ -203,7 +203,7 @@ def check_name(dataset: DatasetParameters) -> None:
     if name not in known:
         raise InputError(
             f"dataset.name: TensorFlow Datasets knows no set {name!r}, and there is none prepared in "
-            f"dataset.data_dir ({dataset.data_dir}).{near_matches(name, [*known, *prepared])}"
+            f"{dataset.data_dir or 'its default folder'} (dataset.data_dir).{near_matches(name, [*known, *prepared])}"
         )
 
 

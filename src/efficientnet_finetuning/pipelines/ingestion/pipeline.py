@@ -34,5 +34,7 @@ def create_pipeline() -> Pipeline:
                 name="audit_images",
                 tags="cpu",
             ),
-        ]
+        ],
+        namespace="ingestion",
+        prefix_datasets_with_namespace=False,
     )

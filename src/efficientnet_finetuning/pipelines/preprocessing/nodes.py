@@ -8,7 +8,7 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.splits import SPLITS
-from efficientnet_finetuning.evaluation.figures import image_grid
+from efficientnet_finetuning.evaluation.pictures import image_grid
 from efficientnet_finetuning.parameters import (
     AugmentationParameters,
     BackboneParameters,

@@ -30,5 +30,7 @@ def create_pipeline() -> Pipeline:
                 name="plot_augmentations",
                 tags="cpu",
             ),
-        ]
+        ],
+        namespace="preprocessing",
+        prefix_datasets_with_namespace=False,
     )

@@ -1,17 +1,34 @@
-"""Reporting: the regimes of a run side by side."""
+"""Reporting: the regimes of a run side by side, which of them to take, and why to trust it."""
 
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
-from efficientnet_finetuning.evaluation.figures import comparison_bars, learning_curves
+from efficientnet_finetuning.evaluation.figures import (
+    comparison_bars,
+    confidence_curves,
+    confusion_matrix,
+    learning_curves,
+)
+from efficientnet_finetuning.evaluation.metrics import confusion
+from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disagreements
+from efficientnet_finetuning.evaluation.report import Results, render_report
+from efficientnet_finetuning.evaluation.verdict import judge
 
 
 def compare(**results: Any) -> pd.DataFrame:
     """Tabulate the regimes: ``{regime}_metrics`` and ``{regime}_history`` of each, in order."""
     return compare_regimes(_by_regime(results, "metrics"), _by_regime(results, "history"))
+
+
+def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFrame) -> tuple[dict[str, Any], str]:
+    """Which regime wins, and whether that is more than luck; returns the reasons and its name."""
+    seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))
+    verdict = judge(_by_regime(predictions, "predictions"), seconds, seed)
+    return verdict, verdict["champion"]
 
 
 def plot_comparison(comparison: pd.DataFrame) -> Figure:
@@ -22,6 +39,42 @@ def plot_comparison(comparison: pd.DataFrame) -> Figure:
 def plot_learning_curves(**histories: pd.DataFrame) -> Figure:
     """Accuracy and loss of the regimes, from ``{regime}_history`` of each."""
     return learning_curves(_by_regime(histories, "history"))
+
+
+def plot_confusion(champion: str, class_names: list[str], **predictions: pd.DataFrame) -> Figure:
+    """Which classes the champion takes for which."""
+    counts = confusion(predictions[f"{champion}_predictions"], class_names)
+    return confusion_matrix(counts, class_names, champion)
+
+
+def plot_confidence(**predictions: pd.DataFrame) -> Figure:
+    """How far the confidence of each regime can be believed."""
+    return confidence_curves(_by_regime(predictions, "predictions"))
+
+
+def show_disagreements(test_images: Examples, seed: int, **predictions: pd.DataFrame) -> Figure:
+    """Images on which one regime is right and another wrong."""
+    rows = disagreements(_by_regime(predictions, "predictions"), seed)
+    return disagreement_sheet(test_images.arrays[0][rows["row"]], rows)
+
+
+def write_report(
+    comparison: pd.DataFrame, verdict: dict[str, Any], audit: dict[str, Any], seed: int, **results: Any
+) -> str:
+    """All of it as one HTML file."""
+    return render_report(
+        Results(
+            comparison=comparison,
+            verdict=verdict,
+            audit=audit,
+            metrics=_by_regime(results, "metrics"),
+            predictions=_by_regime(results, "predictions"),
+            histories=_by_regime(results, "history"),
+            costs=_by_regime(results, "cost"),
+            figures={name: value for name, value in results.items() if isinstance(value, bytes)},
+            seed=seed,
+        )
+    )
 
 
 def _by_regime(results: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -1,18 +1,69 @@
-"""{regime}_metrics, {regime}_history → comparison, comparison_bars, learning_curves."""
+"""Metrics, predictions, histories and pictures of the regimes → comparison, verdict, champion → report."""
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.reporting.nodes import compare, plot_comparison, plot_learning_curves
+from efficientnet_finetuning.pipelines.reporting.nodes import (
+    compare,
+    plot_comparison,
+    plot_confidence,
+    plot_confusion,
+    plot_learning_curves,
+    reach_verdict,
+    show_disagreements,
+    write_report,
+)
+
+_FIGURES = (
+    "audit_summary",
+    "sample_grid",
+    "augmentation_grid",
+    "comparison_bars",
+    "learning_curves",
+    "confusion_matrix",
+    "confidence_curves",
+    "disagreements",
+)
 
 
 def create_pipeline(*regimes: str) -> Pipeline:
-    """Compare the given regimes."""
-    histories = {f"{regime}_history": f"{regime}_history" for regime in regimes}
-    metrics = {f"{regime}_metrics": f"{regime}_metrics" for regime in regimes}
-    return Pipeline(
-        [
-            Node(compare, metrics | histories, "comparison", name="compare", tags="cpu"),
-            Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison", tags="cpu"),
-            Node(plot_learning_curves, histories, "learning_curves", name="plot_learning_curves", tags="cpu"),
-        ]
-    )
+    """Compare the given regimes, name the champion, and explain it."""
+
+    def of_all(*kinds: str) -> dict[str, str]:
+        return {name: name for kind in kinds for name in (f"{regime}_{kind}" for regime in regimes)}
+
+    def same(*names: str) -> dict[str, str]:
+        return {name: name for name in names}
+
+    seed = {"seed": "params:seed"}
+    everything = of_all("metrics", "predictions", "history", "cost", "gallery")
+    nodes = [
+        Node(compare, of_all("metrics", "history"), "comparison", name="compare"),
+        Node(
+            reach_verdict,
+            same("comparison") | seed | of_all("predictions"),
+            ["verdict", "champion"],
+            name="reach_verdict",
+        ),
+        Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison"),
+        Node(plot_learning_curves, of_all("history"), "learning_curves", name="plot_learning_curves"),
+        Node(
+            plot_confusion,
+            same("champion", "class_names") | of_all("predictions"),
+            "confusion_matrix",
+            name="plot_confusion",
+        ),
+        Node(plot_confidence, of_all("predictions"), "confidence_curves", name="plot_confidence"),
+        Node(
+            show_disagreements,
+            same("test_images") | seed | of_all("predictions"),
+            "disagreements",
+            name="show_disagreements",
+        ),
+        Node(
+            write_report,
+            same("comparison", "verdict", "audit", *_FIGURES) | seed | everything,
+            "report",
+            name="write_report",
+        ),
+    ]
+    return Pipeline(nodes, tags="cpu", namespace="reporting", prefix_datasets_with_namespace=False)

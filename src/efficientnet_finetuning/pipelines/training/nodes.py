@@ -2,11 +2,14 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.device import device_name, peak_memory
+from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.evaluation.figures import learning_rate_curve
 from efficientnet_finetuning.models.classifier import Classifier
 from efficientnet_finetuning.parameters import (
@@ -107,4 +110,11 @@ def train_classifier(
     images = (train_images.arrays, validation_images.arrays)
     model, history = fit(start.model, start.backbone, *images, training, seed, checkpoints)
     trained = replace(start, model=model, class_weight=training.class_weight)
-    return trained, pd.DataFrame(history).assign(class_weight=training.class_weight)
+    logits = trained.predict_logits(validation_images.arrays[0], training.batch_size)
+    calibrated = replace(trained, temperature=fit_temperature(logits, validation_images.labels))
+    about: dict[str, Any] = {
+        "class_weight": training.class_weight,
+        "device": device_name(),
+        "peak_memory_gb": peak_memory() / 1e9,
+    }
+    return calibrated, pd.DataFrame(history).assign(**about)

@@ -1,12 +1,15 @@
 """Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.models.classifier import Classifier
 from efficientnet_finetuning.models.inference import Images, KerasModel, predict_all
 from efficientnet_finetuning.parameters import (
@@ -79,18 +82,27 @@ def fit_head(
         head,
     )
     path[0]["seconds"] += float(features["seconds"])
-    return dense_head(kernel, bias), pd.DataFrame(path).assign(class_weight=head.class_weight)
+    about: dict[str, Any] = {
+        "class_weight": head.class_weight,
+        "device": device_name(),
+        "peak_memory_gb": peak_memory() / 1e9,
+    }
+    history = pd.DataFrame(path).assign(**about, images=0)
+    history.loc[0, "images"] = len(features["train"])  # the backbone sees them once, for all strengths
+    return dense_head(kernel, bias), history
 
 
 def assemble_classifier(
     backbone: KerasModel,
     fitted_head: KerasModel,
+    features: dict[str, np.ndarray],
+    validation_images: Examples,
     class_names: list[str],
     backbone_parameters: BackboneParameters,
     preprocessing: PreprocessingParameters,
     head: HeadParameters,
 ) -> Classifier:
-    """Put the fitted head on the backbone: one model from pixels to logits."""
+    """Put the fitted head on the backbone: one model from pixels to logits, with its temperature."""
     from efficientnet_finetuning.models.heads import assemble
 
     return Classifier(
@@ -100,4 +112,5 @@ def assemble_classifier(
         image_size=image_size(preprocessing, backbone_parameters),
         **preprocessing.model_dump(exclude={"image_size"}),
         class_weight=head.class_weight,
+        temperature=fit_temperature(fitted_head.predict_on_batch(features["validation"]), validation_images.labels),
     )

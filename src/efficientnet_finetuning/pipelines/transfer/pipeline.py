@@ -36,7 +36,16 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             assemble_classifier,
-            ["backbone", "head", "class_names", "params:backbone", "params:preprocessing", "params:head"],
+            [
+                "backbone",
+                "head",
+                "features",
+                "validation_images",
+                "class_names",
+                "params:backbone",
+                "params:preprocessing",
+                "params:head",
+            ],
             "transfer_model",
             name="assemble_classifier",
             tags="cpu",

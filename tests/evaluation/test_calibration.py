@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from efficientnet_finetuning.evaluation.calibration import (
+    coverage_curve,
+    expected_calibration_error,
+    fit_temperature,
+    judge_threshold,
+    log_softmax,
+    reliability,
+)
+
+
+def draw(temperature: float, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels that are drawn as those logits divided by the temperature say."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 3, (count, 5)).astype(np.float32)
+    probabilities = np.exp(log_softmax(logits, temperature))
+    targets = [generator.choice(5, p=row) for row in probabilities]
+    return logits, np.eye(5, dtype=np.uint8)[targets]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found_and_calibrates(temperature):
+    logits, labels = draw(temperature)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.1)
+    probabilities = np.exp(log_softmax(logits, found))
+    correct = probabilities.argmax(1) == labels.argmax(1)
+    assert expected_calibration_error(probabilities.max(1), correct) < 0.025
+
+
+def test_a_few_images_that_are_all_right_do_not_make_a_classifier_certain():
+    assert fit_temperature(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.uint8)) == pytest.approx(0.25, rel=0.01)
+
+
+def test_bins_hold_equally_many_images():
+    confidence = np.linspace(0, 1, 30) ** 3
+    bins = reliability(confidence, np.arange(30) % 2 == 0)
+    assert bins["num_images"].tolist() == [2] * 15
+    assert bins["accuracy"].tolist() == [0.5] * 15
+    assert len(reliability(confidence[:4], np.ones(4, bool))) == 4
+
+
+def test_the_calibration_error_is_the_mean_distance():
+    # Seven bins of right answers, one that is mixed, seven of wrong ones.
+    found = expected_calibration_error(np.full(30, 0.9), np.arange(30) < 15)
+    assert found == pytest.approx((7 * 0.1 + 0.4 + 7 * 0.9) / 15)
+    assert expected_calibration_error(np.ones(3), np.ones(3, bool)) == 0.0
+
+
+def test_coverage_answers_images_of_equal_confidence_together():
+    curve = coverage_curve(np.array([0.5, 0.9, 0.5, 0.8]), np.array([False, True, True, True]))
+    assert curve["coverage"].tolist() == [0.25, 0.5, 1.0]
+    assert curve["accuracy"].tolist() == [1.0, 1.0, 0.75]
+    assert curve["threshold"].tolist() == [0.9, 0.8, 0.5]
+
+
+def split(confidence: list[float], correct: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame({"confidence": confidence, "correct": correct})
+
+
+def test_the_threshold_is_chosen_on_validation_and_tried_on_test():
+    validation = split([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
+    test = split([0.95, 0.85, 0.5, 0.4], [True, False, True, True])
+    assert judge_threshold(validation, test, 1.0) == {
+        "precision": 1.0,
+        "confidence": 0.8,
+        "coverage": 0.5,
+        "accuracy": 0.5,
+    }
+    assert judge_threshold(validation, test, 0.75)["confidence"] == 0.6
+
+
+@pytest.mark.parametrize("test", [split([0.1], [True]), split([0.95], [False])])
+def test_a_precision_that_is_out_of_reach_is_said(test):
+    found = judge_threshold(split([0.9, 0.8], [False, True]), test, 0.9)
+    assert (found["confidence"], found["coverage"], found["accuracy"]) == (None, 0.0, None)
+    json.dumps(found, allow_nan=False)

@@ -1,0 +1,207 @@
+"""The report of made-up results: every case gives a whole page that needs nothing but itself."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from efficientnet_finetuning.evaluation.calibration import judge_threshold
+from efficientnet_finetuning.evaluation.comparison import compare_regimes
+from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
+from efficientnet_finetuning.evaluation.pictures import (
+    disagreement_sheet,
+    disagreements,
+    fit_name,
+    gallery,
+    worth_a_look,
+)
+from efficientnet_finetuning.evaluation.report import Results, render_report
+from efficientnet_finetuning.evaluation.verdict import judge
+
+_VOID = {"meta", "img", "link", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A parsed page, which must be well nested."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def attributes(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def png(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def results(
+    logits: dict[str, np.ndarray], targets: np.ndarray, names: list[str], figures: dict | None = None
+) -> Results:
+    labels = np.eye(len(names), dtype=np.uint8)[targets]
+    ids = np.array([f"photos/{row}.jpg" for row in range(len(targets))])
+    predictions = {regime: predictions_table(values, labels, ids, names) for regime, values in logits.items()}
+    metrics = {
+        regime: classification_metrics(values, labels, names)
+        | {"flip": True, "threshold": judge_threshold(predictions[regime], predictions[regime], 0.9)}
+        for regime, values in logits.items()
+    }
+    history = pd.DataFrame({"seconds": [2.0], "images": [50], "val_accuracy": [0.5], "accuracy": [0.5]})
+    histories = {regime: history.assign(peak_memory_gb=1.5, device="CPU (2 cores)") for regime in logits}
+    comparison = compare_regimes(metrics, histories)
+    seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))
+    cost = {"parameters": 3_400_000, "gflops": 0.77, "file_megabytes": 14.0}
+    cost |= {"milliseconds_per_image_batch_1": 12.0, "milliseconds_per_image_batch_64": 5.0}
+    return Results(
+        comparison=comparison,
+        verdict=judge(predictions, seconds, 0),
+        audit={"source": "photos", "images": 60, "used": 57, "classes": dict.fromkeys(names), "warnings": []},
+        metrics=metrics,
+        predictions=predictions,
+        histories=histories,
+        costs=dict.fromkeys(logits, cost),
+        figures={"comparison_bars": png("red")} if figures is None else figures,
+        seed=0,
+    )
+
+
+def noisy(targets: np.ndarray, num_classes: int, strength: float, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(len(targets), num_classes))
+    return (noise + strength * np.eye(num_classes)[targets]).astype(np.float32)
+
+
+def case(num_classes: int, count: int, regimes=("baseline", "transfer", "finetune")) -> Results:
+    targets = np.arange(count) % num_classes
+    logits = {regime: noisy(targets, num_classes, 1.5 * step, step) for step, regime in enumerate(regimes)}
+    return results(logits, targets, [f"class {index}" for index in range(num_classes)])
+
+
+def test_the_page_says_what_a_colleague_asks():
+    found = case(10, 300)
+    page = Page(render_report(found))
+    assert found.verdict["words"] in page.text
+    for section in ("Verdict", "Learning", "Where finetune is wrong", "Look at it", "Confidence", "Cost", "Data"):
+        assert section in page.text
+    first = worth_a_look(found.predictions["finetune"]).iloc[0]
+    assert first["id"] in page.text
+    assert "57 of 60 images are used, 10 classes" in page.text
+    assert "3,400,000" in page.text
+    assert "balanced accuracy" not in page.text, "the classes are even"
+
+
+def test_the_page_needs_nothing_but_itself_and_works_without_a_mouse():
+    html = render_report(case(10, 300))
+    page = Page(html)
+    assert not re.search(r"https?://|<script|<link|url\(", html)
+    assert page.attributes("html") == [{"lang": "en"}]
+    for image in page.attributes("img"):
+        assert image["alt"]
+        Image.open(io.BytesIO(base64.b64decode(image["src"].removeprefix("data:image/png;base64,")))).verify()
+    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {link["href"].removeprefix("#") for link in page.attributes("a")} <= targets
+    scrolling = [attributes for attributes in page.attributes("div") if attributes.get("class") == "scroll"]
+    assert all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolling)
+    assert len(page.attributes("caption")) == len(page.attributes("table"))
+
+
+def test_names_from_the_users_folders_are_text_and_never_markup():
+    targets = np.array([0, 1, 0, 1])
+    html = render_report(
+        results({"transfer": noisy(targets, 2, 0, 0)}, targets, ["<script>alert(1)</script>", 'a "b" & c'])
+    )
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(("num_classes", "count"), [(2, 1), (2, 40), (10, 10), (120, 600)])
+def test_two_classes_and_120_and_one_test_image_a_class(num_classes, count):
+    page = Page(render_report(case(num_classes, count)))
+    assert "nan" not in page.text.lower().replace("finance", "")
+    assert "None" not in page.text
+
+
+def test_a_missing_regime_and_one_alone():
+    assert "baseline" not in Page(render_report(case(10, 300, ("transfer", "finetune")))).text
+    assert "nothing to compare" in Page(render_report(case(10, 300, ("transfer",)))).text
+
+
+def test_all_predictions_of_one_class_and_none_wrong():
+    targets = np.arange(30) % 3
+    same = np.tile(np.array([[3.0, 0, 0]], np.float32), (30, 1))
+    page = Page(render_report(results({"transfer": same}, targets, ["a", "b", "c"])))
+    assert "No confidence is high enough" in page.text
+    perfect = Page(render_report(results({"transfer": noisy(targets, 3, 50, 0)}, targets, ["a", "b", "c"])))
+    assert "No test image is wrong." in perfect.text
+
+
+def test_uneven_classes_and_sets_cut_from_imagenet_are_said_beside_the_score():
+    targets = np.array([0] * 30 + [1])
+    found = results({"transfer": noisy(targets, 2, 3, 0)}, targets, ["many", "few"])
+    found.audit["warnings"].append("These images are a part of ImageNet: scores flatter.")  # type: ignore[attr-defined]
+    text = Page(render_report(found)).text
+    verdict = text[text.index("Verdict") : text.index("Where transfer is wrong")]
+    assert "The classes are uneven, 1 to 30 test images: balanced accuracy" in verdict
+    assert "a part of ImageNet" in verdict
+
+
+def test_what_is_worth_a_look_are_the_surest_mistakes_and_the_least_sure_hits():
+    table = pd.DataFrame({"correct": [False, True, False, True], "confidence": [0.5, 0.9, 0.8, 0.3]})
+    assert list(worth_a_look(table).index) == [2, 0, 3, 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_a_gallery_shows_each_image_beside_its_map(count):
+    images = np.full((count, 16, 16, 3), 200, np.uint8)
+    rows = pd.DataFrame(
+        {"true": "a", "predicted": "b", "correct": False, "confidence": np.linspace(0.5, 1, count)}, range(count)
+    )
+    figure = gallery(images, rows, np.zeros((count, 3, 3), np.float32))
+    assert sum(bool(axes.images) for axes in figure.axes) == 2 * count
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert titles[:1] == (["a → b 50 %"] if count else [])
+
+
+def test_disagreements_are_images_on_which_some_are_right_and_some_are_not():
+    one = pd.DataFrame({"id": ["0", "1", "2"], "true": ["a"] * 3, "predicted": ["a", "b", "a"]})
+    other = one.assign(predicted=["a", "a", "b"])
+    tables = {name: table.assign(correct=table["predicted"] == "a") for name, table in (("x", one), ("y", other))}
+    rows = disagreements(tables, seed=0)
+    assert rows.to_dict("list") == {
+        "row": [1, 2],
+        "id": ["1", "2"],
+        "true": ["a", "a"],
+        "x": ["b", "a"],
+        "y": ["a", "b"],
+    }
+    figure = disagreement_sheet(np.zeros((2, 8, 8, 3), np.uint8), rows)
+    assert figure.axes[0].get_title(loc="left").splitlines() == ["a:", "✗ x: b", "✓ y: a"]
+    assert disagreements({"x": tables["x"]}, seed=0).empty
+
+
+def test_a_name_that_is_too_long_keeps_its_end():
+    assert fit_name("n02085620-Chihuahua", 12) == "n02…hihuahua"
+    assert fit_name("pug", 12) == "pug"
