@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 
 # Datasets besides figures that are kept as MLflow artifacts.
-_DOCUMENTS = ("comparison", "verdict", "report", "audit")
+_DOCUMENTS = ("comparison", "verdict", "report", "audit", "cost")
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -169,7 +169,7 @@ class TrackingHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         key = self._key_of(node)
         dataset = self._catalog[dataset_name]
-        is_document = dataset_name in _DOCUMENTS or dataset_name.endswith(("_metrics", "_cost"))
+        is_document = dataset_name in _DOCUMENTS or dataset_name.endswith("_metrics")
         if is_document or isinstance(data, Figure):
             assert isinstance(dataset, Committed)
             self._write("artifact", key, path=str(dataset.path))
@@ -179,8 +179,8 @@ class TrackingHooks:
         elif dataset_name == "manifest":
             for started in self._children.values():  # Kedro's order may build a network first
                 self._note_data(started)
-        elif dataset_name.endswith(("_metrics", "_cost")):
-            prefix = "test" if dataset_name.endswith("_metrics") else "cost"
+        elif dataset_name == "cost" or dataset_name.endswith("_metrics"):
+            prefix = "cost" if dataset_name == "cost" else "test"
             numbers = {f"{prefix}_{name}": value for name, value in data.items() if isinstance(value, float)}
             self._write("metrics", key, metrics=numbers, step=0)
 

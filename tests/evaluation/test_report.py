@@ -83,7 +83,7 @@ def results(
         metrics=metrics,
         predictions=predictions,
         histories=histories,
-        costs=dict.fromkeys(logits, cost),
+        cost=cost,
         figures={"comparison_bars": png("red")} if figures is None else figures,
         seed=0,
     )

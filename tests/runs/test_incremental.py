@@ -12,12 +12,11 @@ pytestmark = pytest.mark.slow
 FROM_TRAINING_ON = {
     "finetune.train_classifier",
     "finetune.evaluate_classifier",
-    "finetune.measure_cost",
-    "finetune.show_what_to_look_at",
     *(
         f"reporting.{name}"
         for name in (
             "compare",
+            "measure_cost",
             "plot_comparison",
             "plot_confidence",
             "plot_confusion",
@@ -117,7 +116,7 @@ def test_from_nodes_forces(finished):
     project, _ = finished
     _, stale = run(project, "--from-nodes", "finetune.evaluate_classifier")
     assert stale == dict.fromkeys(
-        FROM_TRAINING_ON - {"finetune.train_classifier", "finetune.measure_cost", "reporting.plot_learning_curves"},
+        FROM_TRAINING_ON - {"finetune.train_classifier", "reporting.measure_cost", "reporting.plot_learning_curves"},
         "it was asked for",
     )
 

@@ -77,15 +77,15 @@ def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
 
 
 def disagreements(predictions: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:
-    """Test images on which one regime is right and another is wrong.
+    """Test images on which one of the two best regimes is right and the other wrong.
 
     Returns:
         At most twelve rows, drawn by the seed: ``row`` (of the test split), ``id``, ``true``, and what each regime
         predicts, under its name.
     """
     first = next(iter(predictions.values()))
-    right = np.stack([table["correct"].to_numpy(bool) for table in predictions.values()])
-    differing = np.flatnonzero(right.any(0) & ~right.all(0))
+    right = sorted((table["correct"].to_numpy(bool) for table in predictions.values()), key=np.mean)[-2:]
+    differing = np.flatnonzero(right[0] != right[-1])
     rows = np.sort(np.random.default_rng(seed).permutation(differing)[:_NUM_DISAGREEMENTS])
     chosen = {regime: table["predicted"].to_numpy()[rows] for regime, table in predictions.items()}
     ids, true = (first[column].to_numpy()[rows] for column in ("id", "true"))
@@ -110,7 +110,7 @@ def disagreement_sheet(images: np.ndarray, rows: pd.DataFrame) -> Figure:
         title = "\n".join(fit_name(line, 30) for line in lines)
         single[0].set_title(title, fontsize=8, loc="left", parse_math=False)
 
-    return _sheet(len(rows), 1, draw, "Where the regimes disagree", lines=1 + len(regimes))
+    return _sheet(len(rows), 1, draw, "Where the two best disagree", lines=1 + len(regimes))
 
 
 def _sheet(count: int, width: int, draw: Callable[[int, Sequence[Axes]], None], heading: str, lines: int = 1) -> Figure:

@@ -29,7 +29,7 @@ class Results:
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
-        costs: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
+        cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
         figures: PNG files by name. One that is missing is left out.
         seed: of what is drawn at random.
     """
@@ -40,7 +40,7 @@ class Results:
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Mapping[str, pd.DataFrame]
     histories: Mapping[str, pd.DataFrame]
-    costs: Mapping[str, Mapping[str, float]]
+    cost: Mapping[str, float]
     figures: Mapping[str, bytes]
     seed: int
 
@@ -78,7 +78,7 @@ def render_report(results: Results) -> str:
         threshold=_threshold(metrics["threshold"]),
         calibration=_calibration(results.metrics),
         training_cost=_training_cost(results.histories),
-        model_cost=_model_cost(results.costs),
+        model_cost=_model_cost(results.cost),
         data=_data(results.audit),
         figures={name: base64.b64encode(content).decode() for name, content in results.figures.items()},
     )
@@ -223,20 +223,18 @@ def _training_cost(histories: Mapping[str, pd.DataFrame]) -> _Table:
     )
 
 
-def _model_cost(costs: Mapping[str, Mapping[str, float]]) -> _Table:
+def _model_cost(cost: Mapping[str, float]) -> _Table:
     return _table(
-        ("regime", "parameters", "GFLOPs an image", "file, MB", "ms an image, one by one", "ms an image, 64 at once"),
-        (
+        ("parameters", "GFLOPs an image", "file, MB", "ms an image, one by one", "ms an image, 64 at once"),
+        [
             (
-                regime,
                 f"{cost['parameters']:,}",
                 f"{cost['gflops']:.2f}",
                 f"{cost['file_megabytes']:.1f}",
                 f"{cost['milliseconds_per_image_batch_1']:.1f}",
                 f"{cost['milliseconds_per_image_batch_64']:.1f}",
             )
-            for regime, cost in costs.items()
-        ),
+        ],
     )
 
 

@@ -3,8 +3,6 @@
 import keras
 import numpy as np
 
-from efficientnet_finetuning.models.inference import predict
-
 
 def class_activation_maps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray, batch_size: int = 64
@@ -24,7 +22,10 @@ def class_activation_maps(
         float32 ``(N, height, width)`` of the last feature map: size / 32, rounded up.
     """
     pooling = model.get_layer("avg_pool")
-    features = predict(keras.Model(model.input, pooling.input), images, batch_size)
+    network = keras.Model(model.input, pooling.input)
+    # Called as it is: for the few images that a person looks at, compiling would take longer.
+    maps = [network(images[start : start + batch_size], training=False) for start in range(0, len(images), batch_size)]
+    features = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in maps]).astype(np.float32)
     at_positions = features.reshape(-1, features.shape[-1])
     for layer in model.layers[model.layers.index(pooling) + 1 :]:
         at_positions = layer(at_positions, training=False)

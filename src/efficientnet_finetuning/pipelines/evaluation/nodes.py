@@ -19,8 +19,8 @@ def evaluate_classifier(
     test_images: Examples,
     class_names: list[str],
     evaluation: EvaluationParameters,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics and predictions of one regime; its threshold of confidence is chosen on the validation split."""
+) -> tuple[dict[str, Any], pd.DataFrame, Figure]:
+    """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on validation."""
     model.check_fits(test_images.images.shape[1], class_names)
     splits = {"validation": validation_images, "test": test_images}
     images = {name: examples.arrays[0] for name, examples in splits.items()}
@@ -31,22 +31,14 @@ def evaluate_classifier(
     )
     about = {"class_weight": model.class_weight, "flip": evaluation.flip}
     metrics = classification_metrics(logits["test"], test_images.labels, model.class_names, model.temperature)
-    return about | metrics | {"threshold": judge_threshold(validation, test, evaluation.precision)}, test
+    threshold = {"threshold": judge_threshold(validation, test, evaluation.precision)}
+    return about | metrics | threshold, test, _gallery(model, test_images, test)
 
 
-def show_what_to_look_at(model: Classifier, test_images: Examples, predictions: pd.DataFrame) -> Figure:
-    """The surest mistakes and the least sure hits, with what in them speaks for the predicted class."""
+def _gallery(model: Classifier, test_images: Examples, predictions: pd.DataFrame) -> Figure:
     from efficientnet_finetuning.models.activation_maps import class_activation_maps
 
-    # The index of a row of predictions is the image's row.
-    rows = worth_a_look(predictions)
+    rows = worth_a_look(predictions)  # whose index is the image's row
     images = test_images.arrays[0][rows.index]
     predicted = rows["predicted"].map(model.class_names.index).to_numpy(int)
     return gallery(images, rows, class_activation_maps(model.model, images, predicted))
-
-
-def measure_cost(model: Classifier) -> dict[str, float]:
-    """Size of the network, and its speed on this machine."""
-    from efficientnet_finetuning.models.cost import cost_of
-
-    return cost_of(model.model)

@@ -17,6 +17,7 @@ from efficientnet_finetuning.evaluation.metrics import confusion
 from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disagreements
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import judge
+from efficientnet_finetuning.models.classifier import Classifier
 
 
 def compare(**results: Any) -> pd.DataFrame:
@@ -58,8 +59,20 @@ def show_disagreements(test_images: Examples, seed: int, **predictions: pd.DataF
     return disagreement_sheet(test_images.arrays[0][rows["row"]], rows)
 
 
+def measure_cost(model: Classifier) -> dict[str, float]:
+    """Size of the network, which all regimes share, and its speed on this machine."""
+    from efficientnet_finetuning.models.cost import cost_of
+
+    return cost_of(model.model)
+
+
 def write_report(
-    comparison: pd.DataFrame, verdict: dict[str, Any], audit: dict[str, Any], seed: int, **results: Any
+    comparison: pd.DataFrame,
+    verdict: dict[str, Any],
+    audit: dict[str, Any],
+    cost: dict[str, float],
+    seed: int,
+    **results: Any,
 ) -> str:
     """All of it as one HTML file."""
     return render_report(
@@ -70,7 +83,7 @@ def write_report(
             metrics=_by_regime(results, "metrics"),
             predictions=_by_regime(results, "predictions"),
             histories=_by_regime(results, "history"),
-            costs=_by_regime(results, "cost"),
+            cost=cost,
             figures={name: value for name, value in results.items() if isinstance(value, bytes)},
             seed=seed,
         )

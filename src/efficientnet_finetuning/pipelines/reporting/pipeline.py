@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from efficientnet_finetuning.pipelines.reporting.nodes import (
     compare,
+    measure_cost,
     plot_comparison,
     plot_confidence,
     plot_confusion,
@@ -35,7 +36,7 @@ def create_pipeline(*regimes: str) -> Pipeline:
         return {name: name for name in names}
 
     seed = {"seed": "params:seed"}
-    everything = of_all("metrics", "predictions", "history", "cost", "gallery")
+    everything = of_all("metrics", "predictions", "history", "gallery")
     nodes = [
         Node(compare, of_all("metrics", "history"), "comparison", name="compare"),
         Node(
@@ -61,9 +62,11 @@ def create_pipeline(*regimes: str) -> Pipeline:
         ),
         Node(
             write_report,
-            same("comparison", "verdict", "audit", *_FIGURES) | seed | everything,
+            same("comparison", "verdict", "audit", "cost", *_FIGURES) | seed | everything,
             "report",
             name="write_report",
         ),
     ]
-    return Pipeline(nodes, tags="cpu", namespace="reporting", prefix_datasets_with_namespace=False)
+    # Of one regime, since they differ in weights alone.
+    cost = Node(measure_cost, f"{regimes[-1]}_model", "cost", name="measure_cost", tags="gpu")
+    return Pipeline([Pipeline(nodes, tags="cpu"), cost], namespace="reporting", prefix_datasets_with_namespace=False)
