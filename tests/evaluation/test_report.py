@@ -1,8 +1,12 @@
 """The report of made-up results: every case gives a whole page that needs nothing but itself."""
 
 import base64
+import html
 import io
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -23,18 +27,19 @@ from efficientnet_finetuning.evaluation.pictures import (
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import judge
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _VOID = {"meta", "img", "link", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
     """A parsed page, which must be well nested."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, content: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict]] = []
         self.text = ""
-        self.feed(html)
+        self.feed(content)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
@@ -114,9 +119,9 @@ def test_the_page_says_what_a_colleague_asks():
 
 
 def test_the_page_needs_nothing_but_itself_and_works_without_a_mouse():
-    html = render_report(case(10, 300))
-    page = Page(html)
-    assert not re.search(r"https?://|<script|<link|url\(", html)
+    content = render_report(case(10, 300))
+    page = Page(content)
+    assert not re.search(r"https?://|<script|<link|url\(", content)
     assert page.attributes("html") == [{"lang": "en"}]
     for image in page.attributes("img"):
         assert image["alt"]
@@ -130,11 +135,11 @@ def test_the_page_needs_nothing_but_itself_and_works_without_a_mouse():
 
 def test_names_from_the_users_folders_are_text_and_never_markup():
     targets = np.array([0, 1, 0, 1])
-    html = render_report(
+    content = render_report(
         results({"transfer": noisy(targets, 2, 0, 0)}, targets, ["<script>alert(1)</script>", 'a "b" & c'])
     )
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
+    assert "<script" not in content
+    assert "&lt;script&gt;" in content
 
 
 @pytest.mark.parametrize(("num_classes", "count"), [(2, 1), (2, 40), (10, 10), (120, 600)])
@@ -205,3 +210,34 @@ def test_disagreements_are_images_on_which_some_are_right_and_some_are_not():
 def test_a_name_that_is_too_long_keeps_its_end():
     assert fit_name("n02085620-Chihuahua", 12) == "n02…hihuahua"
     assert fit_name("pug", 12) == "pug"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("num_classes", [10, 120])
+def test_a_browser_shows_it_without_errors_or_sideways_scrolling(tmp_path, num_classes):
+    look = """<script>
+      const widths = [360, 1280].map((width) => {
+        document.body.style.width = `${width}px`;
+        return Math.max(document.body.scrollWidth - width, 0);
+      });
+      const broken = [...document.images].filter((image) => !image.complete || image.naturalWidth === 0).length;
+      document.title = JSON.stringify({ widths, broken, images: document.images.length });
+    </script>"""
+    figures = {"comparison_bars": wide_png(), "learning_curves": wide_png(), "confusion_matrix": wide_png()}
+    targets = np.arange(600) % num_classes
+    names = [f"n{2085620 + index}-a_breed_with_a_name_that_has_no_end_{index}" for index in range(num_classes)]
+    found = results({"transfer": noisy(targets, num_classes, 2, 0)}, targets, names, figures)
+    file = tmp_path / "report.html"
+    file.write_text(render_report(found).replace("</body>", f"{look}</body>"))
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=2000")
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in result.stderr
+    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", result.stdout)[1]))
+    assert seen == {"widths": [0, 0], "broken": 0, "images": 3}
+
+
+def wide_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1600, 900), "navy").save(buffer, "png")
+    return buffer.getvalue()
