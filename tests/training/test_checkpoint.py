@@ -69,6 +69,30 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights_and_history(
         np.testing.assert_array_equal(ours, theirs)
 
 
+class CutOff(Checkpoints):
+    """Checkpoints after the eighth of which the process dies, in the middle of the second epoch."""
+
+    writes = 0
+
+    def write(self, *args) -> None:
+        super().write(*args)
+        self.writes += 1
+        if self.writes == 8:
+            raise ConnectionError("the power went away")
+
+
+def test_a_training_on_cached_activations_goes_on_in_the_middle_of_an_epoch(start, tmp_path):
+    options = {"unfreeze_from": "block7a", "cached_views": 2, "freeze_batch_norm": True, "checkpoint_minutes": 1e-9}
+    expected, expected_rows = train(start, **options)
+    with pytest.raises(ConnectionError):
+        train(start, CutOff(tmp_path), **options)
+    model, rows = train(start, Checkpoints(tmp_path), **options)
+    for row, expected_row in zip(without_seconds(rows), without_seconds(expected_rows), strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-5)
+    for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_training_whose_epochs_are_all_done_is_not_repeated(start, tmp_path):
     expected, rows = train(start, Checkpoints(tmp_path))
     model, again = train(start, Checkpoints(tmp_path), Failing(0))

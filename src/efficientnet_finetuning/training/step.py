@@ -36,7 +36,10 @@ def compile_for(
     parameters: TrainingParameters,
     schedule: Schedule,
 ) -> None:
-    """Compile a network as the parameters say, with a schedule of the learning rate."""
+    """Compile a network as the parameters say, with a schedule of the learning rate.
+
+    One step an execution: four at once brought nothing (0.97 × the speed; Lite0, 224 px, two cores).
+    """
     network.compile(
         optimizer=build_optimizer(network, parameters, schedule),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=parameters.label_smoothing),
