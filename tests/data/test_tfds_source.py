@@ -197,7 +197,7 @@ def test_an_unknown_name_is_refused_with_near_matches_before_tensorflow_is_impor
     unknown, prepared, imported = done.stdout.strip().splitlines()
     assert "dataset.name: TensorFlow Datasets knows no set 'stanford_dog'" in unknown
     assert "Did you mean 'stanford_dogs'" in unknown
-    assert f"none prepared in dataset.data_dir ({data_dir}). Did you mean 'shapes'" in prepared
+    assert f"none prepared in {data_dir} (dataset.data_dir). Did you mean 'shapes'" in prepared
     assert imported == "False"
 
 

@@ -17,7 +17,7 @@ def test_the_tour_runs_at_a_tiny_size():
     first.source = first.source.replace("= 96, 100, 2", "= 32, 20, 1")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     assert any("transfer" in output.get("text", "") for output in outputs)
 
 

@@ -47,9 +47,10 @@ def fit(
             give them up once the model is stored.
 
     Returns:
-        The trained model and its history: one row an epoch with ``epoch`` (from 1), ``learning_rate`` at its end,
-        ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``, ``val_accuracy`` (top-1, 0–1) and
-        ``seconds``; the first epoch's include all that came before it.
+        The trained model and its history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned),
+        ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``,
+        ``val_accuracy`` (top-1, 0–1), ``images`` seen and ``seconds``; the first epoch's include all that came before
+        it.
 
     Raises:
         InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
