@@ -2,7 +2,6 @@
 
 import os
 
-# Read when TensorFlow starts: it takes all memory of all GPUs otherwise, and prints a page of build details and of
-# GPUs that are not there (device.verbose lets it).
+# Read when TensorFlow starts: it takes all memory of all GPUs otherwise, and prints a page of build details.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

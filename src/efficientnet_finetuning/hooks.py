@@ -176,9 +176,6 @@ class TrackingHooks:
         if dataset_name == "comparison":
             rows = data.astype(object).where(data.notna(), None)  # JSON has no word for "not a number"
             self._write("table", key, name="comparison.json", data=rows.to_dict("list"))
-        elif dataset_name == "manifest":
-            for started in self._children.values():  # Kedro's order may build a network first
-                self._note_data(started)
         elif dataset_name == "cost" or dataset_name.endswith("_metrics"):
             prefix = "cost" if dataset_name == "cost" else "test"
             numbers = {f"{prefix}_{name}": value for name, value in data.items() if isinstance(value, float)}
@@ -213,7 +210,6 @@ class TrackingHooks:
         }
         self._children[""] = self._version
         self._start(self._version, tags, flatten(parameters), parent=None)
-        self._note_data(self._version)
 
     def _start_child(self, regime: str, inputs: dict[str, Any]) -> None:
         key = f"{self._version} {regime}"
@@ -227,21 +223,21 @@ class TrackingHooks:
         parameters = flatten(getattr(self._parameters, regime)) | flatten(self._parameters.backbone, "backbone.")
         self._children[regime] = key
         self._start(key, {"regime": regime}, parameters, parent=self._version)
-        self._note_data(key)
 
-    def _note_data(self, key: str) -> None:
-        """Say which images a run is about, as soon as that is known."""
+    def _note_data(self) -> None:
+        """Say which images the runs were about: at the end, when the manifest is this run's and no older one."""
         manifest = self._catalog["manifest"]
-        if isinstance(manifest, Committed) and manifest.exists():
-            images = manifest.load()
-            self._write(
-                "dataset",
-                key,
-                name=str(self._parameters.dataset.name or Path(str(self._parameters.dataset.path)).name),
-                digest=manifest.content(),
-                source=str(manifest.path),
-                counts=images.loc[images["split"] != "", "split"].value_counts().to_dict(),
-            )
+        if not (isinstance(manifest, Committed) and manifest.exists()):
+            return
+        images = manifest.load()
+        about = {
+            "name": str(self._parameters.dataset.name or Path(str(self._parameters.dataset.path)).name),
+            "digest": manifest.content(),
+            "source": str(manifest.path),
+            "counts": images.loc[images["split"] != "", "split"].value_counts().to_dict(),
+        }
+        for key in self._children.values():
+            self._write("dataset", key, **about)
 
     def _start(self, key: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None) -> None:
         params = {name: str(value) for name, value in parameters.items()}
@@ -262,6 +258,8 @@ class TrackingHooks:
     def _end(self, status: str) -> None:
         logging.getLogger("efficientnet_finetuning").removeHandler(self._handler)
         if self._journal is not None:
+            if self._children:
+                self._note_data()
             for key in reversed(self._children.values()):
                 self._write("end", key, status=status)
             self._journal.close()

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -130,3 +131,9 @@ def test_new_photographs_are_counted(finished):
     assert stale["ingestion.find_images"] == "raw images changed"
     assert re.search(r"manifest changed: \d+ rows added", stale["preprocessing.prepare_images"])
     assert "train_images changed" in stale["transfer.extract_features"]
+    client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("efficientnet-finetuning")
+    version = project.versions("manifest.csv")[-1]
+    (parent,) = client.search_runs([experiment.experiment_id], f"tags.save_version = '{version}'")
+    (images,) = parent.inputs.dataset_inputs
+    assert version in images.dataset.source, "the new manifest, and not the one before it, too"

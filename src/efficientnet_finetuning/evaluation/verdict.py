@@ -34,28 +34,31 @@ def judge(predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float],
         InputError: the regimes were not asked the same images.
     """
     hits = _hits(predictions)
-    steps = [
-        {"lower": lower, "upper": upper, **paired_difference(hits[lower], hits[upper], seed)}
-        for lower, upper in pairwise(hits)
-    ]
-    for step in steps:
-        step["words"] = _words(step)
-    champion, reasons = next(iter(hits)), []
-    for upper in list(hits)[1:]:
-        step = {"lower": champion, "upper": upper, **paired_difference(hits[champion], hits[upper], seed)}
-        reasons.append(_words(step))
-        if step["p_value"] < _SIGNIFICANT:
-            champion = upper if step["difference"] > 0 else champion
+
+    def step(lower: str, upper: str) -> dict[str, Any]:
+        found = {"lower": lower, "upper": upper, **paired_difference(hits[lower], hits[upper], seed)}
+        return found | {"words": _words(found)}
+
+    champion, *others = hits
+    reasons, told = [], "{} wins"
+    for upper in others:
+        found = step(champion, upper)
+        reasons.append(found["words"])
+        if found["p_value"] < _SIGNIFICANT:
+            champion, told = upper if found["difference"] > 0 else champion, "{} wins"
         else:
-            champion = min(champion, upper, key=seconds.__getitem__)
+            champion, told = min(champion, upper, key=seconds.__getitem__), "Take {}"
             reasons[-1] += f", so the cheaper one is taken: {champion}"
-    told = f"{champion} wins" if reasons and not reasons[-1].endswith(champion) else f"Take {champion}"
-    words = f"{told}: {'; '.join(reasons)}." if reasons else f"Only {champion} ran: there is nothing to compare."
+    words = (
+        f"{told.format(champion)}: {'; '.join(reasons)}."
+        if reasons
+        else f"Only {champion} ran: there is nothing to compare."
+    )
     return {
         "champion": champion,
         "words": words,
         "num_images": len(hits[champion]),
-        "steps": steps,
+        "steps": [step(lower, upper) for lower, upper in pairwise(hits)],
     }
 
 
