@@ -7,7 +7,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from efficientnet_finetuning.errors import InputError
@@ -72,7 +72,12 @@ def select_device(device: DeviceParameters) -> str:
 def device_name() -> str:
     """What Keras' backend computes on."""
     gpus = list_gpus()
-    return f"GPU ({', '.join(gpus)})" if gpus else f"CPU ({os.cpu_count()} cores)"
+    return f"GPU ({', '.join(gpus)})" if gpus else cpu_name()
+
+
+def cpu_name() -> str:
+    """What computes where Keras does not."""
+    return f"CPU ({os.cpu_count()} cores)"
 
 
 def _keep_freed_memory() -> None:
@@ -104,6 +109,12 @@ def use_jit() -> bool:
     import keras
 
     return keras.backend.backend() != "tensorflow" or bool(list_gpus())
+
+
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory` count from now on, where the system can (Linux; proc(5), clear_refs)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory() -> int:

@@ -5,10 +5,12 @@ reached from its function, the versions of the libraries that compute, and the f
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -18,9 +20,11 @@ from pydantic import BaseModel
 
 from efficientnet_finetuning.code import libraries_of, sources_of
 from efficientnet_finetuning.data.sources import fingerprint
+from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
+from efficientnet_finetuning.io.costs import CostsDataset
 from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters
 from efficientnet_finetuning.storage import checksum, digest
 
@@ -60,6 +64,7 @@ class IncrementalRunner(SequentialRunner):
         for node in pipeline.nodes:
             recipe = recipe_of(node, catalog)
             _tell_datasets(node, catalog, recipe)
+            _tell_costs(node, catalog)
             if reason := "it was asked for" if self._forced else why_stale(node, catalog, recipe):
                 logger.info("stale  %s: %s", node.name, reason)
                 Task(node, catalog, self._is_async, hook_manager, run_id).execute()
@@ -69,12 +74,40 @@ class IncrementalRunner(SequentialRunner):
 
 
 def _tell_datasets(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+    cost = _meter(node)
     for name in node.outputs:
         if isinstance(dataset := catalog[name], Committed):
-            dataset.recipe = recipe
+            dataset.recipe, dataset.cost = recipe, cost
     for dataset in _checkpoints(node, catalog):
         # What an input was called when it was stored changes nothing that is learnt from it.
         dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
+
+
+def _meter(node: Node) -> Callable[[], dict[str, Any]]:
+    """What a node has cost since now, its inputs' loading and its outputs' storing included."""
+    reset_peak_memory()
+    began = time.monotonic()
+
+    def read() -> dict[str, Any]:
+        device = device_name() if "gpu" in node.tags else cpu_name()
+        return {"seconds": time.monotonic() - began, "peak_memory_gb": peak_memory() / 1e9, "device": device}
+
+    return read
+
+
+def _tell_costs(node: Node, catalog: CatalogProtocol) -> None:
+    for name in node.inputs:
+        if isinstance(dataset := catalog[name], CostsDataset):
+            dataset.costs = dict(_costs(catalog))
+
+
+def _costs(catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of all nodes that there are, since what this run starts from has cost something, too."""
+    for node in {node.name: node for pipeline in pipelines.values() for node in pipeline.nodes}.values():
+        stored = (dataset for name in node.outputs if isinstance(dataset := catalog[name], Committed))
+        costs = [record["cost"] for dataset in stored if (record := dataset.commit_record()) and record.get("cost")]
+        if costs:
+            yield node.name, max(costs, key=lambda cost: cost["seconds"])  # that of the output stored last
 
 
 def _give_up_checkpoints(node: Node, catalog: CatalogProtocol, was_made: bool) -> None:

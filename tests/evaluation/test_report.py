@@ -81,14 +81,23 @@ def results(
     seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))
     cost = {"parameters": 3_400_000, "gflops": 0.77, "file_megabytes": 14.0}
     cost |= {"milliseconds_per_image_batch_1": 12.0, "milliseconds_per_image_batch_64": 5.0}
+    node = {"seconds": 4.0, "peak_memory_gb": 0.5, "device": "CPU (2 cores)"}
+    costs = {"ingestion.look_at_images": node, "finetune.evaluate_classifier": node | {"device": "GPU (one)"}}
     return Results(
         comparison=comparison,
         verdict=judge(predictions, seconds, 0),
-        audit={"source": "photos", "images": 60, "used": 57, "classes": dict.fromkeys(names), "warnings": []},
+        audit={
+            "source": "photos",
+            "images": 60,
+            "used": 57,
+            "classes": {name: {"train": 3, "validation": 1, "test": 2} for name in names},
+            "warnings": [],
+        },
         metrics=metrics,
         predictions=predictions,
         histories=histories,
-        cost=cost,
+        costs=costs,
+        model_cost=cost,
         figures={"comparison_bars": png("red")} if figures is None else figures,
         seed=0,
     )
@@ -115,6 +124,11 @@ def test_the_page_says_what_a_colleague_asks():
     assert first["id"] in page.text
     assert "57 of 60 images are used, 10 classes" in page.text
     assert "3,400,000" in page.text
+    # Cells follow each other: the stage, its seconds, images/s of all 60 and of 3 × 10 judged ones, memory, device.
+    assert "looking at every image4.0150.5CPU (2 cores)" in page.text
+    assert "evaluating finetune4.080.5GPU (one)" in page.text
+    assert "training transfer2.0251.5CPU (2 cores)" in page.text
+    assert "preparing the images" not in page.text, "nobody knows what it has cost"
     assert "balanced accuracy" not in page.text, "the classes are even"
 
 

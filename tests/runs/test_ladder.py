@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,22 @@ def test_the_report_shows_this_runs_pictures_and_words(ladder):
     for name in pictures:
         assert base64.b64encode(project.newest(f"{name}.png").read_bytes()).decode() in report, name
     assert verdict["words"].replace("<", "&lt;") in report
+
+
+def test_the_report_says_what_every_stage_has_cost(ladder):
+    project, _ = ladder
+    report = project.newest("report.html").read_text()
+    stages = re.findall(r'<th scope="row">((?:looking|preparing|training|evaluating).*?)</th>(.*?)</tr>', report)
+    regimes = ("baseline", "transfer", "finetune")
+    expected = ["looking at every image", "preparing the images"]
+    expected += [f"{what} {regime}" for what in ("training", "evaluating") for regime in regimes]
+    assert [name for name, _ in stages] == expected
+    for _, cells in stages:
+        seconds, speed, memory, device = re.findall(r">([^<>]+)</td>", cells)
+        assert float(seconds) > 0
+        assert float(speed) > 0
+        assert 0.05 < float(memory) < 50
+        assert device.startswith(("CPU", "GPU"))
 
 
 def test_every_stored_json_is_json(ladder):

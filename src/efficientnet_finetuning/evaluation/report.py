@@ -2,8 +2,9 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class Results:
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
-        cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
+        costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. A stage that is missing is left out.
+        model_cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
         figures: PNG files by name. One that is missing is left out.
         seed: of what is drawn at random.
     """
@@ -40,7 +42,8 @@ class Results:
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Mapping[str, pd.DataFrame]
     histories: Mapping[str, pd.DataFrame]
-    cost: Mapping[str, float]
+    costs: Mapping[str, Mapping[str, Any]]
+    model_cost: Mapping[str, float]
     figures: Mapping[str, bytes]
     seed: int
 
@@ -77,8 +80,8 @@ def render_report(results: Results) -> str:
         disagreements=_disagreements(results),
         threshold=_threshold(metrics["threshold"]),
         calibration=_calibration(results.metrics),
-        training_cost=_training_cost(results.histories),
-        model_cost=_model_cost(results.cost),
+        stages=_stages(results),
+        model_cost=_model_cost(results.model_cost),
         data=_data(results.audit),
         figures={name: base64.b64encode(content).decode() for name, content in results.figures.items()},
     )
@@ -207,20 +210,39 @@ def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:
     )
 
 
-def _training_cost(histories: Mapping[str, pd.DataFrame]) -> _Table:
+def _stages(results: Results) -> _Table:
+    """What each stage has cost: of trainings by their history, which also counts what an interrupted run had done."""
+    classes = results.audit["classes"].values()
+    judged = sum(counts["validation"] + counts["test"] for counts in classes)
+    stages = [
+        ("looking at every image", "ingestion.look_at_images", results.audit["images"]),
+        ("preparing the images", "preprocessing.prepare_images", results.audit["used"]),
+    ]
+    evaluations = [(f"evaluating {name}", f"{name}.evaluate_classifier", judged) for name in results.histories]
+
+    def measured(stage: str, node: str, images: int) -> Iterator[tuple[str, ...]]:
+        if node in results.costs:
+            cost = results.costs[node]
+            yield _stage(stage, cost["seconds"], images, cost["peak_memory_gb"], cost["device"])
+
+    def trained(regime: str, history: pd.DataFrame) -> tuple[str, ...]:
+        seconds, images = history["seconds"].sum(), history["images"].sum()
+        return _stage(
+            f"training {regime}", seconds, images, history["peak_memory_gb"].max(), history["device"].iloc[-1]
+        )
+
     return _table(
-        ("regime", "seconds", "images/s", "peak memory, GB", "device"),
-        (
-            (
-                regime,
-                f"{history['seconds'].sum():.1f}",
-                f"{history['images'].sum() / history['seconds'].sum():.0f}",
-                f"{history['peak_memory_gb'].max():.1f}",
-                history["device"].iloc[-1],
-            )
-            for regime, history in histories.items()
+        ("stage", "seconds", "images/s", "peak memory, GB", "device"),
+        chain(
+            *(measured(*stage) for stage in stages),
+            (trained(*history) for history in results.histories.items()),
+            *(measured(*evaluation) for evaluation in evaluations),
         ),
     )
+
+
+def _stage(name: str, seconds: float, images: float, peak_memory_gb: float, device: str) -> tuple[str, ...]:
+    return name, f"{seconds:.1f}", f"{images / seconds:.0f}", f"{peak_memory_gb:.1f}", device
 
 
 def _model_cost(cost: Mapping[str, float]) -> _Table:

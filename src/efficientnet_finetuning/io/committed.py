@@ -6,7 +6,7 @@ Kedro writes a version under its final name, where a killed run leaves a torn fi
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from inspect import unwrap
 from pathlib import Path, PurePosixPath
@@ -38,9 +38,11 @@ class Committed(AbstractVersionedDataset):
 
     Attributes:
         recipe: what the next version is made by, as JSON; it is stored with the version.
+        cost: tells what it has cost to make, as JSON, when it is stored.
     """
 
     recipe: Mapping[str, Any] | None = None
+    cost: Callable[[], Mapping[str, Any]] | None = None
     _believed: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -122,7 +124,7 @@ class Committed(AbstractVersionedDataset):
         return self._filepath / _STAGING / f"{final.parent.name}{_suffix(os.getpid())}" / final.name
 
     def _record(self, staged: Path) -> dict[str, Any]:
-        return {"recipe": self.recipe}
+        return {"recipe": self.recipe, "cost": self.cost() if self.cost else None}
 
 
 def _suffix(process: int | str) -> str:

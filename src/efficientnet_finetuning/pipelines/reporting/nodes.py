@@ -71,6 +71,7 @@ def write_report(
     verdict: dict[str, Any],
     audit: dict[str, Any],
     cost: dict[str, float],
+    node_costs: dict[str, dict[str, Any]],
     seed: int,
     **results: Any,
 ) -> str:
@@ -83,7 +84,8 @@ def write_report(
             metrics=_by_regime(results, "metrics"),
             predictions=_by_regime(results, "predictions"),
             histories=_by_regime(results, "history"),
-            cost=cost,
+            costs=node_costs,
+            model_cost=cost,
             figures={name: value for name, value in results.items() if isinstance(value, bytes)},
             seed=seed,
         )

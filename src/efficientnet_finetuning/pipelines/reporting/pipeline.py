@@ -62,7 +62,7 @@ def create_pipeline(*regimes: str) -> Pipeline:
         ),
         Node(
             write_report,
-            same("comparison", "verdict", "audit", "cost", *_FIGURES) | seed | everything,
+            same("comparison", "verdict", "audit", "cost", "node_costs", *_FIGURES) | seed | everything,
             "report",
             name="write_report",
         ),
