@@ -100,7 +100,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     by_images.set(title="top-1 accuracy by images seen", xlabel="training images", ylabel="%", ylim=(0, 100))
     by_seconds.set(title="top-1 accuracy by time", xlabel="seconds of training", ylabel="%", ylim=(0, 100))
     loss.set(title="loss", xlabel="training images", ylabel="cross-entropy, nats")
-    rate.set(title="learning rate at the end of an epoch", xlabel="training images", yscale="log")
+    rate.set(title="learning rate at the end of an epoch", xlabel="training images")
+    rate.set_ylim(bottom=0)  # where a schedule ends, and a logarithm has no place for
     for axes in (by_images, by_seconds, loss, rate):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)

@@ -66,7 +66,7 @@ def render_report(results: Results) -> str:
     champion = results.verdict["champion"]
     metrics = results.metrics[champion]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = _percent
+    environment.filters |= {"percent": _percent, "base64": lambda content: base64.b64encode(content).decode()}
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         verdict=results.verdict,
         champion=metrics,
@@ -83,7 +83,7 @@ def render_report(results: Results) -> str:
         stages=_stages(results),
         model_cost=_model_cost(results.model_cost),
         data=_data(results.audit),
-        figures={name: base64.b64encode(content).decode() for name, content in results.figures.items()},
+        figures=results.figures,
     )
 
 
