@@ -14,7 +14,7 @@ _PACKAGE = _ROOT.name
 # What these say reaches a result through the values of parameters alone, or not at all.
 _WITHOUT_EFFECT = {f"{_PACKAGE}.{name}" for name in ("errors", "parameters", "storage", "device")}
 # Import names of the libraries whose version can change a result, with the names of their distributions.
-_COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras", "sklearn": "scikit-learn"}
+_COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras"}
 
 
 def sources_of(function: Callable[..., Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import classification_report
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.metrics import (
@@ -38,6 +39,27 @@ def test_metrics_of_four_images_agree_with_the_hand():
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert metrics["weighted_f1"] == pytest.approx((2 / 3 + 3 * 1 / 2) / 4)
     assert metrics["weighted_precision"] == pytest.approx((0.5 + 3 * 1.0) / 4)
+
+
+def test_metrics_of_many_classes_agree_with_scikit_learn():
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 30, 200)
+    logits = generator.normal(size=(200, 40)).astype(np.float32) + 2 * one_hot(targets, 40)
+    metrics = classification_metrics(logits, one_hot(targets, 40), [f"class {label}" for label in range(40)])
+    reference = classification_report(
+        targets,
+        logits.argmax(1),
+        labels=range(30),
+        target_names=list(metrics["per_class"])[:30],
+        output_dict=True,
+        zero_division=0.0,
+    )
+    for name in list(metrics["per_class"])[:30]:
+        expected = {key.replace("f1-score", "f1"): value for key, value in reference[name].items()}
+        assert metrics["per_class"][name] == pytest.approx(expected)
+    for mean in ("macro", "weighted"):
+        for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            assert metrics[f"{mean}_{name}"] == pytest.approx(reference[f"{mean} avg"][key])
 
 
 def test_metrics_are_plain_json_even_where_a_class_has_no_images():
