@@ -169,12 +169,17 @@ class AugmentationParameters(_Group):
         translation: largest shift, as a fraction of height and width.
         rotation: largest turn either way, as a fraction of a full circle.
         contrast: largest relative change of contrast.
+        color_jitter: largest relative change of brightness, of contrast and of saturation, one after the other.
+        erasing: share of the images into which a square of one colour is painted (random erasing, Zhong et al. 2017,
+            arXiv:1708.04896).
     """
 
     flip: Literal["none", "horizontal", "horizontal_and_vertical"] = "horizontal"
     translation: Rate = 0.0
     rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     contrast: Rate = 0.0
+    color_jitter: Rate = 0.0
+    erasing: Rate = 0.0
 
 
 class TrainingParameters(_Group):

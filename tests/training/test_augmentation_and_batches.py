@@ -11,7 +11,16 @@ NOTHING = AugmentationParameters(flip="none")
 
 
 @pytest.mark.parametrize(
-    "change", [{"flip": "horizontal"}, {"translation": 0.2}, {"rotation": 0.1}, {"contrast": 0.5}], ids=str
+    "change",
+    [
+        {"flip": "horizontal"},
+        {"translation": 0.2},
+        {"rotation": 0.1},
+        {"contrast": 0.5},
+        {"color_jitter": 0.3},
+        {"erasing": 0.9},
+    ],
+    ids=str,
 )
 def test_each_change_alone_depends_on_the_seed_and_keeps_shape_and_range(change):
     augmentation = Augmentation(AugmentationParameters(**{"flip": "none"} | change))
@@ -24,7 +33,13 @@ def test_each_change_alone_depends_on_the_seed_and_keeps_shape_and_range(change)
 
 @pytest.mark.parametrize(
     "change",
-    [{"flip": "horizontal_and_vertical"}, {"rotation": 0.1}, {"contrast": 0.5}],
+    [
+        {"flip": "horizontal_and_vertical"},
+        {"rotation": 0.1},
+        {"contrast": 0.5},
+        {"color_jitter": 0.3},
+        {"erasing": 0.9},
+    ],
     ids=str,
 )
 def test_every_image_of_a_batch_is_changed_in_its_own_way(change):
@@ -53,6 +68,34 @@ def test_height_and_width_shift_independently():
     shifted = Augmentation(AugmentationParameters(flip="none", translation=0.3))(ramp, 0).astype(float)
     down, right = shifted[:, 32, 32, 0], shifted[:, 32, 32, 1]
     assert abs(np.corrcoef(down, right)[0, 1]) < 0.5
+
+
+def test_erasing_paints_one_square_in_one_colour_into_its_share_of_the_images():
+    images = np.random.default_rng(1).integers(0, 256, (400, 40, 60, 3), dtype=np.uint8)
+    before = images.copy()
+    erased = Augmentation(AugmentationParameters(flip="none", erasing=0.25))(images, 0)
+    assert (images == before).all(), "what is stored stays"
+    changed = (erased != images).any(axis=3)
+    assert 70 <= changed.any(axis=(1, 2)).sum() <= 130
+    for image, pixels in zip(erased, changed, strict=True):
+        rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+        if len(rows):
+            inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert (inside == inside[0, 0]).all()
+            assert 8 - 1 <= min(inside.shape[:2]) <= max(inside.shape[:2]) <= 20
+
+
+def test_colours_change_by_brightness_contrast_and_saturation_one_after_the_other():
+    generator = np.random.default_rng(2)
+    images = generator.integers(60, 180, (8, 6, 6, 3), dtype=np.uint8)
+    jittered = Augmentation(AugmentationParameters(flip="none", color_jitter=0.3))(images, 4)
+    factors = np.random.default_rng(4).uniform(0.7, 1.3, (3, 8))
+    for image, new, brightness, contrast, saturation in zip(images, jittered, *factors, strict=True):
+        expected = brightness * image.astype(float)
+        expected = expected.mean((0, 1)) + contrast * (expected - expected.mean((0, 1)))
+        grey = expected.mean(2, keepdims=True)
+        expected = np.clip(grey + saturation * (expected - grey), 0, 255)
+        assert np.abs(new - expected).max() <= 0.51
 
 
 def rows_of(batches: Batches) -> list[np.ndarray]:

@@ -5,11 +5,14 @@ import numpy as np
 
 from efficientnet_finetuning.parameters import AugmentationParameters
 
+_ERASED = (0.2, 0.5)
+
 
 class Augmentation:
     """Changes that need no interpolation by NumPy, the others by Keras' layers; the same seed gives the same images.
 
-    Keras' RandomFlip and RandomTranslation go through float32 and cost several times as much as they do here.
+    Keras' RandomFlip, RandomTranslation and RandomErasing go through float32 and cost several times as much as they do
+    here; RandomColorJitter shifts brightness by the same amount in dark and light images.
     Called by themselves Keras' layers draw from a counter that a resumed run would have to restore.
     """
 
@@ -17,6 +20,7 @@ class Augmentation:
         mirrored = {"none": (), "horizontal": (2,), "horizontal_and_vertical": (2, 1)}
         self._mirrored_axes: tuple[int, ...] = mirrored[parameters.flip]
         self._translation = parameters.translation
+        self._color_jitter, self._erasing = parameters.color_jitter, parameters.erasing
         self._layers: list[keras.Layer] = []
         if parameters.rotation:
             self._layers.append(keras.layers.RandomRotation(parameters.rotation))
@@ -40,7 +44,11 @@ class Augmentation:
             images[chosen] = np.flip(images[chosen], axis)
         if self._translation:
             images = _translate(images, self._translation, generator)
-        return self._by_layers(images, seed) if self._layers else images
+        if self._layers:
+            images = self._by_layers(images, seed)
+        if self._color_jitter:
+            images = _jitter_colors(images, self._color_jitter, generator)
+        return _erase(images, self._erasing, generator) if self._erasing else images
 
     def _by_layers(self, images: np.ndarray, seed: int) -> np.ndarray:
         # A plain integer would give every draw of a layer the same numbers.
@@ -93,3 +101,27 @@ def _translate(images: np.ndarray, translation: float, generator: np.random.Gene
     corners = generator.integers(0, (2 * down + 1, 2 * right + 1), (len(images), 2))
     windows = [image[y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)]
     return np.stack(windows)
+
+
+def _jitter_colors(images: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
+    """Multiply brightness, then contrast, then saturation of each image by factors of its own in 1 ± ``amount``."""
+    brightness, contrast, saturation = generator.uniform(1 - amount, 1 + amount, (3, len(images), 1, 1))
+    # All three are one linear map of an image's colours.
+    colors = saturation * np.eye(3) + (1 - saturation) / 3
+    means = images.mean(axis=(1, 2), dtype=np.float32)[:, None] @ colors
+    offsets = brightness * (1 - contrast) * means + 0.5  # to the nearest integer
+    pixels = images.reshape(len(images), -1, 3).astype(np.float32)
+    changed = pixels @ (brightness * contrast * colors).astype(np.float32)
+    changed += offsets.astype(np.float32)
+    return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(images.shape)
+
+
+def _erase(images: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Paint a square, a fifth to a half of the image wide, in one colour into a share of the images."""
+    images = images.copy()
+    height, width = images.shape[1:3]
+    for row in np.flatnonzero(generator.random(len(images)) < share):
+        side = int(min(height, width) * generator.uniform(*_ERASED))
+        top, left = generator.integers(0, (height - side + 1, width - side + 1))
+        images[row, top : top + side, left : left + side] = generator.integers(0, 256, 3)
+    return images
