@@ -37,6 +37,8 @@ LEVERS: dict[str, dict[str, Any]] = {
     "no_head_dropout": {"head_dropout": 0.0},
     "rotation": {"augmentation.rotation": 0.05},
     "contrast": {"augmentation.contrast": 0.2},
+    "no_color_jitter": {"augmentation.color_jitter": 0.0},
+    "no_erasing": {"augmentation.erasing": 0.0},
     "no_translation": {"augmentation.translation": 0.0},
     "no_flip": {"augmentation.flip": "none"},
     "from_block6a": {"unfreeze_from": "block6a"},
