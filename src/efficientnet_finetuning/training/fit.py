@@ -24,6 +24,9 @@ from efficientnet_finetuning.training.step import class_weights, compile_for, pr
 
 logger = logging.getLogger(__name__)
 
+# Of a time budget, for watching how fast each kind of step is.
+_TIMED_SHARE = 0.01
+
 
 def fit(
     model: keras.Model,
@@ -158,7 +161,8 @@ def _epochs_within(
     began: float,
 ) -> int:
     compile_for(network, parameters, build_schedule(parameters, 100))
-    seconds = seconds_of_an_epoch(network, batches, validation, parameters.class_weight)
+    timing_seconds = _TIMED_SHARE * 60 * minutes
+    seconds = seconds_of_an_epoch(network, batches, validation, parameters.class_weight, timing_seconds)
     # The network is compiled once more for the schedule of these epochs; a twentieth is kept for what nobody foresees.
     left = 0.95 * 60 * minutes - 2 * (time.monotonic() - began)
     epochs = max(int(left / seconds), 1)

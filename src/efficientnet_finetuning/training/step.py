@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
@@ -66,22 +66,39 @@ def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | N
     return {label: float(weight) for label, weight in enumerate(weights)}
 
 
-def seconds_of_an_epoch(network: keras.Model, batches: Batches, validation: Batches, class_weight: str) -> float:
-    """How long an epoch with its validation will take, from a few steps of a compiled network, which stays as it is."""
+def seconds_of_an_epoch(
+    network: keras.Model, batches: Batches, validation: Batches, class_weight: str, timing_seconds: float
+) -> float:
+    """How long an epoch with its validation will take, from some steps of a compiled network, which stays as it is.
+
+    Args:
+        network: compiled.
+        batches: of the training.
+        validation: likewise.
+        class_weight: of the training.
+        timing_seconds: for how long to watch each kind of step, at least: a machine that others use, too, is fast at
+            one moment and slow at the next.
+    """
     weights = class_weights(batches.labels, class_weight)
-    steps = min(_TIMED_STEPS, batches.all_batches)
+
+    def train(index: int) -> None:
+        network.train_on_batch(*batches[index], class_weight=weights)
+
     with unchanged(network):
-        for index in range(-1, steps):  # the first one compiles
-            if index == 0:
-                started = time.monotonic()
-            network.train_on_batch(*batches[max(index, 0)], class_weight=weights)
-        training = (time.monotonic() - started) / steps * batches.all_batches
-        steps = min(_TIMED_STEPS, validation.all_batches)
-        for index in range(-1, steps):
-            if index == 0:
-                started = time.monotonic()
-            network.test_on_batch(*validation[max(index, 0)])
-        return training + (time.monotonic() - started) / steps * validation.all_batches
+        training = _seconds_of_a_step(train, batches, timing_seconds)
+        validating = _seconds_of_a_step(
+            lambda index: network.test_on_batch(*validation[index]), validation, timing_seconds
+        )
+    return training * batches.all_batches + validating * validation.all_batches
+
+
+def _seconds_of_a_step(step: Callable[[int], object], batches: Batches, timing_seconds: float) -> float:
+    step(0)  # compiles
+    began, steps, seconds = time.monotonic(), 0, 0.0
+    while steps < _TIMED_STEPS or seconds < timing_seconds:
+        step(steps % batches.all_batches)
+        steps, seconds = steps + 1, time.monotonic() - began
+    return seconds / steps
 
 
 @contextmanager
