@@ -4,7 +4,7 @@ A second regime beside photographs, so that a lever is not judged on one kind of
 its class.
 
 Measured (Lite0, 96 px, 150 training and 50 validation images a class): the frozen backbone with a fitted head reaches
-75.6 %; the base recipe of fine-tuning then 80.5, 88.8, 91.6 % after its three epochs.
+75.6 %; the base recipe of fine-tuning then 83.5, 90.0, 92.5 % after its three epochs.
 """
 
 import math
