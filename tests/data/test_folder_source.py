@@ -163,15 +163,22 @@ def test_one_class_is_refused(tmp_path, write_classes):
     assert message == f"{tmp_path} has 1 class(es): only. A classifier needs at least two."
 
 
-@pytest.mark.parametrize("name", ["missing", "file.txt"])
-def test_a_path_that_is_no_folder_is_refused(tmp_path, name):
+def test_a_path_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file.txt").touch()
-    assert fault(tmp_path / name) == f"dataset.path: {tmp_path / name} is neither a folder nor a .csv file."
+    assert fault(tmp_path / "file.txt") == f"dataset.path: {tmp_path / 'file.txt'} is neither a folder nor a .csv file."
+
+
+def test_a_path_that_is_not_there_is_refused_with_what_is_there(tmp_path):
+    (tmp_path / "photos").mkdir()
+    message = fault(tmp_path / "photo")
+    assert f"dataset.path: {tmp_path / 'photo'} does not exist. Did you mean 'photos'?" in message
+    assert "--params dataset.path=" in message
+    assert "does not exist. Name a folder" in fault(tmp_path / "nowhere" / "photos")
 
 
 def test_a_folder_without_images_is_refused_with_the_layout_that_is_expected(tmp_path):
     message = fault(tmp_path)
-    assert f"dataset.path: no images below {tmp_path}." in message
+    assert f"dataset.path: no class folders with images in {tmp_path}." in message
     assert f"Expected {tmp_path}/<class>/<image> or {tmp_path}/train/<class>/<image>" in message
 
 

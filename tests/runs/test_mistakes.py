@@ -57,7 +57,7 @@ def test_an_unknown_set_is_named_with_near_matches(project):
 
 def test_a_folder_that_is_not_there_is_named_before_anything_heavy_is_imported(project):
     output = project.refuses("run", "--params", "dataset.path=nowhere")
-    assert f"dataset.path: {project.path / 'nowhere'} is neither a folder nor a .csv file." in output
+    assert f"dataset.path: {project.path / 'nowhere'} does not exist." in output
     assert "Device" not in output, "choosing one imports TensorFlow"
 
 

@@ -20,7 +20,7 @@ from efficientnet_finetuning.data.sources.tfds import (
     open_tfds,
     set_folder,
 )
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 __all__ = [
@@ -101,6 +101,12 @@ def _open(dataset: DatasetParameters) -> Source:
 
 def _existing(path: Path) -> Path:
     path = path.expanduser().resolve()
-    if not (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+        return path
+    if path.exists():
         raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
-    return path
+    beside = near_matches(path.name, sorted(near.name for near in path.parent.glob("*")))
+    raise InputError(
+        f"dataset.path: {path} does not exist.{beside} Name a folder of class folders, or a .csv file with the columns "
+        "path,label: --params dataset.path=<path>."
+    )

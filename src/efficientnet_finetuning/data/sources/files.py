@@ -81,7 +81,8 @@ def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
     walk.raise_faults()
     if not any(found.values()):
         raise InputError(
-            f"dataset.path: no images below {root}. Expected {root}/<class>/<image> or {root}/train/<class>/<image>."
+            f"dataset.path: no class folders with images in {root}. Expected {root}/<class>/<image> or "
+            f"{root}/train/<class>/<image>."
         )
     named = {
         role: [
