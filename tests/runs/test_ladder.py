@@ -111,9 +111,9 @@ def test_the_report_says_what_every_stage_has_cost(ladder):
     expected = ["looking at every image", "preparing the images"]
     expected += [f"{what} {regime}" for what in ("training", "evaluating") for regime in regimes]
     assert [name for name, _ in stages] == expected
-    for _, cells in stages:
+    for name, cells in stages:
         seconds, speed, memory, device = re.findall(r">([^<>]+)</td>", cells)
-        assert float(seconds) > 0
+        assert float(seconds) > 0 or name.endswith(("the images", "every image")), "36 small images take no time"
         assert float(speed) > 0
         assert 0.05 < float(memory) < 50
         assert device.startswith(("CPU", "GPU"))
