@@ -118,6 +118,6 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes; a GPU's is not counted."""
+    """The most memory that this process has held since the last reset, in bytes; a GPU's is not counted."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes * (1 if platform.system() == "Darwin" else 1024)

@@ -63,24 +63,28 @@ class IncrementalRunner(SequentialRunner):
     ) -> None:
         for node in pipeline.nodes:
             recipe = recipe_of(node, catalog)
-            _tell_datasets(node, catalog, recipe)
-            _tell_costs(node, catalog)
+            _tell_checkpoints(node, catalog, recipe)
             if reason := "it was asked for" if self._forced else why_stale(node, catalog, recipe):
                 logger.info("stale  %s: %s", node.name, reason)
+                _tell_costs(node, catalog)
+                _tell_outputs(node, catalog, recipe)
                 Task(node, catalog, self._is_async, hook_manager, run_id).execute()
             else:
                 logger.info("fresh  %s", node.name)
             _give_up_checkpoints(node, catalog, was_made=bool(reason))
 
 
-def _tell_datasets(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+def _tell_checkpoints(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
+    for dataset in _checkpoints(node, catalog):
+        # What an input was called when it was stored changes nothing that is learnt from it.
+        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
+
+
+def _tell_outputs(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
     cost = _meter(node)
     for name in node.outputs:
         if isinstance(dataset := catalog[name], Committed):
             dataset.recipe, dataset.cost = recipe, cost
-    for dataset in _checkpoints(node, catalog):
-        # What an input was called when it was stored changes nothing that is learnt from it.
-        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
 
 
 def _meter(node: Node) -> Callable[[], dict[str, Any]]:

@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 NUM_MISTAKES, NUM_UNSURE = 8, 4
 _NUM_DISAGREEMENTS = 12
 _COLUMNS = 4
+# A picture's side; pictures that stand alone are larger.
 _INCH = 1.55
+_SINGLE = 1.4
+_GAP = 0.06
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
@@ -54,26 +57,21 @@ def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
         maps: ``(N, height, width)`` of
             :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
     """
+    titles = []
+    for row in rows.itertuples():
+        sure = f"{100 * row.confidence:.0f} %"
+        true, predicted = fit_name(row.true, 20), fit_name(row.predicted, 20)
+        titles.append(f"{true} ✓ {sure}" if row.correct else f"{true} → {predicted} {sure}")
 
-    def draw(index: int, pair: Sequence[Axes]) -> None:
-        row, size = rows.iloc[index], images.shape[1]
-        pair[0].imshow(images[index])
-        sure = f"{100 * row['confidence']:.0f} %"
-        true, predicted = fit_name(row["true"], 20), fit_name(row["predicted"], 20)
-        title = f"{true} ✓ {sure}" if row["correct"] else f"{true} → {predicted} {sure}"
-        pair[0].set_title(title, fontsize=8, loc="left", parse_math=False)
-        pair[1].imshow(images[index].mean(-1), cmap="gray")
+    def draw(axes: Axes, index: int, left: float, top: float) -> None:
+        _show(axes, images[index], left, top, 1)
+        _show(axes, images[index].mean(-1), left + 1, top, 1, cmap="gray")
         spread = np.ptp(maps[index]) or 1.0
-        pair[1].imshow(
-            (maps[index] - maps[index].min()) / spread,
-            cmap="inferno",
-            alpha=0.5,
-            extent=(-0.5, size - 0.5, size - 0.5, -0.5),
-            interpolation="bilinear",
-        )
+        scaled = (maps[index] - maps[index].min()) / spread
+        _show(axes, scaled, left + 1, top, 1, cmap="inferno", alpha=0.5, interpolation="bilinear")
 
     heading = "The surest mistakes (true → predicted), then the least sure hits (✓), and what speaks for the prediction"
-    return _sheet(len(rows), 2, draw, heading)
+    return _sheet(titles, (2, 1), draw, heading)
 
 
 def disagreements(predictions: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:
@@ -100,34 +98,54 @@ def disagreement_sheet(images: np.ndarray, rows: pd.DataFrame) -> Figure:
         rows: of :func:`disagreements`.
     """
     regimes = [name for name in rows.columns if name not in ("row", "id", "true")]
+    titles = []
+    for row in rows.to_dict("records"):
+        lines = [fit_name(f"{row['true']}:", 26)]
+        for regime in regimes:
+            mark = "✓" if row[regime] == row["true"] else "✗"
+            lines.append(f"{mark} {regime}: {fit_name(row[regime], 22 - len(regime))}")
+        titles.append("\n".join(lines))
 
-    def draw(index: int, single: Sequence[Axes]) -> None:
-        row: Any = rows.iloc[index]
-        single[0].imshow(images[index])
-        lines = [f"{row['true']}:"] + [
-            f"{'✓' if row[regime] == row['true'] else '✗'} {regime}: {row[regime]}" for regime in regimes
-        ]
-        title = "\n".join(fit_name(line, 30) for line in lines)
-        single[0].set_title(title, fontsize=8, loc="left", parse_math=False)
+    def draw(axes: Axes, index: int, left: float, top: float) -> None:
+        _show(axes, images[index], left, top, _SINGLE)
 
-    return _sheet(len(rows), 1, draw, "Where the two best disagree", lines=1 + len(regimes))
+    return _sheet(titles, (_SINGLE, _SINGLE), draw, "Where the two best disagree")
 
 
-def _sheet(count: int, width: int, draw: Callable[[int, Sequence[Axes]], None], heading: str, lines: int = 1) -> Figure:
-    """Examples in four columns, each of ``width`` pictures; with a word where there are none."""
-    num_rows = max(-(-count // _COLUMNS), 1)
-    title = 0.22 + 0.14 * lines
-    size = (
-        _COLUMNS * width * _INCH * (1 if width > 1 else 1.4),
-        num_rows * (_INCH * (1 if width > 1 else 1.4) + title),
-    )
-    figure = Figure(figsize=(size[0], size[1] + 0.45), layout="constrained")
+def _show(axes: Axes, image: np.ndarray, left: float, top: float, side: float, **options: Any) -> None:
+    axes.imshow(image, extent=(left, left + side, top + side, top), **options)
+
+
+def _sheet(
+    titles: Sequence[str],
+    size: tuple[float, float],
+    draw: Callable[[Axes, int, float, float], None],
+    heading: str,
+) -> Figure:
+    """Examples in four columns, with a word where there are none.
+
+    All in one pair of axes, whose unit is a picture's side: a pair for each picture takes a second more to draw.
+
+    Args:
+        titles: above each example; lines are told apart by line feeds.
+        size: width and height of an example.
+        draw: the example of an index, from its left and its top on.
+        heading: above all.
+    """
+    width, height = size
+    above = 0.08 + 0.1 * max((title.count("\n") + 1 for title in titles), default=1)
+    num_rows = max(-(-len(titles) // _COLUMNS), 1)
+    extent = _COLUMNS * (width + _GAP) - _GAP, num_rows * (above + height)
+    figure = Figure(figsize=((extent[0] + 2 * _GAP) * _INCH, (extent[1] + _GAP) * _INCH + 0.4), layout="constrained")
     figure.suptitle(heading, fontsize=11)
-    grid = figure.subplots(num_rows, _COLUMNS * width, squeeze=False).reshape(num_rows * _COLUMNS, width)
-    for index in range(count):
-        draw(index, grid[index])
-    for axes in figure.axes:
-        axes.set_axis_off()
-    if count == 0:
+    axes = figure.subplots()
+    for index, title in enumerate(titles):
+        row, column = divmod(index, _COLUMNS)
+        left, top = column * (width + _GAP), row * (above + height) + above
+        axes.text(left, top - 0.03, title, fontsize=9, va="bottom", parse_math=False)
+        draw(axes, index, left, top)
+    axes.set(xlim=(0, extent[0]), ylim=(extent[1], 0))
+    axes.set_axis_off()
+    if not titles:
         figure.text(0.5, 0.4, "none", ha="center")
     return figure

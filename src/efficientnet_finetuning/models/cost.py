@@ -10,7 +10,8 @@ import numpy as np
 
 from efficientnet_finetuning.device import use_jit
 
-_ROUNDS = 3
+# Rounds end after so many seconds, too: large images take long, and vary less.
+_ROUNDS, _ENOUGH_SECONDS = 3, 1.0
 
 
 def cost_of(model: keras.Model) -> dict[str, float]:
@@ -22,7 +23,7 @@ def cost_of(model: keras.Model) -> dict[str, float]:
     Returns:
         ``parameters``, ``gflops`` of one image (two operations for each multiplication with an addition; layers that
         only add or activate are not counted), ``file_megabytes`` of its ``.keras`` file, and
-        ``milliseconds_per_image_batch_1`` and ``_64``: the best of three forward passes of Keras.
+        ``milliseconds_per_image_batch_1`` and ``_64``: the best of a few forward passes of Keras.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
@@ -49,8 +50,8 @@ def _milliseconds(model: keras.Model, batch_size: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *model.input_shape[1:]), np.uint8)
     model.jit_compile = use_jit()
     model.predict_on_batch(images)  # compiles
-    seconds = []
-    for _ in range(_ROUNDS):
+    seconds: list[float] = []
+    while len(seconds) < _ROUNDS and sum(seconds) < _ENOUGH_SECONDS:
         began = time.perf_counter()
         model.predict_on_batch(images)
         seconds.append(time.perf_counter() - began)
