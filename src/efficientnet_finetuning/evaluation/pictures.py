@@ -58,10 +58,10 @@ def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
             :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
     """
     titles = []
-    for row in rows.itertuples():
-        sure = f"{100 * row.confidence:.0f} %"
-        true, predicted = fit_name(row.true, 20), fit_name(row.predicted, 20)
-        titles.append(f"{true} ✓ {sure}" if row.correct else f"{true} → {predicted} {sure}")
+    for row in rows.to_dict("records"):
+        sure = f"{100 * row['confidence']:.0f} %"
+        true, predicted = fit_name(row["true"], 20), fit_name(row["predicted"], 20)
+        titles.append(f"{true} ✓ {sure}" if row["correct"] else f"{true} → {predicted} {sure}")
 
     def draw(axes: Axes, index: int, left: float, top: float) -> None:
         _show(axes, images[index], left, top, 1)
