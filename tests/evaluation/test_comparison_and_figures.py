@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,8 +98,16 @@ def test_five_classes_or_fewer_have_no_top5():
     assert "top-5" not in axes.get_title()
 
 
+def test_the_interval_is_wilsons():
+    # 8 of 10, by the formula.
+    z, share_right = 1.959964, 0.8
+    centre = (share_right + z**2 / 20) / (1 + z**2 / 10)
+    half = z * math.sqrt(share_right * 0.2 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert wilson_interval(8, 10) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
 @pytest.mark.parametrize(("hits", "count"), [(8, 10), (0, 3), (1, 1), (417, 500), (8_580, 8_580)])
-def test_the_interval_is_wilsons(hits, count):
+def test_the_interval_is_scipys(hits, count):
     expected = binomtest(hits, count).proportion_ci(method="wilson")
     assert wilson_interval(hits, count) == pytest.approx(tuple(expected), abs=1e-12)
 

@@ -75,8 +75,15 @@ def test_equal_regimes_of_few_images_give_finite_numbers(right):
     assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
 
 
+def test_the_p_value_is_mcnemars_exact_one():
+    lower = np.array([True] * 2 + [False] * 8 + [True] * 90)
+    upper = np.array([False] * 2 + [True] * 8 + [True] * 90)
+    # Two or fewer, or eight or more, of ten fair coins.
+    assert paired_difference(lower, upper, 0)["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+
+
 @pytest.mark.parametrize(("only_lower", "only_upper"), [(2, 8), (8, 2), (5, 5), (0, 1), (300, 420)])
-def test_the_p_value_is_mcnemars_exact_one(only_lower, only_upper):
+def test_the_p_value_is_scipys(only_lower, only_upper):
     lower = np.array([True] * only_lower + [False] * only_upper + [True] * 90)
     upper = np.array([False] * only_lower + [True] * only_upper + [True] * 90)
     expected = binomtest(only_upper, only_lower + only_upper).pvalue
