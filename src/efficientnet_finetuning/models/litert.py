@@ -63,9 +63,13 @@ class Engine:
 
 
 def _convert(model: Any, shape: tuple[int, ...]) -> bytes:
+    # Weights that are constants from the start: the converter freezes variables in three times as long.
+    weights = [[v.numpy() for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
+
     @tf.function(autograph=False)
     def forward(pixels):
-        return model(pixels, training=False)
+        outputs, _ = model.stateless_call(*(list(map(tf.constant, kind)) for kind in weights), pixels, training=False)
+        return outputs
 
     function = forward.get_concrete_function(tf.TensorSpec(shape, model.inputs[0].dtype))
     # Given the function where a trackable object is asked for, the converter freezes the graph. Given the model, it
