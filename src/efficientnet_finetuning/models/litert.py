@@ -24,7 +24,7 @@ class Engine:
     """
 
     def __init__(self, model: Any, image_shape: tuple[int, ...], batch_size: int):
-        """Convert the model: about 1.5 s for Lite0 and 2.5 s for B0, whatever the size of the images.
+        """Convert the model: 1 to 2 s for Lite0 and 2 to 2.5 s for B0, whatever the size of the images.
 
         Args:
             model: a ``keras.Model`` in float32 with one input and one output.
