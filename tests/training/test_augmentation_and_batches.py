@@ -201,3 +201,8 @@ def test_each_epoch_takes_the_next_view_and_half_precision_is_served_as_single()
         assert all((values[:, 0] % 2 == rows.argmax(1)).all() for values, rows in served), "labels follow their rows"
         seen.append(sorted(float(value) for values, _ in served for value in values[:, 0]))
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [0, 1, 2, 3]]
+
+
+def test_no_pipeline_that_tunes_itself_stands_between_batches_and_training(stored):
+    # With one worker it does, and now and then the end of an epoch waits for its tuner to wake up.
+    assert Batches(*stored, 4, shuffle_seed=0).workers > 1

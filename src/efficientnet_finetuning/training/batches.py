@@ -35,7 +35,9 @@ class Batches(keras.utils.PyDataset):
             shuffle_seed: seed of the order and of the augmentation; ``None`` keeps the stored order.
             augmentation: applied to every batch; needs a ``shuffle_seed``.
         """
-        super().__init__()
+        # Keras serves a single worker's batches through a tf.data pipeline that tunes itself, and the end of an epoch
+        # now and then misses the tuner, which sleeps on: for up to the length of the epoch. With several it does not.
+        super().__init__(workers=2)
         self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
         self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
         self.epoch = 0
