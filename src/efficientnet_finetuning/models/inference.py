@@ -26,8 +26,8 @@ class Images(Protocol):
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
-# From so many pixels on, in all images together, conversion pays: 200 images of 224 px, 1,100 of 96 px.
-_PIXELS_THAT_PAY = 10_000_000
+# From so many pixels on, in all images together, conversion pays: 100 images of 224 px, 540 of 96 px.
+_PIXELS_THAT_PAY = 5_000_000
 # Largest difference between the engine's and Keras' outputs, as a fraction of the largest output.
 _TOLERANCE = 1e-3
 
@@ -66,17 +66,18 @@ def predict_all(
     serves otherwise: for few images and, with a line that says so, where conversion fails or the outputs differ.
 
     The number of pixels decides, since conversion costs the same for every image size and a forward pass grows with
-    them. Seconds of whole calls on two cores of a busy machine, conversion (1.5 s for Lite0, 2.5 s for B0) or Keras'
-    tracing included:
+    them. Seconds of whole calls on two cores, conversion (0.7 s for Lite0, 1 s for B0) or Keras' tracing included:
 
     =============  ======  ======  =====  =======
     backbone       images  Mpixel  Keras  XNNPACK
     =============  ======  ======  =====  =======
-    B0, 224 px        150     7.5    5.3      4.8
-    Lite0, 96 px    1,000     9.2    4.1      3.6
-    B0, 96 px       1,500    13.8    8.1      6.6
-    B0, 224 px        300    15.1    8.9      6.4
-    Lite0, 96 px    2,000    18.4    7.1      5.4
+    B0, 224 px         50     2.5    2.0      2.8
+    B0, 224 px        100     5.0    4.3      2.6
+    B0, 96 px         600     5.5    3.8      2.1
+    Lite0, 224 px      50     2.5    1.2      1.4
+    Lite0, 224 px     100     5.0    2.2      1.6
+    Lite0, 96 px      300     2.8    1.5      1.1
+    Lite0, 96 px    2,000    18.4    4.2      2.7
     =============  ======  ======  =====  =======
 
     Args:
