@@ -40,6 +40,23 @@ def test_a_keras_model_gives_the_same_outputs_after_it_is_loaded(tmp_path, model
     assert [path.name for path in (tmp_path / "model.keras" / VERSION).glob("*.keras")] == ["model.keras"]
 
 
+def test_a_model_is_read_by_others_than_the_process_that_saved_it(tmp_path, model):
+    saving = dataset(KerasModelDataset, tmp_path, VERSION)
+    saving.save(model)
+    assert saving.load() is model
+    assert dataset(KerasModelDataset, tmp_path).load() is not model
+
+
+def test_a_model_that_could_not_be_stored_is_not_handed_out(tmp_path, model):
+    dataset(KerasModelDataset, tmp_path, VERSION).save(model)
+    saving = dataset(KerasModelDataset, tmp_path, VERSION.replace("2026", "2027"))
+    (tmp_path / "model.keras" / VERSION.replace("2026", "2027")).write_text("in the way")
+    with pytest.raises(DatasetError):
+        saving.save(keras.models.clone_model(model))
+    loaded = saving.load()
+    assert np.array_equal(loaded.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
+
+
 def test_a_classifier_keeps_its_outputs_and_all_that_one_must_know_to_use_it(tmp_path, classifier):
     assert not dataset(ClassifierDataset, tmp_path).exists()
     dataset(ClassifierDataset, tmp_path, VERSION).save(classifier)

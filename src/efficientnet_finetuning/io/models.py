@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,26 @@ from efficientnet_finetuning.models.inference import KerasModel
 from efficientnet_finetuning.storage import digest
 
 
-class _KerasFile(Committed):
-    """A ``.keras`` archive, whose content is its members but for the time at which it was saved."""
+class _KerasFile(Committed, LocalVersionedDataset):
+    """A ``.keras`` archive, whose content is its members but for the time at which it was saved.
+
+    A model that this process has saved is handed out as it is, not read again, which takes a second: nodes copy a model
+    before they change it.
+    """
+
+    _saved: tuple[str, Any] | None = None
+
+    def _write(self, data: Any, path: Path) -> None:
+        data.save(path)
+        self._saved = str(self.resolve_save_version()), data
+
+    def _read(self, path: Path) -> Any:
+        if self._saved is not None and self._saved[0] == path.parent.name:
+            return self._saved[1]
+        return self._from_file(path)
+
+    @abstractmethod
+    def _from_file(self, path: Path) -> Any: ...
 
     def _record(self, staged: Path) -> dict[str, Any]:
         with zipfile.ZipFile(next(staged.iterdir())) as archive:
@@ -25,23 +44,17 @@ class _KerasFile(Committed):
         return super()._record(staged) | {"content": digest(members)}
 
 
-class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
+class KerasModelDataset(_KerasFile):
     """A Keras model in a ``.keras`` file: a backbone or a head."""
 
-    def _write(self, data: KerasModel, path: Path) -> None:
-        data.save(path)
-
-    def _read(self, path: Path) -> KerasModel:
+    def _from_file(self, path: Path) -> KerasModel:
         import keras
 
         return keras.models.load_model(path, safe_mode=True)
 
 
-class ClassifierDataset(_KerasFile, LocalVersionedDataset[Classifier]):
+class ClassifierDataset(_KerasFile):
     """A classifier in a ``.keras`` file that also holds its class names and input size."""
 
-    def _write(self, data: Classifier, path: Path) -> None:
-        data.save(path)
-
-    def _read(self, path: Path) -> Classifier:
+    def _from_file(self, path: Path) -> Classifier:
         return Classifier.load(path)
