@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,8 @@ from efficientnet_finetuning.models.inference import KerasModel
 from efficientnet_finetuning.storage import digest
 
 
-class _KerasFile(Committed, LocalVersionedDataset):
-    """A ``.keras`` archive, whose content is its members but for the time at which it was saved.
-
-    A model that this process has saved is handed out as it is, not read again, which takes a second: nodes copy a model
-    before they change it.
-    """
-
-    _saved: tuple[str, Any] | None = None
-
-    def _write(self, data: Any, path: Path) -> None:
-        data.save(path)
-        self._saved = str(self.resolve_save_version()), data
-
-    def _read(self, path: Path) -> Any:
-        if self._saved is not None and self._saved[0] == path.parent.name:
-            return self._saved[1]
-        return self._from_file(path)
-
-    @abstractmethod
-    def _from_file(self, path: Path) -> Any: ...
+class _KerasFile(Committed):
+    """A ``.keras`` archive, whose content is its members but for the time at which it was saved."""
 
     def _record(self, staged: Path) -> dict[str, Any]:
         with zipfile.ZipFile(next(staged.iterdir())) as archive:
@@ -44,17 +25,35 @@ class _KerasFile(Committed, LocalVersionedDataset):
         return super()._record(staged) | {"content": digest(members)}
 
 
-class KerasModelDataset(_KerasFile):
-    """A Keras model in a ``.keras`` file: a backbone or a head."""
+class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
+    """A Keras model in a ``.keras`` file: a backbone or a head.
 
-    def _from_file(self, path: Path) -> KerasModel:
+    Always read from its file: a classifier put together from models in memory was stored with other content.
+    """
+
+    def _write(self, data: KerasModel, path: Path) -> None:
+        data.save(path)
+
+    def _read(self, path: Path) -> KerasModel:
         import keras
 
         return keras.models.load_model(path, safe_mode=True)
 
 
-class ClassifierDataset(_KerasFile):
-    """A classifier in a ``.keras`` file that also holds its class names and input size."""
+class ClassifierDataset(_KerasFile, LocalVersionedDataset[Classifier]):
+    """A classifier in a ``.keras`` file that also holds its class names and input size.
 
-    def _from_file(self, path: Path) -> Classifier:
+    One that this process has saved is handed out as it is, not read again, which takes a second: nodes copy a network
+    before they change it.
+    """
+
+    _saved: tuple[str, Classifier] | None = None
+
+    def _write(self, data: Classifier, path: Path) -> None:
+        data.save(path)
+        self._saved = str(self.resolve_save_version()), data
+
+    def _read(self, path: Path) -> Classifier:
+        if self._saved is not None and self._saved[0] == path.parent.name:
+            return self._saved[1]
         return Classifier.load(path)
