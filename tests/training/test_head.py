@@ -82,6 +82,16 @@ def test_the_path_ends_where_weaker_regularization_no_longer_helps():
     assert scores.index(max(scores)) == len(path) - 3
 
 
+def test_every_strength_of_a_path_is_fitted_as_well_as_alone():
+    splits = *blobs(3, 90, seed=0, noise=3), *blobs(3, 300, seed=1, noise=3)
+    strengths = (1e-4, 1e-3, 1.1e-3, 1e-3, 0.01, 1.0)
+    _, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=strengths))
+    assert [row["inverse_regularization"] for row in path] == [1e-4, 1e-3, 1.1e-3, 0.01, 1.0], "each of them once"
+    for row in path:
+        alone = HeadParameters(inverse_regularizations=(row["inverse_regularization"],))
+        assert fit_head(*splits, alone)[2][0]["loss"] == pytest.approx(row["loss"], abs=1e-3)
+
+
 def test_validation_features_that_are_not_finite_are_refused():
     features, labels = blobs(2, 10, seed=0)
     broken = np.full_like(features, np.inf)

@@ -29,7 +29,7 @@ def fit_head(
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
     """Fit multinomial logistic regression at each strength of L2 and keep the best on the validation split.
 
-    The path goes from strong to weak regularization, each fit starting from the one before, and ends after two
+    The path goes from strong to weak regularization, each fit starting where the two before point, and ends after two
     strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
 
     Args:
@@ -54,7 +54,7 @@ def fit_head(
     regression = _Regression(train_features, train_labels, parameters.class_weight)
     best, best_score, worse = regression.kernel_and_bias(), (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
-    for strength in sorted(parameters.inverse_regularizations):
+    for strength in sorted(set(parameters.inverse_regularizations)):
         regression.fit(strength, parameters.max_iterations)
         kernel, bias = regression.kernel_and_bias()
         row = {"inverse_regularization": strength}
@@ -98,9 +98,10 @@ class _Regression:
             self._weights = (self._labels @ weights).astype(np.float32)
         # One row more than there are features: the bias.
         self._solution = np.zeros((features.shape[1] + 1, labels.shape[1]))
+        self._fitted: list[tuple[float, np.ndarray]] = []
 
     def fit(self, strength: float, max_iterations: int) -> None:
-        """Move from the solution of the strength before to that of this one."""
+        """Move on to the solution of this strength."""
         # A tenth is what p (1 − p) is about in the cross-entropy's Hessian.
         curvature = 0.1 * strength * np.append(self._curvature, len(self._features)) + 1.0
         curvature[-1] -= 1.0  # the bias is not penalized
@@ -108,13 +109,27 @@ class _Regression:
         with _one_thread_for_scipy():
             result = minimize(
                 self._objective,
-                (self._solution / scale).ravel(),
+                (self._start(strength) / scale).ravel(),
                 args=(scale, strength),
                 jac=True,
                 method="L-BFGS-B",
                 options={"maxiter": max_iterations, "ftol": _TOLERANCE, "gtol": 0.0},
             )
         self._solution = result.x.reshape(self._solution.shape) * scale
+        self._fitted = [*self._fitted[-1:], (strength, self._solution)]
+
+    def _start(self, strength: float) -> np.ndarray:
+        """Where the two solutions before point, by the logarithm of the strength.
+
+        From the last one itself a path takes 1.3 to 1.6 times as many steps (127 and 79 for 4,500 images of CIFAR-10,
+        207 and 132 for some 2,000 drawn ones).
+        """
+        if len(self._fitted) < 2:
+            return self._solution
+        (earlier, first), (later, last) = self._fitted
+        # No farther than the way that is known.
+        share = min(np.log(strength / later) / np.log(later / earlier), 1.0)
+        return last + share * (last - first)
 
     def kernel_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
         """The solution for features as they are."""
@@ -141,7 +156,7 @@ class _Regression:
 def _one_thread_for_scipy():
     """SciPy's wheel brings a BLAS of its own, whose idle threads spin and take the cores from NumPy's.
 
-    On two cores, 4,500 images of 10 classes take 1.3 s with it and 3 s without, 11,000 of 120 classes 5.6 s and 11 s.
+    On two cores, 4,500 images of 10 classes take 1.0 s with it and 2.2 s without, 11,000 of 120 classes 4.5 and 8.3 s.
     """
     controller = ThreadpoolController()
     paths = [library["filepath"] for library in controller.info()]
