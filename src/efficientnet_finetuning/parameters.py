@@ -241,6 +241,8 @@ class TrainingParameters(_Group):
     at 128 px, seven epochs, rate 4e-4        +2.7         the same time; the head alone: +2.0
     at 160 px, four epochs, rate 5e-4         +3.0         two thirds of the time; the head alone: +1.2
     at 192 px, from block4a, four views       +0.4         4,500 images, six epochs; the head alone: +4.2
+    at 192 px, six epochs                     +1.7         4,500 images, a third more time
+    at 224 px, five epochs                    +1.9         4,500 images, half as much time again
     BatchNorm's statistics from the images    -8.4   -6.9  of the head alone; not kept
     ====================================  ========  =====  ====================================================
 
