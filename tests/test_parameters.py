@@ -200,10 +200,16 @@ def test_a_learning_rate_is_a_number_or_auto(raw, value):
 
 def test_a_misspelt_auto_names_what_is_allowed(raw):
     message = fault(change(raw, "finetune.training.learning_rate", "automatic"))
-    assert "finetune.training.learning_rate: Input should be 'auto'. Received: 'automatic'." in message
+    assert "finetune.training.learning_rate: Input should be 'auto' or 'find'. Received: 'automatic'." in message
 
 
 @pytest.mark.parametrize("part", ["block6a_expand_conv", "block6"])
 def test_a_part_of_a_block_is_refused(raw, part):
     message = fault(change(raw, "finetune.training.unfreeze_from", part))
     assert f"has no block {part!r}; only whole blocks are trained" in message
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate"])
+def test_rules_for_fine_tuning_are_refused_elsewhere(raw, name):
+    message = fault(change(raw, f"baseline.training.{name}", "auto"))
+    assert f"baseline.training.{name}: auto is a rule for fine-tuning" in message

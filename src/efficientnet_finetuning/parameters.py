@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 ClassWeight = Literal["none", "balanced"]
+Auto = Literal["auto"]
 
 
 class _Group(BaseModel):
@@ -251,14 +252,16 @@ class TrainingParameters(_Group):
     the same; not kept.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over the training images; ``auto``, here and in the next ones, asks ``training/rules.py``.
         time_budget_minutes: takes the place of ``epochs``: as many as fit, by the time of the first steps.
-        batch_size: images in a step.
+        batch_size: images in a step, or ``auto``.
         optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``rmsprop``.
-        learning_rate: peak of the schedule; ``auto`` asks the learning-rate finder first.
+        learning_rate: peak of the schedule, or ``auto``; ``find`` asks the learning-rate finder first.
         schedule: ``cosine`` (linear warm-up, then down to zero) or ``constant``.
         warmup_fraction: share of all steps that warm up.
         stage_decay: a stage's learning rate as a share of that of the stage above it; 1: the same for all.
+        start_loss: scale the start's logits down until the training loss is this share of guessing's. A fitted head is
+            sure of the few images that it was fitted on, which then teach the backbone nothing. ``null``: as it is.
         weight_decay: AdamW's decoupled decay, of kernels only.
         label_smoothing: share of a label that is spread over all classes.
         class_weight: ``balanced`` weighs an image by the inverse of its class' frequency, one on average.
@@ -268,18 +271,22 @@ class TrainingParameters(_Group):
         cached_views: where something stays frozen, how many augmented views of each image are taken through it once
             and kept (as float16 on the disk) for the epochs to take in turn; ``null``: every epoch computes its own.
         freeze_batch_norm: keep BatchNorm at its statistics, also in trained blocks.
+        keep: the weights of the ``best`` epoch by validation accuracy, the start's included, or of the ``last`` one;
+            ``auto``: the best where validation has 200 images or more, since choosing by fewer is choosing by luck,
+            or where ``early_stopping_patience`` is given.
         early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
         checkpoint_minutes: longest time between two checkpoints; there is one after each epoch, too.
     """
 
-    epochs: Count
+    epochs: Count | Auto
     time_budget_minutes: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Count
+    batch_size: Count | Auto
     optimizer: Literal["adamw", "sgd", "rmsprop"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"]
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto", "find"]
     schedule: Literal["cosine", "constant"] = "cosine"
     stage_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    start_loss: Fraction | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Rate = 0.0
     class_weight: ClassWeight = "none"
@@ -288,6 +295,7 @@ class TrainingParameters(_Group):
     unfreeze_from: str = "all"
     cached_views: Count | None = None
     freeze_batch_norm: bool = True
+    keep: Literal["auto", "best", "last"] = "auto"
     early_stopping_patience: Count | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(default=15.0, exclude=True)
     augmentation: AugmentationParameters = AugmentationParameters()
@@ -301,6 +309,15 @@ class TrainingParameters(_Group):
                 stacklevel=2,
             )
         return self
+
+
+class SettledTrainingParameters(TrainingParameters):
+    """A training whose ``auto`` parameters have become numbers; only the learning-rate finder may still be asked."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["find"]
+    keep: Literal["best", "last"]
 
 
 class RegimeParameters(_Group):
@@ -319,7 +336,9 @@ class HeadParameters(_Group):
         batch_size: images in a forward pass of the backbone.
         views: features of so many views of each training image: itself, then augmented ones.
         inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
-            the best on the validation split is kept.
+            the best on held-out images is kept.
+        folds: of the training images, of which each is held out once, to choose the strength by; 0: the validation
+            split chooses; ``auto``: 5 where it has fewer than 200 images.
         max_iterations: of the solver, for each strength.
         class_weight: as in training.
         head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
@@ -330,6 +349,7 @@ class HeadParameters(_Group):
     views: Count = 1
     augmentation: AugmentationParameters = AugmentationParameters(translation=0.1)
     inverse_regularizations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    folds: Annotated[int, Field(ge=0)] | Auto = "auto"
     max_iterations: Count = 500
     class_weight: ClassWeight = "none"
     head_dropout: Rate = 0.2
@@ -408,6 +428,20 @@ class Parameters(_Group):
                     "are trained, since a block's shortcut and its branch must move together."
                     f"{near_matches(block, ('all', 'head', *blocks))} Known: all, {', '.join(blocks)}, head."
                 )
+        if faults:
+            raise ValueError("\n  - ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _rules_are_for_fine_tuning(self) -> "Parameters":
+        faults = [
+            f"{regime}.training.{name}: auto is a rule for fine-tuning, measured from a fitted head; a training from "
+            "random weights or with another head needs a number. Give one."
+            for regime in ("baseline", "seed_frozen", "seed_finetune")
+            if (parameters := getattr(self, regime))
+            for name in ("epochs", "batch_size", "learning_rate")
+            if getattr(parameters.training, name) == "auto"
+        ]
         if faults:
             raise ValueError("\n  - ".join(faults))
         return self

@@ -62,7 +62,7 @@ def ours(
     who: str, precision: str, jit: str, images: np.ndarray, labels: np.ndarray
 ) -> tuple[str, Callable[[], object], Callable[[], object]]:
     from efficientnet_finetuning.device import prepare_process
-    from efficientnet_finetuning.parameters import DeviceParameters, TrainingParameters
+    from efficientnet_finetuning.parameters import DeviceParameters, SettledTrainingParameters
 
     prepare_process(DeviceParameters())
     import keras
@@ -73,7 +73,7 @@ def ours(
 
     model = attach_head(build_backbone("EfficientNetB0", SIZE, "none", dtype_policy=precision), CLASSES, 0.2)
     options = {"epochs": 1, "batch_size": len(images), "learning_rate": 1e-4, "freeze_batch_norm": who == "folded"}
-    parameters = TrainingParameters.model_validate(options)
+    parameters = SettledTrainingParameters.model_validate(options | {"keep": "last"})
     network = prepare_network(model, "EfficientNetB0", parameters)
     compile_for(network, parameters, 1e-4)
     network.jit_compile = model.jit_compile = jit == "xla"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from efficientnet_finetuning.device import prepare_process
-from efficientnet_finetuning.parameters import DeviceParameters, HeadParameters, TrainingParameters
+from efficientnet_finetuning.parameters import DeviceParameters, HeadParameters, SettledTrainingParameters
 
 SIZE, IMAGES, BATCH, CLASSES = 224, 128, 32, 10
 ROUNDS = 3
@@ -84,7 +84,7 @@ def our_epoch(name: str, unfreeze_from: str, steps_per_execution: int = 1) -> Ca
     from efficientnet_finetuning.training.step import compile_for, prepare_network
 
     options = {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-5, "unfreeze_from": unfreeze_from}
-    parameters = TrainingParameters.model_validate(options)
+    parameters = SettledTrainingParameters.model_validate(options | {"keep": "last"})
     network = prepare_network(start(name), name, parameters)
     inputs, labels = data()
     if unfreeze_from != "all":

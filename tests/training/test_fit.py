@@ -11,7 +11,7 @@ from efficientnet_finetuning.parameters import AugmentationParameters, TrainingP
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
 from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
-from efficientnet_finetuning.training.step import class_weights
+from efficientnet_finetuning.training.step import class_weights, flatten_logits
 
 BACKBONE = "EfficientNetLite0"
 
@@ -30,7 +30,7 @@ TRAIN, VALIDATION = colours(26, 0), colours(10, 1)
 
 
 def train(start, validation=VALIDATION, **changes):
-    parameters = TrainingParameters(**{"epochs": 4, "batch_size": 7, "learning_rate": 0.01} | changes)
+    parameters = TrainingParameters(**{"epochs": 4, "batch_size": 7, "learning_rate": 0.01, "keep": "best"} | changes)
     return fit(start, BACKBONE, TRAIN, validation, parameters, seed=5)
 
 
@@ -184,9 +184,49 @@ def test_a_budget_that_is_spent_already_still_trains_an_epoch(start):
 
 def test_the_learning_rate_can_be_found(start, caplog):
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
-        model, _ = train(start, learning_rate="auto")
+        model, _ = train(start, learning_rate="find")
     assert "as the finder suggests" in caplog.text
     assert accuracy(model, *VALIDATION) >= 0.9
+
+
+def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
+    automatic = dict.fromkeys(("epochs", "batch_size", "learning_rate", "keep"), "auto")
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        _, history = train(start, **automatic, unfreeze_from="head")
+    line = next(record.message for record in caplog.records if record.message.startswith("from 26 training"))
+    assert f"epochs {len(history)}" in line
+    assert "10 validation images" in line
+    assert "keep last" in line
+
+
+def test_few_validation_images_choose_no_epoch(start):
+    """The start is right on all of them and the training goes wrong, but ten images are too few to say so."""
+    wrong = VALIDATION[0], 1 - VALIDATION[1]
+    good, _ = train(start)
+    last, history = train(good, validation=wrong, keep="auto")
+    assert history[-1]["val_accuracy"] == pytest.approx(accuracy(last, *wrong))
+    assert any((a != b).any() for a, b in zip(good.get_weights(), last.get_weights(), strict=True))
+
+
+def test_nobody_who_left_the_learning_rate_to_the_rule_is_told_to_change_it(start, caplog):
+    good, _ = train(start)
+    caplog.clear()
+    train(good, validation=(VALIDATION[0], 1 - VALIDATION[1]), learning_rate="auto", epochs=1)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("start_loss", [0.5, 0.8])
+def test_a_sure_start_is_flattened_and_predicts_the_same(start, start_loss):
+    sure, _ = train(start, epochs=8, learning_rate=0.03)
+    flat = keras.models.clone_model(sure)
+    flat.set_weights(sure.get_weights())
+    flatten_logits(flat, TRAIN, start_loss)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)(TRAIN[1].astype("float32"), flat(TRAIN[0]))
+    assert float(loss) == pytest.approx(start_loss * np.log(2), rel=0.05)
+    np.testing.assert_array_equal(np.argmax(flat(TRAIN[0]), 1), np.argmax(sure(TRAIN[0]), 1))
+    before = flat.get_weights()
+    flatten_logits(flat, TRAIN, 0.3)
+    assert all((a == b).all() for a, b in zip(before, flat.get_weights(), strict=True)), "it is flat enough already"
 
 
 def test_between_equally_accurate_epochs_the_lower_loss_decides(trained):

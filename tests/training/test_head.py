@@ -3,8 +3,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import HeadParameters
-from efficientnet_finetuning.training.head import fit_head
+from efficientnet_finetuning.parameters import HeadParameters as AllHeadParameters
+from efficientnet_finetuning.training.head import fit_head, stratified_folds
+
+
+def HeadParameters(**given):  # noqa: N802
+    """Parameters of a path whose strength the validation split chooses, unless a test says otherwise."""
+    return AllHeadParameters(**{"folds": 0} | given)
 
 
 def blobs(num_classes: int, count: int, seed: int, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -121,3 +126,54 @@ def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect():
     assert kept.sum() == 420
     assert recall("none") < 0.3
     assert recall("balanced") > 0.6
+
+
+def test_folds_are_even_stratified_and_keep_views_and_neighbours_together():
+    labels = np.eye(3, dtype=np.uint8)[[0] * 10 + [1] * 7 + [2] * 2]
+    folds = stratified_folds(np.tile(labels, (2, 1)), 5, views=2)
+    assert (folds[:19] == folds[19:]).all(), "views of an image stay together"
+    folds = folds[:19]
+    assert [np.bincount(folds[rows], minlength=5).max() for rows in (slice(10), slice(10, 17), slice(17, 19))] == [
+        2,
+        2,
+        1,
+    ]
+    assert (np.diff(folds[:10]) != 0).sum() == 4, "a fold takes neighbours"
+    assert np.ptp(np.bincount(folds, minlength=5)) <= 2, "small classes do not all begin with the first fold"
+
+
+def test_folds_choose_what_scikit_learns_cross_validation_chooses():
+    features, labels = blobs(3, 60, seed=0, noise=4)
+    strengths = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    _, _, path = fit_head(
+        features, labels, features[:3], labels[:3], HeadParameters(inverse_regularizations=strengths, folds=5)
+    )
+    folds = stratified_folds(labels, 5)
+    for row in path:
+        right = 0
+        for fold in range(5):
+            regression = LogisticRegression(C=row["inverse_regularization"], max_iter=5000, tol=1e-8)
+            regression.fit(features[folds != fold], labels[folds != fold].argmax(1))
+            right += (regression.predict(features[folds == fold]) == labels[folds == fold].argmax(1)).sum()
+        assert row["val_accuracy"] == pytest.approx(right / 60, abs=0.02), "but for ties"
+
+
+def test_a_small_validation_split_leaves_the_choice_to_folds():
+    train, validation = blobs(3, 60, seed=0, noise=4), blobs(3, 6, seed=1, noise=4)
+    strengths = (1e-4, 1e-2, 1.0)
+    chosen = {
+        folds: fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths, folds=folds))[2]
+        for folds in ("auto", 5, 0)
+    }
+    accuracies = {folds: [row["val_accuracy"] for row in path] for folds, path in chosen.items()}
+    assert accuracies["auto"] == accuracies[5] != accuracies[0]
+
+
+def test_a_class_of_one_image_is_no_fault():
+    features, labels = blobs(2, 9, seed=0)
+    labels = np.hstack([labels, np.zeros((9, 1), np.uint8)])
+    labels[-1] = [0, 0, 1]
+    _, _, path = fit_head(
+        features, labels, features[:1], labels[:1], HeadParameters(inverse_regularizations=(1.0,), folds=5)
+    )
+    assert np.isfinite(path[0]["val_loss"])

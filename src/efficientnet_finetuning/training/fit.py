@@ -12,7 +12,7 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.folding import unfold
 from efficientnet_finetuning.models.freezing import frozen_blocks, split
 from efficientnet_finetuning.models.heads import without_training_state
-from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.activations import cache_activations, scratch_folder
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.batches import Batches
@@ -20,7 +20,14 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
 from efficientnet_finetuning.training.learning_rate import suggest_learning_rate, sweep
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
-from efficientnet_finetuning.training.step import class_weights, compile_for, prepare_network, seconds_of_an_epoch
+from efficientnet_finetuning.training.rules import apply_rules
+from efficientnet_finetuning.training.step import (
+    class_weights,
+    compile_for,
+    flatten_logits,
+    prepare_network,
+    seconds_of_an_epoch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +44,7 @@ def fit(
     seed: int,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Train a copy of a classifier's network and keep its best weights by validation accuracy, the start's included.
+    """Train a copy of a classifier's network and keep its best or its last weights (``parameters.keep``).
 
     Args:
         model: from pixels in 0–255 to logits, as :func:`~efficientnet_finetuning.models.heads.attach_head` makes it.
@@ -62,18 +69,21 @@ def fit(
     began = time.monotonic()
     check_pixels(train[0])
     keras.utils.set_random_seed(seed)
-    network = prepare_network(model, backbone, parameters)
+    rate_is_given = not isinstance(parameters.learning_rate, str)
+    settled = apply_rules(parameters, len(train[1]), len(validation[1]))
+    network = prepare_network(model, backbone, settled)
+    flatten_logits(network, train, settled.start_loss)
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
         trained_part, batches, validation_batches = _above_freeze_point(
-            network, backbone, train, validation, parameters, seed, scratch
+            network, backbone, train, validation, settled, seed, scratch
         )
-        parameters = _settled(trained_part, batches, validation_batches, parameters, began, checkpoints)
-        compile_for(trained_part, parameters, build_schedule(parameters, batches.all_batches * parameters.epochs))
-        progress = Progress(parameters, batches, checkpoints, signals, began)
+        settled = _settled(trained_part, batches, validation_batches, settled, began, checkpoints)
+        compile_for(trained_part, settled, build_schedule(settled, batches.all_batches * settled.epochs))
+        progress = Progress(settled, batches, checkpoints, signals, began, rate_is_given)
         progress.set_model(trained_part)
         progress.begin(validation_batches)
-        _run_epochs(trained_part, batches, validation_batches, parameters, progress)
-        trained_part.set_weights(progress.best_weights)
+        _run_epochs(trained_part, batches, validation_batches, settled, progress)
+        trained_part.set_weights(progress.kept_weights)
     trained = without_training_state(model)
     if parameters.freeze_batch_norm:
         unfold(network, trained)
@@ -100,7 +110,7 @@ def _above_freeze_point(
     backbone: str,
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
-    parameters: TrainingParameters,
+    parameters: SettledTrainingParameters,
     seed: int,
     scratch: Path,
 ) -> tuple[keras.Model, Batches, Batches]:
@@ -122,12 +132,12 @@ def _settled(
     network: keras.Model,
     batches: Batches,
     validation: Batches,
-    parameters: TrainingParameters,
+    parameters: SettledTrainingParameters,
     began: float,
     checkpoints: Checkpoints | None,
-) -> TrainingParameters:
+) -> SettledTrainingParameters:
     """The parameters with a number for what they leave to be found out, which is found out once."""
-    if parameters.learning_rate != "auto" and parameters.time_budget_minutes is None:
+    if parameters.learning_rate != "find" and parameters.time_budget_minutes is None:
         return parameters
 
     def find_out() -> dict[str, float]:
@@ -137,11 +147,11 @@ def _settled(
 
 
 def _settle(
-    network: keras.Model, batches: Batches, validation: Batches, parameters: TrainingParameters, began: float
+    network: keras.Model, batches: Batches, validation: Batches, parameters: SettledTrainingParameters, began: float
 ) -> dict[str, float]:
     """What the parameters leave to be found out: the learning rate, the number of epochs."""
     settled: dict[str, float] = {}
-    if parameters.learning_rate == "auto":
+    if parameters.learning_rate == "find":
         rate = suggest_learning_rate(sweep(network, batches, parameters), batches.labels.shape[1])
         logger.info("learning rate: %.2g, as the finder suggests", rate)
         settled["learning_rate"] = rate
@@ -156,7 +166,7 @@ def _epochs_within(
     network: keras.Model,
     batches: Batches,
     validation: Batches,
-    parameters: TrainingParameters,
+    parameters: SettledTrainingParameters,
     minutes: float,
     began: float,
 ) -> int:
@@ -171,7 +181,11 @@ def _epochs_within(
 
 
 def _run_epochs(
-    network: keras.Model, batches: Batches, validation: Batches, parameters: TrainingParameters, progress: Progress
+    network: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    parameters: SettledTrainingParameters,
+    progress: Progress,
 ) -> None:
     weights = class_weights(batches.labels, parameters.class_weight)
     while not progress.is_over:

@@ -1,5 +1,6 @@
 """The head of a frozen backbone, fitted on features that were computed once."""
 
+import copy
 import logging
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters
+from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ _PATIENCE = 2
 _TOLERANCE = 3e-6
 
 
+_FOLDS = 5
+
+
 def fit_head(
     train_features: np.ndarray,
     train_labels: np.ndarray,
@@ -27,10 +32,11 @@ def fit_head(
     validation_labels: np.ndarray,
     parameters: HeadParameters,
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
-    """Fit multinomial logistic regression at each strength of L2 and keep the best on the validation split.
+    """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
 
-    The path goes from strong to weak regularization, each fit starting where the two before point, and ends after two
-    strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
+    These are the validation split or, where ``parameters.folds`` says so, the training images themselves, fold by
+    fold. The path goes from strong to weak regularization, each fit starting where the two before point, and ends
+    after two strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
 
     Args:
         train_features: float32 ``(N, channels)``.
@@ -40,7 +46,7 @@ def fit_head(
 
     Returns:
         Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
-        with top-1 accuracies in 0–1, validation loss and seconds.
+        with top-1 accuracies in 0–1 on the training and the held-out images, losses and seconds.
 
     Raises:
         InputError: a feature is not finite.
@@ -52,6 +58,10 @@ def fit_head(
         )
     started = time.perf_counter()
     regression = _Regression(train_features, train_labels, parameters.class_weight)
+    folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
+    if folds:
+        logger.info("head: its strength is chosen by %d folds of the training images", folds)
+        cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))
     best, best_score, worse = regression.kernel_and_bias(), (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
     for strength in sorted(set(parameters.inverse_regularizations)):
@@ -59,9 +69,11 @@ def fit_head(
         kernel, bias = regression.kernel_and_bias()
         row = {"inverse_regularization": strength}
         row["accuracy"], row["loss"] = _accuracy_and_loss(train_features @ kernel + bias, train_labels)
-        row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(
-            validation_features @ kernel + bias, validation_labels
-        )
+        if folds:
+            held_out = cross_validation.logits(strength, parameters.max_iterations), train_labels
+        else:
+            held_out = validation_features @ kernel + bias, validation_labels
+        row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(*held_out)
         row["seconds"], started = time.perf_counter() - started, time.perf_counter()
         path.append(row)
         _tell(row, len(path))
@@ -74,6 +86,37 @@ def fit_head(
     # The last record is what a tracker shows first.
     logger.info("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
     return *best, path
+
+
+def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:
+    """The fold of each row, as even as the classes allow.
+
+    A fold takes neighbours in the stored order, since photographs of one moment often lie next to each other and must
+    not be on both sides. All views of an image are in one fold.
+
+    Args:
+        labels: one-hot ``(views × N, num_classes)``, view by view.
+        folds: how many.
+        views: of each image.
+
+    Returns:
+        ``(views × N,)``, 0 to ``folds`` − 1.
+    """
+    targets = labels[: len(labels) // views].argmax(axis=1)
+    assigned = np.empty(len(targets), np.int64)
+    for label in np.unique(targets):
+        rows = np.flatnonzero(targets == label)
+        # A class starts one fold after the class before it, or the first folds would get all of the small ones.
+        assigned[rows] = (np.arange(len(rows)) * folds // max(len(rows), folds) + label) % folds
+    return np.tile(assigned, views)
+
+
+def _number_of_folds(folds: int | str, num_images: int, num_validation: int) -> int:
+    """How many folds choose; 0: the validation split does."""
+    if folds == "auto":
+        folds = _FOLDS if num_validation < ENOUGH_TO_CHOOSE_BY else 0
+    # With one image there is nothing left to fit.
+    return min(int(folds), num_images) if num_images > 1 else 0
 
 
 class _Regression:
@@ -89,7 +132,7 @@ class _Regression:
         centered = features - self._mean
         eigenvalues, self._basis = np.linalg.eigh(centered.T @ centered)
         self._curvature = np.maximum(eigenvalues.astype(np.float64), 0.0)
-        self._features = centered @ self._basis
+        self._features = self._all_features = centered @ self._basis
         self._labels = labels.astype(np.float32)
         counts = np.maximum(self._labels.sum(axis=0), 1.0)
         weights = len(labels) / (np.count_nonzero(labels.any(axis=0)) * counts)
@@ -102,6 +145,11 @@ class _Regression:
     @property
     def _solution(self) -> np.ndarray:
         return self._path[-1][1]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, those without an image too."""
+        return self._solution.shape[1]
 
     def fit(self, strength: float, max_iterations: int) -> None:
         """Move on to the solution of this strength."""
@@ -133,6 +181,18 @@ class _Regression:
         share = min(np.log(strength / later) / np.log(later / earlier), 1.0)
         return last + share * (last - first)
 
+    def restricted_to(self, rows: np.ndarray) -> "_Regression":
+        """The same regression on some of the images, not fitted yet; the basis, which is dear, stays that of all."""
+        part = copy.copy(self)
+        part._features, part._labels, part._weights = self._features[rows], self._labels[rows], self._weights[rows]
+        part._curvature = self._curvature * (len(part._features) / len(self._features))
+        part._path = [(0.0, np.zeros_like(self._solution))]
+        return part
+
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        """Of images of the whole regression, ``(rows, num_classes)``."""
+        return self._all_features[rows] @ self._solution[:-1].astype(np.float32) + self._solution[-1].astype(np.float32)
+
     def kernel_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
         """The solution for features as they are."""
         kernel = self._basis @ self._solution[:-1].astype(np.float32)
@@ -153,6 +213,23 @@ class _Regression:
         gradient[:-1] += solution[:-1]
         images = strength * len(residuals)  # so that a decrease means the same for few images and for many
         return loss / images, (gradient * scale).ravel() / images
+
+
+class _CrossValidation:
+    """Logits of every training image by a regression that was fitted without its fold."""
+
+    def __init__(self, regression: _Regression, folds: np.ndarray) -> None:
+        self._held_out = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+        self._num_classes = regression.num_classes
+        self._parts = [regression.restricted_to(folds != fold) for fold in np.unique(folds)]
+
+    def logits(self, strength: float, max_iterations: int) -> np.ndarray:
+        """Of all images, in their order, after moving on to this strength."""
+        logits = np.empty((sum(map(len, self._held_out)), self._num_classes), np.float32)
+        for rows, part in zip(self._held_out, self._parts, strict=True):
+            part.fit(strength, max_iterations)
+            logits[rows] = part.logits(rows)
+        return logits
 
 
 def _one_thread_for_scipy():

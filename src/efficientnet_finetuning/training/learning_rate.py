@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
 from efficientnet_finetuning.training.batches import Batches
-from efficientnet_finetuning.training.step import class_weights, compile_for, prepare_network, unchanged
+from efficientnet_finetuning.training.rules import apply_rules
+from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network, unchanged
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9
@@ -30,13 +31,15 @@ def find_learning_rate(
 ) -> list[dict[str, float]]:
     """Sweep over the learning rates of a training that is not made; arguments as of ``fit``, rows as of ``sweep``."""
     keras.utils.set_random_seed(seed)
-    network = prepare_network(model, backbone, parameters)
-    augmentation = Augmentation(parameters.augmentation)
-    batches = Batches(*train, parameters.batch_size, shuffle_seed=seed, augmentation=augmentation)
-    return sweep(network, batches, parameters)
+    settled = apply_rules(parameters, len(train[1]), num_validation=0)
+    network = prepare_network(model, backbone, settled)
+    flatten_logits(network, train, settled.start_loss)
+    augmentation = Augmentation(settled.augmentation)
+    batches = Batches(*train, settled.batch_size, shuffle_seed=seed, augmentation=augmentation)
+    return sweep(network, batches, settled)
 
 
-def sweep(network: keras.Model, batches: Batches, parameters: TrainingParameters) -> list[dict[str, float]]:
+def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingParameters) -> list[dict[str, float]]:
     """Train on batch after batch with a growing learning rate; the network's weights come back afterwards.
 
     A batch's loss is compared with what the start loses on the same images: a head that was fitted already leaves so

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import keras
 
-from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.parameters import SettledTrainingParameters
 
 _OPTIMIZERS = {
     "adamw": keras.optimizers.AdamW,
@@ -17,9 +17,9 @@ _OPTIMIZERS = {
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule | float
 
 
-def build_schedule(parameters: TrainingParameters, steps: int) -> Schedule:
+def build_schedule(parameters: SettledTrainingParameters, steps: int) -> Schedule:
     """The learning rate over a training of so many steps; ``parameters.learning_rate`` is a number."""
-    assert parameters.learning_rate != "auto"
+    assert not isinstance(parameters.learning_rate, str)
     if parameters.schedule == "constant":
         return parameters.learning_rate
     warmup_steps = round(parameters.warmup_fraction * steps)
@@ -31,7 +31,7 @@ def build_schedule(parameters: TrainingParameters, steps: int) -> Schedule:
     )
 
 
-def build_optimizer(model: keras.Model, parameters: TrainingParameters, schedule: Schedule) -> keras.Optimizer:
+def build_optimizer(model: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> keras.Optimizer:
     """The optimizer that the parameters describe, built for what ``model`` trains.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from efficientnet_finetuning.device import peak_memory
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.storage import check_free_space
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Arrays, Checkpoints, Deferred
@@ -28,29 +28,41 @@ class Progress(keras.callbacks.Callback):
 
     It tells the batches which epoch it is, writes the history (rows of one epoch each, also sent out as log records
     with ``metrics`` and ``step`` for whoever tracks them), keeps the weights of the epoch with the best validation
-    accuracy, where the lower loss decides between equals, ends the training after ``early_stopping_patience`` epochs
-    without a better one, stops it where the loss is no longer finite, and writes checkpoints: after each epoch, every
-    ``checkpoint_minutes``, and when the process is asked to stop.
+    accuracy, where the lower loss decides between equals, or those of the last epoch, ends the training after
+    ``early_stopping_patience`` epochs without a better one, stops it where the loss is no longer finite, and writes
+    checkpoints: after each epoch, every ``checkpoint_minutes``, and when the process is asked to stop.
 
     Attributes:
         rows: the history.
-        best_weights: those of the best epoch.
+        kept_weights: those of the best epoch, or of the last one.
         epoch: epochs that are complete.
     """
 
     def __init__(
         self,
-        parameters: TrainingParameters,
+        parameters: SettledTrainingParameters,
         batches: Batches,
         checkpoints: Checkpoints | None,
         signals: Deferred,
         began: float,
+        rate_is_given: bool,
     ) -> None:
+        """Follow a training.
+
+        Args:
+            parameters: of the training, all settled.
+            batches: of the training.
+            checkpoints: where to keep them; ``None``: nowhere.
+            signals: those that wait for the end of a step.
+            began: when the training began, by ``time.monotonic``.
+            rate_is_given: whether the user chose the learning rate, so that advice about it is of use.
+        """
         super().__init__()
+        self._rate_is_given = rate_is_given
         self._parameters, self._batches = parameters, batches
         self._checkpoints, self._signals = checkpoints, signals
         self.rows: list[dict[str, float]] = []
-        self.best_weights: list[np.ndarray] = []
+        self.kept_weights: list[np.ndarray] = []
         self.epoch = 0
         self._start = self._best = (-np.inf, -np.inf)
         self._stale_epochs = 0
@@ -79,14 +91,14 @@ class Progress(keras.callbacks.Callback):
             check_free_space(self._checkpoints.folder, 3 * size, "Training with its checkpoints")
         logs = self.model.evaluate(validation, return_dict=True, verbose=0)
         self._start = self._best = (float(logs["accuracy"]), -float(logs["loss"]))
-        self.best_weights = self.model.get_weights()
+        self.kept_weights = self.model.get_weights()
         logger.info("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
 
     def _resume(self, arrays: Arrays, state: Mapping[str, Any]) -> None:
         for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
             for variable, value in zip(variables, arrays[values], strict=True):
                 variable.assign(value)
-        self.rows, self.best_weights = state["rows"], list(arrays["best"])
+        self.rows, self.kept_weights = state["rows"], list(arrays["best"])
         self._best, self._stale_epochs = tuple(state["best"]), state["stale_epochs"]
         self._start = tuple(state["start"])
         self.epoch, self._batches.skipped, self._earlier = state["epoch"], state["step"], state["earlier"]
@@ -165,8 +177,8 @@ class Progress(keras.callbacks.Callback):
         # Keras' own callback keeps the first of equals, and a small validation split has many.
         score = (row["val_accuracy"], -row["val_loss"])
         self._stale_epochs = 0 if row["val_accuracy"] > self._best[0] else self._stale_epochs + 1
-        if score > self._best:
-            self._best, self.best_weights = score, self.model.get_weights()
+        if score > self._best or self._parameters.keep == "last":
+            self._best, self.kept_weights = score, self.model.get_weights()
 
     def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
         """Means over the whole epoch so far, where an earlier process did a part of it."""
@@ -182,7 +194,7 @@ class Progress(keras.callbacks.Callback):
         arrays = {
             "model": [np.asarray(variable) for variable in self.model.variables],
             "optimizer": [np.asarray(variable) for variable in self.model.optimizer.variables],
-            "best": self.best_weights,
+            "best": self.kept_weights,
         }
         if not all(np.isfinite(values).all() for values in (*arrays["model"], *arrays["optimizer"])):
             raise InputError(self._diverged("weights", step))
@@ -213,6 +225,16 @@ class Progress(keras.callbacks.Callback):
 
     def _warn(self, row: dict[str, float]) -> None:
         """Say what the Keras example's authors learnt to look for."""
+        if self.is_over and self._parameters.keep == "best" and self._best == self._start:
+            advice = " Lower training.learning_rate, or freeze more with training.unfreeze_from."
+            logger.log(
+                logging.WARNING if self._rate_is_given else logging.INFO,
+                "No epoch was better on validation than the start (%.1f %%), so the start's weights come back.%s",
+                100 * self._start[0],
+                advice if self._rate_is_given else "",
+            )
+        if not self._rate_is_given:
+            return
         guessing = math.log(self.model.output_shape[-1])
         if row["epoch"] == 1 and row["loss"] > _ABOVE_GUESSING * guessing:
             logger.warning(
@@ -221,16 +243,10 @@ class Progress(keras.callbacks.Callback):
                 row["loss"],
                 guessing,
             )
-        if self.is_over and self._best == self._start:
-            logger.warning(
-                "No epoch was better on validation than the start (%.1f %%), so the start's weights come back. "
-                "Lower training.learning_rate, or freeze more with training.unfreeze_from.",
-                100 * self._start[0],
-            )
-        elif row["val_accuracy"] < self._start[0] - _COLLAPSE:
+        if row["val_accuracy"] < self._start[0] - _COLLAPSE:
             logger.warning(
                 "Validation accuracy is %.1f points below the start's: the learning rate is too high for what the "
-                "network knows already. The best weights so far are kept; training goes on.",
+                "network knows already. Lower training.learning_rate if it stays there; training goes on.",
                 100 * (self._start[0] - row["val_accuracy"]),
             )
 

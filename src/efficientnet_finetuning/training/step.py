@@ -1,6 +1,7 @@
 """A training step: what it trains, what it minimizes, how it is compiled, what it costs."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,16 +13,18 @@ from efficientnet_finetuning.device import use_jit
 from efficientnet_finetuning.models.folding import fold
 from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import with_rates
-from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.optimizers import Schedule, build_optimizer
 
 logger = logging.getLogger(__name__)
 
 _TIMED_STEPS = 5
+# Images, at most, that show how sure a start is.
+_SHOWN = 256
 
 
-def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParameters) -> keras.Model:
+def prepare_network(model: keras.Model, backbone: str, parameters: SettledTrainingParameters) -> keras.Model:
     """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
     network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
     trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
@@ -31,9 +34,37 @@ def prepare_network(model: keras.Model, backbone: str, parameters: TrainingParam
     return network
 
 
+def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], start_loss: float | None) -> None:
+    """Scale the last layer down until the training loss is a share of guessing's.
+
+    What the network predicts does not change, only how sure it is. A network that is less sure already stays.
+
+    Args:
+        network: from pixels to logits, changed in place.
+        train: images and one-hot labels; some of them are looked at.
+        start_loss: share of the loss of guessing, in 0–1; ``None`` leaves the network as it is.
+    """
+    if start_loss is None:
+        return
+    images, labels = (array[:: -(-len(array) // _SHOWN)] for array in train)
+    logits = np.asarray(network.predict_on_batch(images), np.float64)
+    targets = labels.argmax(axis=1)
+
+    def excess(scale: float) -> float:
+        scaled = scale * logits
+        losses = np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(scaled)), targets]
+        return float(losses.mean()) - start_loss * math.log(logits.shape[1])
+
+    # The loss falls from guessing's, at 0, until the logits are too sure of what is wrong: the first scale counts.
+    scale = next((scale for scale in np.geomspace(1e-3, 1, 200) if excess(scale) <= 0), 1.0)
+    head = network.get_layer("logits")
+    head.set_weights([scale * weights for weights in head.get_weights()])
+    logger.info("start: logits × %.3f", scale)
+
+
 def compile_for(
     network: keras.Model,
-    parameters: TrainingParameters,
+    parameters: SettledTrainingParameters,
     schedule: Schedule,
 ) -> None:
     """Compile a network as the parameters say, with a schedule of the learning rate.

@@ -103,14 +103,14 @@ def train_classifier(
     seed: int,
     checkpoints: Checkpoints | None,
 ) -> tuple[Classifier, pd.DataFrame]:
-    """Train from a start and keep the best weights by validation accuracy; returns the history too."""
+    """Train from a start and keep its best or its last weights; returns the history too."""
     from efficientnet_finetuning.training.fit import fit
 
     start.check_fits(train_images.images.shape[1], class_names)
     images = (train_images.arrays, validation_images.arrays)
     model, history = fit(start.model, start.backbone, *images, training, seed, checkpoints)
     trained = replace(start, model=model, class_weight=training.class_weight)
-    logits = trained.predict_logits(validation_images.arrays[0], training.batch_size)
+    logits = trained.predict_logits(validation_images.arrays[0])
     calibrated = replace(trained, temperature=fit_temperature(logits, validation_images.labels))
     about: dict[str, Any] = {
         "class_weight": training.class_weight,

@@ -1,0 +1,39 @@
+"""Numbers that depend on how many images there are, for every parameter of a fine-tuning that is ``auto``."""
+
+import logging
+import math
+from typing import Any
+
+from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
+
+logger = logging.getLogger(__name__)
+
+# With fewer held-out images a choice by their accuracy is luck: one of 22 images is 4.5 points.
+ENOUGH_TO_CHOOSE_BY = 200
+_LEAST_STEPS, _LEAST_EPOCHS = 200, 3
+_SMALL, _LARGE = 1_000, 1_800
+
+
+def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: int) -> SettledTrainingParameters:
+    """The parameters with a number in the place of each ``auto``; numbers that are given stay.
+
+    Args:
+        parameters: of the training.
+        num_train: training images.
+        num_validation: validation images.
+    """
+    batch_size = parameters.batch_size
+    if batch_size == "auto":
+        batch_size = 16 if num_train < _LARGE else 32
+    can_choose = parameters.early_stopping_patience or num_validation >= ENOUGH_TO_CHOOSE_BY
+    rules: dict[str, Any] = {
+        "batch_size": batch_size,
+        "epochs": max(_LEAST_EPOCHS, round(_LEAST_STEPS / math.ceil(num_train / batch_size))),
+        "learning_rate": 2e-4 if num_train < _SMALL else 6e-4,
+        "keep": "best" if can_choose else "last",
+    }
+    chosen = {name: value for name, value in rules.items() if getattr(parameters, name) == "auto"}
+    if chosen:
+        told = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        logger.info("from %d training and %d validation images: %s", num_train, num_validation, told)
+    return SettledTrainingParameters(**dict(parameters) | chosen)
