@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-training bench-inference bench-accelerator bench-overhead bench-data lint format viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-accelerator bench-overhead bench-data lint format viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(INSTALLED) ## Measure accuracy against time beside the Keras example, a
 
 bench-levers: $(INSTALLED) ## Measure what each lever of fine-tuning brings, as a table (hours)
 	$(BIN)/python tests/benchmarks/levers.py $(BENCH)
+
+bench-sizes: $(INSTALLED) ## Measure accuracy from 10 to 100 images a class beside the Keras example, as a table (hours)
+	$(BIN)/python tests/benchmarks/sizes.py $(BENCH)
 
 bench-training: $(INSTALLED) ## Measure training steps and the head's path beside stock Keras, as a table
 	$(BIN)/python tests/benchmarks/training.py
