@@ -190,7 +190,7 @@ def test_the_learning_rate_can_be_found(start, caplog):
 
 
 def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
-    automatic = dict.fromkeys(("epochs", "batch_size", "learning_rate", "keep"), "auto")
+    automatic = dict.fromkeys(("epochs", "batch_size", "learning_rate", "keep", "start_loss"), "auto")
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
         _, history = train(start, **automatic, unfreeze_from="head")
     line = next(record.message for record in caplog.records if record.message.startswith("from 26 training"))
