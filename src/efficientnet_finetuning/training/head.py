@@ -252,7 +252,7 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
 
 def _tell(row: dict[str, float], step: int) -> None:
     logger.info(
-        "head C=%g: top-1 train %.1f %%, validation %.1f %%, %.1f s",
+        "head C=%g: top-1 train %.1f %%, held out %.1f %%, %.1f s",
         row["inverse_regularization"],
         100 * row["accuracy"],
         100 * row["val_accuracy"],

@@ -178,7 +178,8 @@ class Progress(keras.callbacks.Callback):
         score = (row["val_accuracy"], -row["val_loss"])
         self._stale_epochs = 0 if row["val_accuracy"] > self._best[0] else self._stale_epochs + 1
         if score > self._best or self._parameters.keep == "last":
-            self._best, self.kept_weights = score, self.model.get_weights()
+            self.kept_weights = self.model.get_weights()
+        self._best = max(self._best, score)
 
     def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
         """Means over the whole epoch so far, where an earlier process did a part of it."""

@@ -13,6 +13,7 @@ from efficientnet_finetuning.device import use_jit
 from efficientnet_finetuning.models.folding import fold
 from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import with_rates
+from efficientnet_finetuning.models.inference import predict
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.optimizers import Schedule, build_optimizer
@@ -47,7 +48,7 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     if start_loss is None:
         return
     images, labels = (array[:: -(-len(array) // _SHOWN)] for array in train)
-    logits = np.asarray(network.predict_on_batch(images), np.float64)
+    logits = predict(network, images, 64, "start").astype(np.float64)
     targets = labels.argmax(axis=1)
 
     def excess(scale: float) -> float:
