@@ -240,4 +240,5 @@ def test_the_run_is_quiet(project, ladder):
     again = ("run", "--pipelines", "transfer", "--nodes", "transfer.extract_features")
     assert project.kedro(*again).stderr == ""
     loud = project.kedro(*again, "--params", "device.verbose=true")
-    assert "oneDNN" in loud.stderr or "CPU instructions" in loud.stderr
+    # What TensorFlow has to say depends on the processor; that it says something, in either of its formats, does not.
+    assert re.search(r"^[IWE]\d{4} |: [IWE] (tensorflow|external)/", loud.stderr, re.MULTILINE)
