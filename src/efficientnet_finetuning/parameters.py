@@ -275,7 +275,8 @@ class TrainingParameters(_Group):
 
     Attributes:
         epochs: passes over the training images; ``auto``, here and in the next ones, asks ``training/rules.py``.
-        time_budget_minutes: takes the place of ``epochs``: as many as fit, by the time of the first steps.
+        time_budget_minutes: takes the place of ``epochs``: the schedule follows the clock and ends with the budget, in
+            the middle of an epoch where need be. A training that goes on counts only the time that it ran.
         batch_size: images in a step, or ``auto``.
         optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``rmsprop``.
         learning_rate: peak of the schedule, or ``auto``; ``find`` asks the learning-rate finder first.

@@ -15,7 +15,9 @@ from efficientnet_finetuning.evaluation.figures import (
 )
 from efficientnet_finetuning.evaluation.pictures import image_grid
 
-TRANSFER = pd.DataFrame({"val_accuracy": [0.5, 0.625], "seconds": [1.0, 2.0], "images": [100, 0]})
+TRANSFER = pd.DataFrame(
+    {"val_accuracy": [0.5, 0.625], "seconds": [1.0, 2.0], "images": [100, 0], "kept": [False, True]}
+)
 EPOCHS = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
@@ -27,6 +29,7 @@ EPOCHS = pd.DataFrame(
         "loss": [2.0, 1.5, 1.0],
         "val_loss": [2.5, 2.0, 1.75],
         "seconds": [10.0, 20.0, 30.5],
+        "kept": [False, False, True],
     }
 )
 
@@ -174,7 +177,7 @@ def test_a_star_marks_the_epoch_that_was_kept_and_a_cross_an_early_end():
     assert marks({"transfer": TRANSFER, "finetune": EPOCHS}, "*") == {blue: 100, orange: 400}
     assert marks({"finetune": EPOCHS}, "x") == {}
     assert marks({"finetune": EPOCHS.assign(epochs=9)}, "x") == {orange: 300}
-    nothing_won = EPOCHS.assign(val_accuracy=0.1)
+    nothing_won = EPOCHS.assign(kept=False)
     assert marks({"transfer": TRANSFER, "finetune": nothing_won}, "*") == {blue: 100}, "the start's weights were kept"
 
 

@@ -75,7 +75,7 @@ def results(
         | {"flip": True, "threshold": judge_threshold(predictions[regime], predictions[regime], 0.9)}
         for regime, values in logits.items()
     }
-    history = pd.DataFrame({"seconds": [2.0], "images": [50], "val_accuracy": [0.5], "accuracy": [0.5]})
+    history = pd.DataFrame({"seconds": [2.0], "images": [50], "val_accuracy": [0.5], "accuracy": [0.5], "kept": [True]})
     histories = {regime: history.assign(peak_memory_gb=1.5, device="CPU (2 cores)") for regime in logits}
     comparison = compare_regimes(metrics, histories)
     seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))

@@ -162,3 +162,19 @@ def test_a_signal_waits_for_the_batch_to_end_and_a_checkpoint_to_be_written(star
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for ours, theirs in zip(model.get_weights(), undisturbed[0].get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_training_that_goes_on_keeps_to_its_time_budget(start, tmp_path):
+    with pytest.raises(ConnectionError):
+        train(start, CutOff(tmp_path), time_budget_minutes=0.25, checkpoint_minutes=1e-9)
+    spent = Checkpoints(tmp_path).newest()[1]["clock"]["spent"]
+    assert spent > 0
+    _, rows = train(start, Checkpoints(tmp_path), time_budget_minutes=0.25)
+    assert sum(row["seconds"] for row in rows) < 17, "the first process' seconds count"
+    assert rows[-1]["epochs"] == rows[-1]["epoch"]
+
+
+def test_a_time_budget_that_has_ended_is_not_begun_again(start, tmp_path):
+    _, rows = train(start, Checkpoints(tmp_path), time_budget_minutes=0.05)
+    _, again = train(start, Checkpoints(tmp_path), Failing(0), time_budget_minutes=0.05)
+    assert again == rows

@@ -1,16 +1,18 @@
 """Training on a task that a tiny network can learn: which of two colours the noise has."""
 
 import logging
+import time
 
 import keras
 import numpy as np
 import pytest
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameters import AugmentationParameters, TrainingParameters
+from efficientnet_finetuning.parameters import AugmentationParameters, SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
 from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
+from efficientnet_finetuning.training.optimizers import build_schedule, rate_at
 from efficientnet_finetuning.training.step import class_weights, flatten_logits
 
 BACKBONE = "EfficientNetLite0"
@@ -54,7 +56,7 @@ def test_the_task_is_learnt(trained):
 def test_the_history_has_a_row_an_epoch(trained):
     _, _, history = trained
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
-    measured = {"learning_rate", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
+    measured = {"kept", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
     assert all(set(row) == {"epoch", "epochs", "images"} | measured for row in history)
     assert {(row["epochs"], row["images"]) for row in history} == {(4, 26)}
     rates = [row["learning_rate"] for row in history]
@@ -115,7 +117,11 @@ def test_training_stops_early_and_the_best_epoch_comes_back(start, caplog):
     assert len(history) == int(np.argmax(accuracies)) + 1 + 2 < 20
     assert accuracy(model, *VALIDATION) == pytest.approx(max(accuracies))
     logged = [(record.step, record.metrics) for record in caplog.records if hasattr(record, "step")]
-    assert logged == [(row["epoch"], row) for row in history]
+    assert [(epoch, row | {"kept": kept["kept"]}) for (epoch, row), kept in zip(logged, history, strict=True)] == [
+        (row["epoch"], row) for row in history
+    ]
+    (kept,) = [row for row in history if row["kept"]]
+    assert kept["val_accuracy"] == max(accuracies)
 
 
 def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
@@ -170,16 +176,28 @@ def test_lower_stages_learn_more_slowly(start):
     assert shares[0] < 0.001
 
 
-def test_a_time_budget_picks_the_epochs(start, caplog):
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
-        _, history = train(start, epochs=1, time_budget_minutes=0.2)
-    assert f"{len(history)} epochs of about " in caplog.text
-    assert history[-1]["learning_rate"] == pytest.approx(0, abs=1e-6), "the schedule ends with them"
+def test_a_time_budget_ends_by_the_clock_and_so_does_its_schedule(start):
+    began = time.monotonic()
+    _, history = train(start, epochs=1, time_budget_minutes=0.25)
+    assert time.monotonic() - began >= 12, "it uses the time that it has"
+    assert sum(row["seconds"] for row in history) < 17
+    assert len(history) == history[-1]["epochs"] > 2
+    rates = [row["learning_rate"] for row in history]
+    assert 0.01 > max(rates) > rates[-1]
+    assert rates[-1] < 0.001, "near the end of its cosine"
 
 
-def test_a_budget_that_is_spent_already_still_trains_an_epoch(start):
+def test_a_budget_shorter_than_an_epoch_says_so(start, caplog):
     _, history = train(start, time_budget_minutes=1e-6)
-    assert len(history) == 1
+    assert (len(history), history[0]["images"]) == (1, 7)
+    assert "ended within the first epoch, after 1 of 4 steps" in caplog.text
+
+
+def test_the_rate_by_the_clock_is_the_rate_by_steps():
+    parameters = SettledTrainingParameters(epochs=3, batch_size=7, learning_rate=0.01, keep="last")
+    schedule = build_schedule(parameters, steps_per_epoch=100)
+    for step in (0, 15, 30, 100, 200, 300):
+        assert rate_at(parameters, step / 300) == pytest.approx(float(schedule(step)), abs=1e-7)
 
 
 def test_the_learning_rate_can_be_found(start, caplog):

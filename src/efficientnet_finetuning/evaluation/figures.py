@@ -79,8 +79,9 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     a cross the end of a training that stopped early.
 
     Args:
-        histories: of each regime, with ``images``, ``seconds``, ``accuracy`` and ``val_accuracy`` (0–1) and, where it
-            has epochs, ``epoch``, ``epochs`` (planned), ``loss``, ``val_loss`` and ``learning_rate``.
+        histories: of each regime, with ``images``, ``seconds``, ``accuracy``, ``val_accuracy`` (0–1), ``kept`` (whose
+            weights were kept; nowhere if the start's were) and, where it has epochs, ``epoch``, ``epochs`` (planned),
+            ``loss``, ``val_loss`` and ``learning_rate``.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     by_images, by_seconds, loss, rate = figure.subplots(2, 2).flat
@@ -89,9 +90,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         start = ends.get(STARTS_FROM.get(regime, ""), (0.0, 0.0))
         images, seconds = (start[axis] + history[column].cumsum() for axis, column in enumerate(("images", "seconds")))
         ends[regime] = float(images.iloc[-1]), float(seconds.iloc[-1])
-        start_won = regime in STARTS_FROM and _best(histories.get(STARTS_FROM[regime])) > _best(history)
         for axes, x in ((by_images, images), (by_seconds, seconds)):
-            _accuracy_curve(axes, regime, history, x, start_won)
+            _accuracy_curve(axes, regime, history, x)
         if "epoch" in history:
             colour = _COLOURS[regime]
             loss.plot(images, history["val_loss"], marker=".", color=colour)
@@ -112,11 +112,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _best(history: pd.DataFrame | None) -> float:
-    return -np.inf if history is None else history["val_accuracy"].max()
-
-
-def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series, start_won: bool) -> None:
+def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series) -> None:
     colour = _COLOURS[regime]
     validation = 100 * history["val_accuracy"]
     if "epoch" in history:
@@ -124,10 +120,9 @@ def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series
         axes.plot(x, 100 * history["accuracy"], marker=".", color=colour, linestyle=":", label=f"{regime}, training")
         if len(history) < history["epochs"].iloc[-1]:
             axes.plot(x.iloc[-1], validation.iloc[-1], "x", color=colour, markersize=11)
-    if not start_won:
-        best = int(validation.to_numpy().argmax())
+    for row in np.flatnonzero(history["kept"]):
         label = "" if "epoch" in history else f"{regime}, validation"
-        axes.plot(x.iloc[best], validation.iloc[best], "*", color=colour, markersize=12, label=label)
+        axes.plot(x.iloc[row], validation.iloc[row], "*", color=colour, markersize=12, label=label)
 
 
 def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figure:

@@ -26,13 +26,9 @@ from efficientnet_finetuning.training.step import (
     compile_for,
     flatten_logits,
     prepare_network,
-    seconds_of_an_epoch,
 )
 
 logger = logging.getLogger(__name__)
-
-# Of a time budget, for watching how fast each kind of step is.
-_TIMED_SHARE = 0.01
 
 
 def fit(
@@ -57,10 +53,10 @@ def fit(
             give them up once the model is stored.
 
     Returns:
-        The trained model and its history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned),
-        ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``,
-        ``val_accuracy`` (top-1, 0–1), ``images`` seen and ``seconds``; the first epoch's include all that came before
-        it.
+        The trained model and its history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned; with a time
+        budget an estimate), ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``,
+        ``val_loss``, ``val_accuracy`` (top-1, 0–1), ``images`` seen, ``seconds`` (the first epoch's include all that
+        came before it) and ``kept``: whether its weights are the model's; of no epoch where the start's are.
 
     Raises:
         InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
@@ -77,19 +73,19 @@ def fit(
         trained_part, batches, validation_batches = _above_freeze_point(
             network, backbone, train, validation, settled, seed, scratch
         )
-        settled = _settled(trained_part, batches, validation_batches, settled, began, checkpoints)
-        compile_for(trained_part, settled, build_schedule(settled, batches.all_batches * settled.epochs))
+        settled = _with_rate(trained_part, batches, settled, checkpoints)
+        compile_for(trained_part, settled, build_schedule(settled, batches.all_batches))
         progress = Progress(settled, batches, checkpoints, signals, began, rate_is_given)
         progress.set_model(trained_part)
         progress.begin(validation_batches)
-        _run_epochs(trained_part, batches, validation_batches, settled, progress)
+        _run_epochs(trained_part, batches, validation_batches, settled.class_weight, progress)
         trained_part.set_weights(progress.kept_weights)
     trained = without_training_state(model)
     if parameters.freeze_batch_norm:
         unfold(network, trained)
     else:
         trained.set_weights(network.get_weights())
-    return trained, progress.rows
+    return trained, [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
 
 
 def check_pixels(images: np.ndarray) -> None:
@@ -128,73 +124,32 @@ def _above_freeze_point(
     return network, batches, Batches(validation[0], validation[1], size)
 
 
-def _settled(
-    network: keras.Model,
-    batches: Batches,
-    validation: Batches,
-    parameters: SettledTrainingParameters,
-    began: float,
-    checkpoints: Checkpoints | None,
+def _with_rate(
+    network: keras.Model, batches: Batches, parameters: SettledTrainingParameters, checkpoints: Checkpoints | None
 ) -> SettledTrainingParameters:
-    """The parameters with a number for what they leave to be found out, which is found out once."""
-    if parameters.learning_rate != "find" and parameters.time_budget_minutes is None:
+    """The parameters with a number for a learning rate that is to be found, which is done once."""
+    if parameters.learning_rate != "find":
         return parameters
 
-    def find_out() -> dict[str, float]:
-        return _settle(network, batches, validation, parameters, began)
-
-    return parameters.model_copy(update=checkpoints.decide("settings", find_out) if checkpoints else find_out())
-
-
-def _settle(
-    network: keras.Model, batches: Batches, validation: Batches, parameters: SettledTrainingParameters, began: float
-) -> dict[str, float]:
-    """What the parameters leave to be found out: the learning rate, the number of epochs."""
-    settled: dict[str, float] = {}
-    if parameters.learning_rate == "find":
+    def find() -> dict[str, float]:
         rate = suggest_learning_rate(sweep(network, batches, parameters), batches.labels.shape[1])
         logger.info("learning rate: %.2g, as the finder suggests", rate)
-        settled["learning_rate"] = rate
-    if parameters.time_budget_minutes is not None:
-        settled["epochs"] = _epochs_within(
-            network, batches, validation, parameters.model_copy(update=settled), parameters.time_budget_minutes, began
-        )
-    return settled
+        return {"learning_rate": rate}
 
-
-def _epochs_within(
-    network: keras.Model,
-    batches: Batches,
-    validation: Batches,
-    parameters: SettledTrainingParameters,
-    minutes: float,
-    began: float,
-) -> int:
-    compile_for(network, parameters, build_schedule(parameters, 100))
-    timing_seconds = _TIMED_SHARE * 60 * minutes
-    seconds = seconds_of_an_epoch(network, batches, validation, parameters.class_weight, timing_seconds)
-    # The network is compiled once more for the schedule of these epochs; a twentieth is kept for what nobody foresees.
-    left = 0.95 * 60 * minutes - 2 * (time.monotonic() - began)
-    epochs = max(int(left / seconds), 1)
-    logger.info("%d epochs of about %.0f s fit into %g minutes", epochs, seconds, minutes)
-    return epochs
+    return parameters.model_copy(update=checkpoints.decide("settings", find) if checkpoints else find())
 
 
 def _run_epochs(
-    network: keras.Model,
-    batches: Batches,
-    validation: Batches,
-    parameters: SettledTrainingParameters,
-    progress: Progress,
+    network: keras.Model, batches: Batches, validation: Batches, class_weight: str, progress: Progress
 ) -> None:
-    weights = class_weights(batches.labels, parameters.class_weight)
+    weights = class_weights(batches.labels, class_weight)
     while not progress.is_over:
         epoch = progress.epoch
         network.fit(
             batches,
             initial_epoch=epoch,
             # An epoch that began in an earlier process is shorter than the others.
-            epochs=epoch + 1 if batches.skipped else parameters.epochs,
+            epochs=epoch + 1 if batches.skipped else progress.last_epoch,
             validation_data=validation,
             callbacks=[progress],
             class_weight=weights,

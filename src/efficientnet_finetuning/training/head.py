@@ -46,7 +46,8 @@ def fit_head(
 
     Returns:
         Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
-        with top-1 accuracies in 0–1 on the training and the held-out images, losses and seconds.
+        with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds and whether it is
+        ``kept``.
 
     Raises:
         InputError: a feature is not finite.
@@ -85,7 +86,7 @@ def fit_head(
             break
     # The last record is what a tracker shows first.
     logger.info("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
-    return *best, path
+    return *best, [row | {"kept": row is kept} for row in path]
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:

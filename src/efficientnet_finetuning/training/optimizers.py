@@ -1,5 +1,6 @@
 """The optimizer of a training: its schedule, its decay, and lower learning rates for lower stages."""
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -17,11 +18,15 @@ _OPTIMIZERS = {
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule | float
 
 
-def build_schedule(parameters: SettledTrainingParameters, steps: int) -> Schedule:
-    """The learning rate over a training of so many steps; ``parameters.learning_rate`` is a number."""
+def build_schedule(parameters: SettledTrainingParameters, steps_per_epoch: int) -> Schedule:
+    """The learning rate over all steps of a training; ``parameters.learning_rate`` is a number.
+
+    Where a time budget takes the place of the epochs nobody knows the steps: the clock sets the rate (:func:`rate_at`).
+    """
     assert not isinstance(parameters.learning_rate, str)
-    if parameters.schedule == "constant":
+    if parameters.schedule == "constant" or parameters.time_budget_minutes is not None:
         return parameters.learning_rate
+    steps = steps_per_epoch * parameters.epochs
     warmup_steps = round(parameters.warmup_fraction * steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else parameters.learning_rate,
@@ -29,6 +34,18 @@ def build_schedule(parameters: SettledTrainingParameters, steps: int) -> Schedul
         warmup_target=parameters.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
+
+
+def rate_at(parameters: SettledTrainingParameters, share: float) -> float:
+    """The learning rate when a share (0–1) of the training is over, as :func:`build_schedule` has it step by step."""
+    assert not isinstance(parameters.learning_rate, str)
+    if parameters.schedule == "constant":
+        return parameters.learning_rate
+    warmup = parameters.warmup_fraction
+    if share < warmup:
+        return parameters.learning_rate * share / warmup
+    cosine = 1.0 + math.cos(math.pi * (share - warmup) / max(1.0 - warmup, 1e-9))
+    return parameters.learning_rate * 0.5 * cosine if share < 1 else 0.0
 
 
 def build_optimizer(model: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> keras.Optimizer:

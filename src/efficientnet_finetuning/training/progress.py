@@ -15,12 +15,16 @@ from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.storage import check_free_space
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Arrays, Checkpoints, Deferred
+from efficientnet_finetuning.training.clock import TimeBudget
+from efficientnet_finetuning.training.optimizers import rate_at
 
 logger = logging.getLogger(__name__)
 
 _TIMED_STEPS = 5
 _ABOVE_GUESSING = 1.5
 _COLLAPSE = 0.02
+# More epochs than any time budget holds.
+_MANY = 1_000_000
 
 
 class Progress(keras.callbacks.Callback):
@@ -35,6 +39,7 @@ class Progress(keras.callbacks.Callback):
     Attributes:
         rows: the history.
         kept_weights: those of the best epoch, or of the last one.
+        kept_epoch: which one it is, from 1; 0: the start.
         epoch: epochs that are complete.
     """
 
@@ -63,9 +68,13 @@ class Progress(keras.callbacks.Callback):
         self._checkpoints, self._signals = checkpoints, signals
         self.rows: list[dict[str, float]] = []
         self.kept_weights: list[np.ndarray] = []
+        self.kept_epoch = 0
         self.epoch = 0
         self._start = self._best = (-np.inf, -np.inf)
         self._stale_epochs = 0
+        minutes = parameters.time_budget_minutes
+        self._budget = None if minutes is None else TimeBudget(minutes, began)
+        self._step, self._validation_began = 0, 0.0
         # Of the epoch that runs: what an earlier process has done of it, and when this one began. The first one began
         # with all that came before it.
         self._earlier = {"images": 0.0, "seconds": 0.0}
@@ -74,9 +83,26 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or enough of them went by without a better one."""
+        """Whether all epochs are done or the time is up, or enough epochs went by without a better one."""
         patience = self._parameters.early_stopping_patience
-        return self.epoch >= self._parameters.epochs or (patience is not None and self._stale_epochs >= patience)
+        is_stale = patience is not None and self._stale_epochs >= patience
+        return self.epoch >= self.last_epoch or is_stale or (self.epoch > 0 and self._time_is_up)
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs, at most."""
+        return self._parameters.epochs if self._budget is None else _MANY
+
+    @property
+    def _planned_epochs(self) -> int:
+        """How many there will be; with a time budget, as the last ones were."""
+        if self._budget is None:
+            return self._parameters.epochs
+        return self.epoch if self._time_is_up else max(self.epoch + 1, round(self.epoch / self._budget.share))
+
+    @property
+    def _time_is_up(self) -> bool:
+        return self._budget is not None and self._budget.left == 0
 
     def begin(self, validation: Batches) -> None:
         """Go on from the newest checkpoint; without one see how good the start is, and that checkpoints have room."""
@@ -89,7 +115,9 @@ class Progress(keras.callbacks.Callback):
             variables = (*self.model.variables, *self.model.variables, *self.model.optimizer.variables)
             size = sum(4 * math.prod(variable.shape) for variable in variables)
             check_free_space(self._checkpoints.folder, 3 * size, "Training with its checkpoints")
+        self.on_test_begin()
         logs = self.model.evaluate(validation, return_dict=True, verbose=0)
+        self.on_test_end()
         self._start = self._best = (float(logs["accuracy"]), -float(logs["loss"]))
         self.kept_weights = self.model.get_weights()
         logger.info("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
@@ -100,14 +128,17 @@ class Progress(keras.callbacks.Callback):
                 variable.assign(value)
         self.rows, self.kept_weights = state["rows"], list(arrays["best"])
         self._best, self._stale_epochs = tuple(state["best"]), state["stale_epochs"]
-        self._start = tuple(state["start"])
+        self._start, self.kept_epoch = tuple(state["start"]), state["kept_epoch"]
         self.epoch, self._batches.skipped, self._earlier = state["epoch"], state["step"], state["earlier"]
+        if self._budget is not None:
+            self._budget.go_on(**state["clock"])
         steps = self.epoch * self._batches.all_batches + self._batches.skipped
-        assert int(self.model.optimizer.iterations) == steps, "the optimizer's steps are not the checkpoint's"
+        is_checkpoints = int(self.model.optimizer.iterations) == steps
+        assert is_checkpoints or self._time_is_up, "the optimizer's steps are not the checkpoint's"
         logger.info(
             "Training goes on from its checkpoint: %d of %d epochs and %d of %d steps are done",
             self.epoch,
-            self._parameters.epochs,
+            self._planned_epochs,
             self._batches.skipped,
             self._batches.all_batches,
         )
@@ -118,13 +149,26 @@ class Progress(keras.callbacks.Callback):
         if self.rows or self._batches.skipped:
             self._began = time.monotonic()
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._budget is not None:
+            self.model.optimizer.learning_rate = rate_at(self._parameters, self._budget.share)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._validation_began = time.monotonic()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._budget is not None:
+            self._budget.validation_seconds = time.monotonic() - self._validation_began
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        step = self._batches.skipped + batch + 1
+        step = self._step = self._batches.skipped + batch + 1
         if not np.isfinite(logs["loss"]):
             raise InputError(self._diverged("loss", step))
         self._preview(batch + 1)
-        if step == self._batches.all_batches or self._checkpoints is None:
+        if self._time_is_up:
+            self.model.stop_training = True
+        if step == self._batches.all_batches or self._checkpoints is None or self._time_is_up:
             return  # the epoch's end is near
         minutes = self._parameters.checkpoint_minutes
         if self._signals.pending or (time.monotonic() - self._written) / 60 >= minutes:
@@ -134,17 +178,17 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         if not np.isfinite(logs["val_loss"]):
-            raise InputError(self._diverged("validation loss", self._batches.all_batches))
-        whole = self._with_earlier(logs, self._batches.all_batches)
+            raise InputError(self._diverged("validation loss", self._step))
+        whole = self._with_earlier(logs, self._step)
+        self.epoch, self._earlier = epoch + 1, {"images": 0.0, "seconds": 0.0}
         row = {
-            "epoch": epoch + 1,
-            "epochs": self._parameters.epochs,
+            "epoch": self.epoch,
+            "epochs": self._planned_epochs,
             "learning_rate": float(self.model.optimizer.learning_rate),
             **{name: float(value) for name, value in (logs | whole).items()},
         }
         self.rows.append(row)
         self._judge(row)
-        self.epoch, self._earlier = epoch + 1, {"images": 0.0, "seconds": 0.0}
         self._tell(row)
         self._warn(row)
         if self._checkpoints is not None:
@@ -164,7 +208,10 @@ class Progress(keras.callbacks.Callback):
         elif steps == _TIMED_STEPS + 1 and not self._previewed:
             self._previewed = True
             seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
-            left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
+            if self._budget is not None:
+                left = int(self._budget.left / seconds)
+            else:
+                left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
             logger.info(
                 "cost: %.0f images/s, %d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
                 self._batches.batch_size / seconds,
@@ -178,7 +225,7 @@ class Progress(keras.callbacks.Callback):
         score = (row["val_accuracy"], -row["val_loss"])
         self._stale_epochs = 0 if row["val_accuracy"] > self._best[0] else self._stale_epochs + 1
         if score > self._best or self._parameters.keep == "last":
-            self.kept_weights = self.model.get_weights()
+            self.kept_weights, self.kept_epoch = self.model.get_weights(), int(row["epoch"])
         self._best = max(self._best, score)
 
     def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
@@ -205,10 +252,13 @@ class Progress(keras.callbacks.Callback):
             "step": step,
             "rows": self.rows,
             "best": self._best,
+            "kept_epoch": self.kept_epoch,
             "start": self._start,
             "stale_epochs": self._stale_epochs,
             "earlier": earlier,
         }
+        if self._budget is not None:
+            state["clock"] = {"spent": self._budget.spent, "validation_seconds": self._budget.validation_seconds}
         self._checkpoints.write(self.epoch, step, arrays, state)
         self._written = time.monotonic()
 
@@ -216,7 +266,7 @@ class Progress(keras.callbacks.Callback):
         logger.info(
             "epoch %d/%d: loss %.3f, top-1 train %.1f %%, validation %.1f %%, %.1f s",
             row["epoch"],
-            self._parameters.epochs,
+            row["epochs"],
             row["loss"],
             100 * row["accuracy"],
             100 * row["val_accuracy"],
@@ -233,6 +283,14 @@ class Progress(keras.callbacks.Callback):
                 "No epoch was better on validation than the start (%.1f %%), so the start's weights come back.%s",
                 100 * self._start[0],
                 advice if self._rate_is_given else "",
+            )
+        if row["epoch"] == 1 and self._time_is_up:
+            logger.warning(
+                "The time budget of %g minutes ended within the first epoch, after %d of %d steps. Give it more time, "
+                "or freeze more with training.unfreeze_from.",
+                self._parameters.time_budget_minutes,
+                self._step,
+                self._batches.all_batches,
             )
         if not self._rate_is_given:
             return

@@ -2,8 +2,7 @@
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
@@ -15,12 +14,10 @@ from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import with_rates
 from efficientnet_finetuning.models.inference import predict
 from efficientnet_finetuning.parameters import SettledTrainingParameters
-from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.optimizers import Schedule, build_optimizer
 
 logger = logging.getLogger(__name__)
 
-_TIMED_STEPS = 5
 # Images, at most, that show how sure a start is.
 _SHOWN = 256
 
@@ -96,41 +93,6 @@ def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | N
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
     return {label: float(weight) for label, weight in enumerate(weights)}
-
-
-def seconds_of_an_epoch(
-    network: keras.Model, batches: Batches, validation: Batches, class_weight: str, timing_seconds: float
-) -> float:
-    """How long an epoch with its validation will take, from some steps of a compiled network, which stays as it is.
-
-    Args:
-        network: compiled.
-        batches: of the training.
-        validation: likewise.
-        class_weight: of the training.
-        timing_seconds: for how long to watch each kind of step, at least: a machine that others use, too, is fast at
-            one moment and slow at the next.
-    """
-    weights = class_weights(batches.labels, class_weight)
-
-    def train(index: int) -> None:
-        network.train_on_batch(*batches[index], class_weight=weights)
-
-    with unchanged(network):
-        training = _seconds_of_a_step(train, batches, timing_seconds)
-        validating = _seconds_of_a_step(
-            lambda index: network.test_on_batch(*validation[index]), validation, timing_seconds
-        )
-    return training * batches.all_batches + validating * validation.all_batches
-
-
-def _seconds_of_a_step(step: Callable[[int], object], batches: Batches, timing_seconds: float) -> float:
-    step(0)  # compiles
-    began, steps, seconds = time.monotonic(), 0, 0.0
-    while steps < _TIMED_STEPS or seconds < timing_seconds:
-        step(steps % batches.all_batches)
-        steps, seconds = steps + 1, time.monotonic() - began
-    return seconds / steps
 
 
 @contextmanager

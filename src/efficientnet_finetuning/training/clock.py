@@ -1,0 +1,38 @@
+"""A time budget: the clock, not a number of epochs, says how far a training is."""
+
+import time
+
+# Of the budget, for what comes after training.
+_SPARE = 0.02
+
+
+class TimeBudget:
+    """How much of a training's time is over, whichever processes had a part in it.
+
+    Attributes:
+        validation_seconds: what a validation takes. The last one comes after the last step, so its time is kept.
+    """
+
+    def __init__(self, minutes: float, began: float) -> None:
+        """Start the clock of a training that began then, by ``time.monotonic``."""
+        self._seconds, self._began, self._earlier = 60 * minutes * (1 - _SPARE), began, 0.0
+        self.validation_seconds = 0.0
+
+    def go_on(self, spent: float, validation_seconds: float) -> None:
+        """Count what an earlier process spent and found out."""
+        self._earlier, self.validation_seconds = spent, validation_seconds
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far."""
+        return self._earlier + time.monotonic() - self._began
+
+    @property
+    def left(self) -> float:
+        """Seconds until the last validation must begin; 0 at least."""
+        return max(self._seconds - self.validation_seconds - self.spent, 0.0)
+
+    @property
+    def share(self) -> float:
+        """How much of the training is over, in 0–1."""
+        return self.spent / (self.spent + self.left)
