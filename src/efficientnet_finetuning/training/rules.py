@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 # With fewer held-out images a choice by their accuracy is luck: one of 22 images is 4.5 points.
 ENOUGH_TO_CHOOSE_BY = 200
-_STEPS, _LEAST_EPOCHS = 200, 3
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 3, 30
 _LARGE = 1_200
 _START_LOSS = 0.8
 
@@ -18,9 +18,9 @@ _START_LOSS = 0.8
 def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: int) -> SettledTrainingParameters:
     """The parameters with a number in the place of each ``auto``; numbers that are given stay.
 
-    Below 1,200 training images: batches of 16, some 200 steps, a rate of 2e-4 from a flattened start; above, what
-    was measured on thousands: batches of 32 and a rate of 6e-4, three epochs. The tables that the numbers come from
-    are in :class:`~efficientnet_finetuning.parameters.TrainingParameters`.
+    Below 1,200 training images: batches of 16, some 200 steps but no more than 30 epochs, a rate of 2e-4 from a
+    flattened start. Above, what was measured on thousands: batches of 32, three epochs, a rate of 6e-4. The tables
+    that the numbers come from are in :class:`~efficientnet_finetuning.parameters.TrainingParameters`.
 
     Args:
         parameters: of the training.
@@ -33,7 +33,7 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
     can_choose = parameters.early_stopping_patience or num_validation >= ENOUGH_TO_CHOOSE_BY
     rules: dict[str, Any] = {
         "batch_size": batch_size,
-        "epochs": max(_LEAST_EPOCHS, _STEPS // math.ceil(num_train / batch_size)),
+        "epochs": min(max(_LEAST_EPOCHS, _STEPS // math.ceil(num_train / batch_size)), _MOST_EPOCHS),
         "learning_rate": 2e-4 if num_train < _LARGE else 6e-4,
         "start_loss": _START_LOSS if num_train < _LARGE else None,
         "keep": "best" if can_choose else "last",

@@ -1,0 +1,49 @@
+import logging
+
+import pytest
+
+from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.training.rules import apply_rules
+
+AUTO = TrainingParameters(epochs="auto", batch_size="auto", learning_rate="auto", start_loss="auto", keep="auto")
+
+
+@pytest.mark.parametrize(
+    ("num_train", "epochs", "batch_size"), [(9, 30, 16), (90, 30, 16), (159, 20, 16), (900, 3, 16), (1_800, 3, 32)]
+)
+def test_few_images_get_more_epochs_and_smaller_batches(num_train, epochs, batch_size):
+    settled = apply_rules(AUTO, num_train, num_validation=0)
+    assert (settled.epochs, settled.batch_size) == (epochs, batch_size)
+
+
+def test_few_images_learn_more_gently_from_a_flattened_start():
+    few, many = (apply_rules(AUTO, num_train, 500) for num_train in (100, 100_000))
+    assert few.learning_rate < many.learning_rate
+    assert few.start_loss
+    assert many.start_loss is None
+
+
+@pytest.mark.parametrize(("num_validation", "keep"), [(0, "last"), (199, "last"), (200, "best")])
+def test_an_epoch_is_chosen_only_by_enough_images(num_validation, keep):
+    assert apply_rules(AUTO, 1_000, num_validation).keep == keep
+
+
+def test_early_stopping_asks_for_the_best_epoch():
+    asked = AUTO.model_copy(update={"early_stopping_patience": 2})
+    assert apply_rules(asked, 100, 10).keep == "best"
+
+
+def test_numbers_that_are_given_win_and_shape_the_others(caplog):
+    given = {"batch_size": 50, "learning_rate": 0.5, "start_loss": None, "keep": "best", "checkpoint_minutes": 1.0}
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        settled = apply_rules(TrainingParameters(epochs="auto", **given), 500, 10)
+    assert given.items() <= dict(settled).items()
+    assert settled.epochs == 20
+    assert "from 500 training and 10 validation images: epochs 20" in caplog.text
+
+
+def test_nothing_is_said_where_nothing_is_chosen(caplog):
+    given = {"epochs": 2, "batch_size": 50, "learning_rate": 0.5, "keep": "best"}
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        apply_rules(TrainingParameters(**given), 500, 10)
+    assert not caplog.records
