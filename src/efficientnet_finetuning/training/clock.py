@@ -17,10 +17,22 @@ class TimeBudget:
         """Start the clock of a training that began then, by ``time.monotonic``."""
         self._seconds, self._began, self._earlier = 60 * minutes * (1 - _SPARE), began, 0.0
         self.validation_seconds = 0.0
+        self._is_up = False
 
-    def go_on(self, spent: float, validation_seconds: float) -> None:
-        """Count what an earlier process spent and found out."""
-        self._earlier, self.validation_seconds = spent, validation_seconds
+    @property
+    def state(self) -> dict[str, float]:
+        """What a process that goes on must know, as JSON."""
+        return {"spent": self.spent, "validation_seconds": self.validation_seconds, "is_up": self._is_up}
+
+    def go_on(self, spent: float, validation_seconds: float, is_up: bool) -> None:
+        """Count what an earlier process spent and found out: its ``state``."""
+        self._earlier, self.validation_seconds, self._is_up = spent, validation_seconds, is_up
+
+    @property
+    def is_up(self) -> bool:
+        """Whether training must end; once it must, a validation that is quicker than thought changes nothing."""
+        self._is_up = self._is_up or self.left == 0
+        return self._is_up
 
     @property
     def spent(self) -> float:

@@ -102,7 +102,7 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def _time_is_up(self) -> bool:
-        return self._budget is not None and self._budget.left == 0
+        return self._budget is not None and self._budget.is_up
 
     def begin(self, validation: Batches) -> None:
         """Go on from the newest checkpoint; without one see how good the start is, and that checkpoints have room."""
@@ -258,7 +258,7 @@ class Progress(keras.callbacks.Callback):
             "earlier": earlier,
         }
         if self._budget is not None:
-            state["clock"] = {"spent": self._budget.spent, "validation_seconds": self._budget.validation_seconds}
+            state["clock"] = self._budget.state
         self._checkpoints.write(self.epoch, step, arrays, state)
         self._written = time.monotonic()
 
