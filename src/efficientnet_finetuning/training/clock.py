@@ -42,9 +42,13 @@ class TimeBudget:
     @property
     def left(self) -> float:
         """Seconds until the last validation must begin; 0 at least."""
-        return max(self._seconds - self.validation_seconds - self.spent, 0.0)
+        return max(self._for_steps - self.spent, 0.0)
 
     @property
     def share(self) -> float:
         """How much of the training is over, in 0–1."""
-        return self.spent / (self.spent + self.left)
+        return min(self.spent / self._for_steps, 1.0)
+
+    @property
+    def _for_steps(self) -> float:
+        return max(self._seconds - self.validation_seconds, 1e-9)
