@@ -242,7 +242,9 @@ def _stages(results: Results) -> _Table:
 
 
 def _stage(name: str, seconds: float, images: float, peak_memory_gb: float, device: str) -> tuple[str, ...]:
-    return name, f"{seconds:.1f}", f"{images / seconds:.0f}", f"{peak_memory_gb:.1f}", device
+    speed = images / seconds
+    # A few photographs on a busy machine are slower than one a second.
+    return name, f"{seconds:.1f}", f"{speed:.0f}" if speed >= 1 else f"{speed:.2g}", f"{peak_memory_gb:.1f}", device
 
 
 def _model_cost(cost: Mapping[str, float]) -> _Table:
