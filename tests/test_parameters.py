@@ -213,3 +213,8 @@ def test_a_part_of_a_block_is_refused(raw, part):
 def test_rules_for_fine_tuning_are_refused_elsewhere(raw, name):
     message = fault(change(raw, f"baseline.training.{name}", "auto"))
     assert f"baseline.training.{name}: auto is a rule for fine-tuning" in message
+
+
+def test_a_single_fold_is_refused(raw):
+    message = fault(change(raw, "transfer.head.folds", 1))
+    assert "transfer.head: folds is 1, which leaves no image to fit on. Give 0, auto, or 2 and more." in message

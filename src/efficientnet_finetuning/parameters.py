@@ -247,10 +247,11 @@ class TrainingParameters(_Group):
     BatchNorm's statistics from the images    -8.4   -6.9  of the head alone; not kept
     ====================================  ========  =====  ====================================================
 
-    Few images of CIFAR-10, of which none is held out, the last epoch with ``evaluation.flip``; points against the head
-    alone on 2,000 images that no draw takes (Lite0, 96 px, the head's strength by five folds; one draw each). It is
-    the start that matters most: the same head, its logits flattened or its regularization stronger, ends up to five
-    points higher.
+    From few images of CIFAR-10 (Lite0, 96 px). Nothing is held out, five folds choose the head's strength, and the last
+    epoch is kept. The table shows points over the head alone, with ``evaluation.flip``, on 2,000 images that no draw
+    contains. Each column is a single draw, so a point or two may be luck. The start matters most: on the first two
+    draws a head of stronger regularization ended four and five points above the head of the lowest loss; on the
+    third, flatter logits did as much.
 
     ====================================  ============  ============  ============  ==============
     lever (batch 16)                      100 images    250 images    250 (other)   1,000 images
@@ -267,18 +268,18 @@ class TrainingParameters(_Group):
     three quarters of the way, rate 2e-4          +9.7         +13.4          +9.5           +10.8
     ====================================  ============  ============  ============  ==============
 
-    On two more draws of 250 images (heads of 62.4 and 60.4 %), 200 steps: rate 2e-4 flattened to 0.8 +9.2 and +10.3,
-    to 0.95 +9.4 and +11.4; the head of the lowest loss, flattened to 0.8, +8.0 and +10.2; rate 4e-4 on the first of
-    them +8.8 (to 0.8) and +9.2 (to 0.95). From 1,000 images, flattened to 0.8, 400 steps bring +12.2.
+    Two more draws of 250 images (heads of 62.4 and 60.4 %, 200 steps, rate 2e-4) brought +9.2 and +10.3 with a
+    ``start_loss`` of 0.8, +9.4 and +11.4 with 0.95. The head of the lowest loss brought +8.0 and +10.2 with 0.8. A rate
+    of 4e-4 brought +8.8 (0.8) and +9.2 (0.95) on the first of them. From 1,000 images 400 steps brought +12.2.
 
-    From 1,800 images (rate 6e-4, batch 32, three epochs) flattening is worth nothing: +11.8 instead of +12.2.
+    From 1,800 images (one draw, rate 6e-4, batch 32, three epochs) flattening brought nothing: +11.8 instead of +12.2.
 
     From scratch (2,000 images of CIFAR-10, eight epochs, 39.0 % of 2,000 others) an exponential average of the weights
     brought +0.3 at a momentum of 0.98 and +0.1 at 0.995, after up to +2.7 half-way: a schedule that ends at zero does
     the same; not kept.
 
     Attributes:
-        epochs: passes over the training images; ``auto``, here and in the next ones, asks ``training/rules.py``.
+        epochs: passes over the training images. ``auto``, here and below, follows the rules in ``training/rules.py``.
         time_budget_minutes: takes the place of ``epochs``: the schedule follows the clock and ends with the budget, in
             the middle of an epoch where need be. A training that goes on counts only the time that it ran.
         batch_size: images in a step, or ``auto``.
@@ -366,8 +367,8 @@ class HeadParameters(_Group):
         views: features of so many views of each training image: itself, then augmented ones.
         inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
             the best on held-out images is kept.
-        folds: of the training images, of which each is held out once, to choose the strength by; 0: the validation
-            split chooses; ``auto``: 5 where it has fewer than 200 images.
+        folds: how many folds of the training images choose the strength, 2 or more; each image is held out once.
+            0: the validation split chooses. ``auto``: 5 where it has fewer than 200 images.
         max_iterations: of the solver, for each strength.
         class_weight: as in training.
         head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
@@ -382,6 +383,12 @@ class HeadParameters(_Group):
     max_iterations: Count = 500
     class_weight: ClassWeight = "none"
     head_dropout: Rate = 0.2
+
+    @model_validator(mode="after")
+    def _folds_leave_images(self) -> "HeadParameters":
+        if self.folds == 1:
+            raise ValueError("folds is 1, which leaves no image to fit on. Give 0, auto, or 2 and more.")
+        return self
 
 
 class TransferParameters(_Group):

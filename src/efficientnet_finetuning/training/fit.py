@@ -21,12 +21,7 @@ from efficientnet_finetuning.training.learning_rate import suggest_learning_rate
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
 from efficientnet_finetuning.training.rules import apply_rules
-from efficientnet_finetuning.training.step import (
-    class_weights,
-    compile_for,
-    flatten_logits,
-    prepare_network,
-)
+from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ def find_learning_rate(
 ) -> list[dict[str, float]]:
     """Sweep over the learning rates of a training that is not made; arguments as of ``fit``, rows as of ``sweep``."""
     keras.utils.set_random_seed(seed)
-    settled = apply_rules(parameters, len(train[1]), num_validation=0)
+    settled = apply_rules(parameters.model_copy(update={"keep": "last"}), len(train[1]), num_validation=0)
     network = prepare_network(model, backbone, settled)
     flatten_logits(network, train, settled.start_loss)
     augmentation = Augmentation(settled.augmentation)

@@ -25,7 +25,7 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
     Args:
         parameters: of the training.
         num_train: training images.
-        num_validation: validation images.
+        num_validation: validation images; 0 where no epoch is to be chosen.
     """
     batch_size = parameters.batch_size
     if batch_size == "auto":
@@ -41,5 +41,6 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
     chosen = {name: value for name, value in rules.items() if getattr(parameters, name) == "auto"}
     if chosen:
         told = ", ".join(f"{name} {value}" for name, value in chosen.items())
-        logger.info("from %d training and %d validation images: %s", num_train, num_validation, told)
+        validation = f" and {num_validation} validation" if num_validation else ""
+        logger.info("from %d training%s images: %s", num_train, validation, told)
     return SettledTrainingParameters(**dict(parameters) | chosen)

@@ -45,19 +45,15 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     if start_loss is None:
         return
     images, labels = (array[:: -(-len(array) // _SHOWN)] for array in train)
-    logits = predict(network, images, 64, "start").astype(np.float64)
-    targets = labels.argmax(axis=1)
-
-    def excess(scale: float) -> float:
-        scaled = scale * logits
-        losses = np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(scaled)), targets]
-        return float(losses.mean()) - start_loss * math.log(logits.shape[1])
-
+    logits = predict(network, images, 64, "start")
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    wanted = start_loss * math.log(logits.shape[1])
     # The loss falls from guessing's, at 0, until the logits are too sure of what is wrong: the first scale counts.
-    scale = next((scale for scale in np.geomspace(1e-3, 1, 200) if excess(scale) <= 0), 1.0)
+    scales = np.geomspace(1e-3, 1, 200)
+    scale = next((scale for scale in scales if float(loss(labels.astype("float32"), scale * logits)) <= wanted), 1.0)
     head = network.get_layer("logits")
     head.set_weights([scale * weights for weights in head.get_weights()])
-    logger.info("start: logits × %.3f", scale)
+    logger.info("The start's logits are multiplied by %.3f: so sure of its images it would learn little", scale)
 
 
 def compile_for(
