@@ -8,12 +8,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameter_validation import flatten, validate
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     PreprocessingParameters,
-    flatten,
     image_size,
-    validate,
 )
 
 BASE = Path(__file__).parents[1] / "conf" / "base"

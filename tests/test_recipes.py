@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from kedro.config import OmegaConfigLoader
 
-from efficientnet_finetuning.parameters import validate
+from efficientnet_finetuning.parameter_validation import validate
 from efficientnet_finetuning.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,8 @@ from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
-from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters, flatten, validate
+from efficientnet_finetuning.parameter_validation import flatten, validate
+from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters
 from efficientnet_finetuning.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 

@@ -20,7 +20,7 @@ from kedro.runner import AbstractRunner, SequentialRunner
 from efficientnet_finetuning.device import without_native_output
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.incremental import IncrementalRunner
-from efficientnet_finetuning.parameters import validate
+from efficientnet_finetuning.parameter_validation import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
 from efficientnet_finetuning.storage import make_folder
 

@@ -1,0 +1,70 @@
+"""All parameters checked at once, and what is wrong with them said in words."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.parameters import Parameters
+
+_TYPE_TAG = re.compile(r"constrained-|literal\[|float$")
+
+
+def validate(raw: Mapping[str, Any]) -> Parameters:
+    """Check all parameters at once.
+
+    Args:
+        raw: the merged configuration, groups by name. Names that start with ``_`` are YAML helpers.
+
+    Raises:
+        InputError: anything is wrong; the message lists every fault with its full name and the near matches.
+    """
+    given = {name: value for name, value in raw.items() if not name.startswith("_")}
+    try:
+        return Parameters.model_validate(given)
+    except ValidationError as error:
+        faults = [_describe(fault, Parameters) for fault in error.errors()]
+        raise InputError("The parameters are wrong:\n" + "\n".join(f"  - {fault}" for fault in faults)) from None
+
+
+def flatten(parameters: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Every single parameter under its dotted name (``finetune.training.epochs``)."""
+    return dict(_leaves(parameters, prefix))
+
+
+def _leaves(parameters: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(parameters).model_fields:
+        value = getattr(parameters, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
+    # Of a parameter that takes one of several types pydantic names the type, too, like "literal['auto']".
+    location = tuple(part for part in fault["loc"] if not _TYPE_TAG.match(str(part)))
+    name = ".".join(str(part) for part in location)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = _group_at(root, fault["loc"][:-1]).model_fields
+        unknown = str(fault["loc"][-1])
+        return f"{name}: unknown parameter.{near_matches(unknown, known)} Known here: {', '.join(known)}."
+    if fault["type"] == "missing":
+        return f"{name}: missing. Give it in a parameters*.yml of your environment."
+    if not name:
+        return message
+    received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}."
+    end = "" if message.endswith((".", "?")) else "."
+    return f"{name}: {message}{end}{received}"
+
+
+def _group_at(group: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for name in location:
+        annotation = group.model_fields[str(name)].annotation
+        candidates = (annotation, *get_args(annotation))
+        group = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return group
