@@ -178,31 +178,18 @@ def example(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) 
 
 def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> None:
     """The frozen transfer, and from there the fine-tuning of conf/base, or one that fits into a time."""
-    from efficientnet_finetuning.models.backbones import build_backbone
-    from efficientnet_finetuning.models.classifier import Classifier
-    from efficientnet_finetuning.models.heads import assemble, dense_head, feature_extractor
-    from efficientnet_finetuning.models.inference import predict
-    from efficientnet_finetuning.parameters import HeadParameters, TrainingParameters
+    from efficientnet_finetuning.parameters import TrainingParameters
     from efficientnet_finetuning.training.fit import fit
-    from efficientnet_finetuning.training.head import fit_head
 
-    head_parameters = HeadParameters(**parameters("transfer", "head"))
     training = TrainingParameters(**parameters("finetune", "training"))
     held_out = np.arange(len(train[1])) % 10 == 0
     train, validation = ([array[rows] for array in train] for rows in (~held_out, held_out))
 
     def judge(model: Any) -> Callable[[], float]:
-        classifier = Classifier(model, tuple("x" * train[1].shape[1]), arguments.backbone, arguments.size, "", "")
-        return lambda: top1(lambda images: classifier.predict_logits(images, flip=True), test)
+        return lambda: top1(answers(model, arguments.backbone, arguments.size), test)
 
     began = time.monotonic()
-    backbone = build_backbone(arguments.backbone, arguments.size, arguments.weights)
-    extractor = feature_extractor(backbone)
-    features = predict(extractor, np.concatenate([train[0], validation[0]]), head_parameters.batch_size)
-    kernel, bias, _ = fit_head(
-        features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
-    )
-    start = assemble(backbone, dense_head(kernel, bias), head_parameters.head_dropout)
+    start = transfer(train, validation, arguments.backbone, arguments.size, arguments.weights)
     if arguments.worker == "transfer":
         clock.report("transfer", judge(start))
         return
@@ -211,6 +198,33 @@ def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> 
         training = training.model_copy(update={"time_budget_minutes": left})
     model, rows = fit(start, arguments.backbone, train, validation, training, 42)
     clock.report(f"{len(rows)} epochs", judge(model))
+
+
+def transfer(train: Any, validation: Any, backbone: str, size: int, weights: str = "imagenet") -> Any:
+    """The head of conf/base on the frozen backbone: one model from pixels to logits."""
+    from efficientnet_finetuning.models.backbones import build_backbone
+    from efficientnet_finetuning.models.heads import assemble, dense_head, feature_extractor
+    from efficientnet_finetuning.models.inference import predict
+    from efficientnet_finetuning.parameters import HeadParameters
+    from efficientnet_finetuning.training.head import fit_head
+
+    head_parameters = HeadParameters(**parameters("transfer", "head"))
+    network = build_backbone(backbone, size, weights)
+    images = np.concatenate([train[0], validation[0]])
+    features = predict(feature_extractor(network), images, head_parameters.batch_size)
+    kernel, bias, _ = fit_head(
+        features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
+    )
+    return assemble(network, dense_head(kernel, bias), head_parameters.head_dropout)
+
+
+def answers(model: Any, backbone: str, size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A model's logits as evaluation computes them, mirror images included."""
+    from efficientnet_finetuning.models.classifier import Classifier
+
+    class_names = tuple("x" * model.output_shape[-1])
+    classifier = Classifier(model, class_names, backbone, size, "", "")
+    return lambda images: classifier.predict_logits(images, flip=True)
 
 
 def parameters(regime: str, group: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Accuracy against the number of images a class: `make bench-sizes` prints a table. Nothing here passes or fails.
 
 Each draw takes so many images of each class and gives them to every contestant: the frozen transfer and fine-tuning by
-conf/base, which hold a tenth out as a run does; whitened ridge on the frozen features, in closed form; the Keras
+conf/base, which hold a tenth out as a run does; ridge on standardized frozen features, in closed form; the Keras
 example's recipe, word for word, on all images of the draw. All are judged by the same test images, which no choice
 looks at. A TFDS set is judged on its test images; a folder (``--path``) by stratified folds, again for each seed, whose
 mean is one draw. At the end come a table of means with 95 % intervals (Student's t over the draws), fine-tuning against
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ladder import load, parameters, top1
+from ladder import answers, load, parameters, top1, transfer
 from levers import names_of, read_rows, say
 from scipy import stats
 
@@ -126,7 +126,7 @@ def example(train: Arrays, test: Arrays, size: int) -> dict[str, float]:
 
     from efficientnet_finetuning.models.backbones import build_backbone
 
-    # The page's batches are shuffled on the way; it drops what does not fill one.
+    # The example does not shuffle, and a folder's images come class after class.
     order = np.random.default_rng(0).permutation(len(train[1]))
     models: list[Any] = []
     began = time.perf_counter()
@@ -141,32 +141,23 @@ def example(train: Arrays, test: Arrays, size: int) -> dict[str, float]:
 
 
 def ridge(train: Arrays, size: int, _: int) -> Any:
-    """Ridge regression on whitened features, its strength by leave-one-out, in closed form."""
+    """Ridge regression on standardized features, its strength by leave-one-out, in closed form."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    extractor = feature_extractor_of(size)
-    model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 5, 11)))
-    model.fit(features_of(extractor, train[0]), train[1].argmax(1))
-    return lambda images: model.decision_function(features_of(extractor, images))
-
-
-def feature_extractor_of(size: int) -> Any:
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import feature_extractor
-
-    return feature_extractor(build_backbone(BACKBONE, size))
-
-
-def features_of(extractor: Any, images: np.ndarray) -> np.ndarray:
     from efficientnet_finetuning.models.inference import predict
 
-    return predict(extractor, images, 64)
+    extractor = feature_extractor(build_backbone(BACKBONE, size))
+    model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 5, 11)))
+    model.fit(predict(extractor, train[0], 64), train[1].argmax(1))
+    return lambda images: model.decision_function(predict(extractor, images, 64))
 
 
 def head(train: Arrays, size: int, seed: int) -> Any:
-    return answers(transfer(*with_validation(train, seed), size), train, size)
+    return answers(transfer(*with_validation(train, seed), BACKBONE, size), BACKBONE, size)
 
 
 def finetune(train: Arrays, size: int, seed: int) -> Any:
@@ -174,9 +165,9 @@ def finetune(train: Arrays, size: int, seed: int) -> Any:
     from efficientnet_finetuning.training.fit import fit
 
     train, validation = with_validation(train, seed)
-    start = transfer(train, validation, size)
+    start = transfer(train, validation, BACKBONE, size)
     training = TrainingParameters(**parameters("finetune", "training"))
-    return answers(fit(start, BACKBONE, train, validation, training, seed)[0], train, size)
+    return answers(fit(start, BACKBONE, train, validation, training, seed)[0], BACKBONE, size)
 
 
 def with_validation(train: Arrays, seed: int) -> tuple[Arrays, Arrays]:
@@ -187,29 +178,6 @@ def with_validation(train: Arrays, seed: int) -> tuple[Arrays, Arrays]:
     manifest.loc[len(manifest)] = [-1, "test", 0]  # there is a test split already
     assigned = assign_splits(manifest, tuple("x" * train[1].shape[1]), 0.1, 0.2, seed)["split"].to_numpy()[:-1]
     return tuple(tuple(array[assigned == split] for array in train) for split in ("train", "validation"))
-
-
-def transfer(train: Arrays, validation: Arrays, size: int) -> Any:
-    from efficientnet_finetuning.models.backbones import build_backbone
-    from efficientnet_finetuning.models.heads import assemble, dense_head, feature_extractor
-    from efficientnet_finetuning.parameters import HeadParameters
-    from efficientnet_finetuning.training.head import fit_head
-
-    head_parameters = HeadParameters(**parameters("transfer", "head"))
-    backbone = build_backbone(BACKBONE, size)
-    extractor = feature_extractor(backbone)
-    features = features_of(extractor, np.concatenate([train[0], validation[0]]))
-    fitted = features[: len(train[1])], train[1], features[len(train[1]) :], validation[1]
-    kernel, bias, _ = fit_head(*fitted, head_parameters)
-    return assemble(backbone, dense_head(kernel, bias), head_parameters.head_dropout)
-
-
-def answers(model: Any, train: Arrays, size: int) -> Any:
-    """A model's logits as evaluation computes them."""
-    from efficientnet_finetuning.models.classifier import Classifier
-
-    classifier = Classifier(model, tuple("x" * train[1].shape[1]), BACKBONE, size, "", "")
-    return lambda images: classifier.predict_logits(images, flip=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
