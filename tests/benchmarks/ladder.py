@@ -6,7 +6,7 @@ test images to print this table does not, though the example looks at them after
 a tenth of the training images, which it does not train on.
 
 Goals on CIFAR-10 (5,000 / 2,000), Lite0, 96 px: the example's final accuracy in ≤ 1/50 of its time; ≥ 20 points more
-within its time; with a size of its own choosing ≥ 22.
+within its time; with a backbone and a size that it chose by itself, choosing included, ≥ 22 (``--choose``).
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CONTESTANTS = ("example", "transfer", "finetune", "budget")
+CONTESTANTS = ("example", "transfer", "finetune", "budget", "chosen")
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="EfficientNetLite0")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--own-size", type=int, help="of the images for a last run of ours, within the example's time")
+    parser.add_argument("--choose", action="store_true", help="let a last run choose its backbone and its size")
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--minutes", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -52,11 +52,9 @@ def compare(arguments: argparse.Namespace) -> None:
     example = Contestant("example", arguments)
     take_turns(rounds, [example, *quick])
     minutes = rounds["example"][-1]["seconds"] / 60
-    runs = [("budget", arguments.size)] + ([("own size", arguments.own_size)] if arguments.own_size else [])
-    for name, size in runs:
-        rounds[name] = []
-        options = argparse.Namespace(**vars(arguments) | {"size": size, "minutes": minutes})
-        take_turns(rounds, [Contestant("budget", options, name)])
+    for name in ("budget", "chosen") if arguments.choose else ("budget",):
+        options = argparse.Namespace(**vars(arguments) | {"minutes": minutes})
+        take_turns(rounds, [Contestant(name, options)])
     report(rounds)
 
 
@@ -69,7 +67,7 @@ def report(rounds: dict[str, list[dict[str, Any]]]) -> None:
     ours = [row for name, rows in rounds.items() if name != "example" for row in rows if "top1" in row]
     there = min((row["seconds"] for row in ours if row["top1"] >= final["top1"]), default=float("nan"))
     print(f"\nthe example's {final['top1']:.1%} after {final['seconds'] / there:.0f} × less time (goal ≥ 50)")  # noqa: T201
-    for name, goal in (("budget", 20), ("own size", 22)):
+    for name, goal in (("budget", 20), ("chosen", 22)):
         if rounds.get(name):
             points = 100 * (rounds[name][-1]["top1"] - final["top1"])
             print(f"{name}, within the example's time: {points:+.1f} points (goal ≥ {goal})")  # noqa: T201
@@ -78,10 +76,10 @@ def report(rounds: dict[str, list[dict[str, Any]]]) -> None:
 class Contestant:
     """A process that works while it is its turn."""
 
-    def __init__(self, worker: str, arguments: argparse.Namespace, name: str | None = None) -> None:
-        self.name = name or worker
+    def __init__(self, worker: str, arguments: argparse.Namespace) -> None:
+        self.name = worker
         options = {"worker": worker} | {key: value for key, value in vars(arguments).items() if value is not None}
-        options.pop("own_size", None)
+        options.pop("choose")
         command = [sys.executable, __file__]
         command += [f"--{key.replace('_', '-')}={value}" for key, value in (options | {"worker": worker}).items()]
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -89,7 +87,7 @@ class Contestant:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=None if worker == "chosen" else subprocess.DEVNULL,
             text=True,
             env=environment,
         )
@@ -151,7 +149,7 @@ def work(arguments: argparse.Namespace) -> None:
     from efficientnet_finetuning.device import prepare_process
     from efficientnet_finetuning.parameters import DeviceParameters
 
-    train, test = load(arguments)
+    train, test = load(arguments, None if arguments.worker == "chosen" else arguments.size)
     prepare_process(DeviceParameters())
     import keras  # noqa: F401  # what everybody pays before any work, whoever's turn it is
 
@@ -181,23 +179,55 @@ def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> 
     from efficientnet_finetuning.parameters import TrainingParameters
     from efficientnet_finetuning.training.fit import fit
 
+    began = time.monotonic()
     training = TrainingParameters(**parameters("finetune", "training"))
     held_out = np.arange(len(train[1])) % 10 == 0
     train, validation = ([array[rows] for array in train] for rows in (~held_out, held_out))
+    backbone, size, stage = arguments.backbone, arguments.size, ""
+    if arguments.worker == "chosen":
+        backbone, size = choose(train, arguments.minutes, began)
+        stage = f"{backbone.removeprefix('EfficientNet')} {size} px, "
+        train, validation = ((resized(images, size), labels) for images, labels in (train, validation))
 
     def judge(model: Any) -> Callable[[], float]:
-        return lambda: top1(answers(model, arguments.backbone, arguments.size), test)
+        return lambda: top1(answers(model, backbone, size), (resized(test[0], size), test[1]))
 
-    began = time.monotonic()
-    start = transfer(train, validation, arguments.backbone, arguments.size, arguments.weights)
+    start = transfer(train, validation, backbone, size, arguments.weights)
     if arguments.worker == "transfer":
         clock.report("transfer", judge(start))
         return
-    if arguments.worker == "budget":
+    if arguments.worker != "finetune":
         left = arguments.minutes - (time.monotonic() - began) / 60
         training = training.model_copy(update={"time_budget_minutes": left})
-    model, rows = fit(start, arguments.backbone, train, validation, training, 42)
-    clock.report(f"{len(rows)} epochs", judge(model))
+    model, rows = fit(start, backbone, train, validation, training, 42)
+    clock.report(f"{stage}{len(rows)} epochs", judge(model))
+
+
+def choose(train: Any, minutes: float, began: float) -> tuple[str, int]:
+    """Backbone and size as the pipeline `choose_backbone` recommends them, within what is left of the time."""
+    import pandas as pd
+
+    from efficientnet_finetuning.evaluation.backbone_choice import format_candidates, recommend
+    from efficientnet_finetuning.parameters import ChoiceParameters, HeadParameters, TrainingParameters
+    from efficientnet_finetuning.training.candidates import measure_candidates
+
+    given = yaml.safe_load((ROOT / "conf" / "base" / "parameters.yml").read_text(encoding="utf-8"))["choose_backbone"]
+    choice = ChoiceParameters(**given | {"time_budget_minutes": minutes})
+    rows = np.random.default_rng(0).permutation(len(train[1]))[: choice.max_images]
+    candidates = pd.DataFrame(
+        measure_candidates(
+            lambda size: (resized(train[0][rows], size), train[1][rows]),
+            len(train[1]),
+            choice,
+            HeadParameters(**parameters("transfer", "head")),
+            TrainingParameters(**parameters("finetune", "training")),
+        )
+    )
+    spent = (time.monotonic() - began) / 60
+    chosen = recommend(candidates, minutes - spent)
+    report = f"{format_candidates(candidates)}\n{chosen['words']} Choosing took {60 * spent:.0f} s."
+    print(report, file=sys.stderr, flush=True)  # noqa: T201
+    return chosen["backbone"], chosen["image_size"]
 
 
 def transfer(train: Any, validation: Any, backbone: str, size: int, weights: str = "imagenet") -> Any:
@@ -212,10 +242,8 @@ def transfer(train: Any, validation: Any, backbone: str, size: int, weights: str
     network = build_backbone(backbone, size, weights)
     images = np.concatenate([train[0], validation[0]])
     features = predict(feature_extractor(network), images, head_parameters.batch_size)
-    kernel, bias, _ = fit_head(
-        features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
-    )
-    return assemble(network, dense_head(kernel, bias), head_parameters.head_dropout)
+    fitted, _ = fit_head(features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters)
+    return assemble(network, dense_head(*fitted), head_parameters.head_dropout)
 
 
 def answers(model: Any, backbone: str, size: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -237,31 +265,37 @@ def top1(predict: Callable[[np.ndarray], np.ndarray], test: tuple[np.ndarray, np
     return float((predict(test[0]).argmax(1) == test[1].argmax(1)).mean())
 
 
-def load(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Training and test images as uint8 arrays of the size, with one-hot labels."""
+def load(arguments: argparse.Namespace, size: int | None) -> tuple[Any, Any]:
+    """Training and test images as uint8 arrays of the size, or as they are, with one-hot labels."""
     if arguments.set == "drawn":
         from drawn import drawn_arrays
 
-        splits = drawn_arrays(arguments.size)
+        splits = drawn_arrays(size or 224)
         images, labels = (np.concatenate(parts) for parts in zip(splits["train"], splits["validation"], strict=True))
         # They come class after class, and the example does not shuffle.
         order = np.random.default_rng(0).permutation(len(images))
         return (images[order], labels[order]), splits["test"]
     import tensorflow_datasets as tfds
-    from PIL import Image
 
     def rows(split: str) -> Iterator[tuple[np.ndarray, int]]:
         for example in tfds.as_numpy(builder.as_dataset(split=split)):
-            image = Image.fromarray(example["image"]).resize((arguments.size, arguments.size), Image.Resampling.BICUBIC)
-            yield np.asarray(image), int(example["label"])
+            yield example["image"], int(example["label"])
 
     builder = tfds.builder(arguments.set, data_dir=arguments.data_dir)
     num_classes = builder.info.features["label"].num_classes
     splits = []
     for split in (arguments.train, arguments.test):
         images, labels = zip(*rows(split), strict=True)
-        splits.append((np.stack(images), np.eye(num_classes, dtype=np.uint8)[list(labels)]))
+        images = np.stack(images) if size is None else resized(images, size)
+        splits.append((images, np.eye(num_classes, dtype=np.uint8)[list(labels)]))
     return splits[0], splits[1]
+
+
+def resized(images: Any, size: int) -> np.ndarray:
+    from PIL import Image
+
+    whole = (Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images)
+    return np.stack([np.asarray(image) for image in whole])
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     say(select_device(DeviceParameters()))
     kept, rows = read_rows(options.append), []
-    pool, test = load_folder(options) if options.path else load(options)
+    pool, test = load_folder(options) if options.path else load(options, options.size)
     name = options.path.name if options.path else options.set
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for per_class in options.images.split(","):
@@ -141,16 +141,16 @@ def example(train: Arrays, test: Arrays, size: int) -> dict[str, float]:
 
 
 def ridge(train: Arrays, size: int, _: int) -> Any:
-    """Ridge regression on standardized features, its strength by leave-one-out, in closed form."""
+    """Ridge regression on the last map's standardized averages, its strength by leave-one-out, in closed form."""
+    import keras
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     from efficientnet_finetuning.models.backbones import build_backbone
-    from efficientnet_finetuning.models.heads import feature_extractor
     from efficientnet_finetuning.models.inference import predict
 
-    extractor = feature_extractor(build_backbone(BACKBONE, size))
+    extractor = keras.Sequential([build_backbone(BACKBONE, size), keras.layers.GlobalAveragePooling2D()])
     model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 5, 11)))
     model.fit(predict(extractor, train[0], 64), train[1].argmax(1))
     return lambda images: model.decision_function(predict(extractor, images, 64))

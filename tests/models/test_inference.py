@@ -148,7 +148,7 @@ def test_what_cannot_be_converted_is_computed_by_keras_with_a_word(images, caplo
 
 
 def test_another_result_is_computed_by_keras_with_a_word(monkeypatch, extractor, images, expected, caplog):
-    monkeypatch.setattr(Engine, "_run", lambda _self, images: np.zeros((len(images), 1280), "float32"))
+    monkeypatch.setattr(Engine, "_run", lambda _self, images: np.zeros((len(images), 2064), "float32"))
     assert_close(predict(extractor, images, 64), expected)
     [line] = words(caplog)
     assert "the converted model's outputs differ by " in line

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from efficientnet_finetuning.models.heads import averaged_maps, from_features
+
 
 def class_activation_maps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray, batch_size: int = 64
@@ -21,13 +23,32 @@ def class_activation_maps(
     Returns:
         float32 ``(N, height, width)`` of the last feature map: size / 32, rounded up.
     """
-    pooling = model.get_layer("avg_pool")
-    network = keras.Model(model.input, pooling.input)
-    # Called as it is: for the few images that a person looks at, compiling would take longer.
-    maps = [network(images[start : start + batch_size], training=False) for start in range(0, len(images), batch_size)]
-    features = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in maps]).astype(np.float32)
+    outputs = [layer.output for layer, _ in averaged_maps(model)]
+    network = keras.Model(model.input, outputs)
+    size = outputs[-1].shape[1:3]
+    maps = []
+    for start in range(0, len(images), batch_size):
+        # Called as it is: for the few images that a person looks at, compiling would take longer.
+        batch = keras.tree.flatten(network(images[start : start + batch_size], training=False))
+        parts = [keras.ops.convert_to_numpy(part).astype(np.float32) for part in batch]
+        maps.append(np.concatenate([_averaged(part, size) for part in parts], axis=-1))
+    features = np.concatenate(maps)
     at_positions = features.reshape(-1, features.shape[-1])
-    for layer in model.layers[model.layers.index(pooling) + 1 :]:
+    for layer in from_features(model):
         at_positions = layer(at_positions, training=False)
     logits = keras.ops.convert_to_numpy(at_positions).reshape(*features.shape[:3], -1)
     return logits[np.arange(len(images)), :, :, classes]
+
+
+def _averaged(feature_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A feature map ``(N, height, width, channels)`` at a smaller size, by the means of areas: the mean stays."""
+    rows, columns = (_areas(before, after) for before, after in zip(feature_map.shape[1:3], size, strict=True))
+    return np.einsum("ih,nhwc,jw->nijc", rows, feature_map, columns, optimize=True)
+
+
+def _areas(before: int, after: int) -> np.ndarray:
+    """How much each of ``before`` cells counts in each of ``after`` cells of the same length in all."""
+    edges = np.arange(after + 1) * before / after
+    cells = np.arange(before)
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return (np.maximum(overlap, 0) * after / before).astype(np.float32)

@@ -4,12 +4,14 @@ import copy
 import logging
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.heads import standardize
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
 
@@ -25,18 +27,38 @@ _TOLERANCE = 3e-6
 _FOLDS = 5
 
 
+class FittedHead(NamedTuple):
+    """What :func:`~efficientnet_finetuning.models.heads.dense_head` takes, in float32.
+
+    Attributes:
+        mean, variance: of each feature, ``(channels,)``.
+        kernel: ``(channels, num_classes)``, for standardized features.
+        bias: ``(num_classes,)``.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Of features ``(N, channels)``: ``(N, num_classes)``."""
+        return standardize(features, self.mean, self.variance) @ self.kernel + self.bias
+
+
 def fit_head(
     train_features: np.ndarray,
     train_labels: np.ndarray,
     validation_features: np.ndarray,
     validation_labels: np.ndarray,
     parameters: HeadParameters,
-) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+) -> tuple[FittedHead, list[dict[str, float]]]:
     """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
 
-    These are the validation split or, where ``parameters.folds`` says so, the training images themselves, fold by
-    fold. The path goes from strong to weak regularization, each fit starting where the two before point, and ends
-    after two strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
+    Features are standardized first. The held-out images are the validation split or, where ``parameters.folds`` says
+    so, the training images themselves, fold by fold. The path goes from strong to weak regularization, each fit
+    starting where the two before point, and ends after two strengths that are no better: the weaker, the dearer. Of
+    equal accuracies the lower loss decides.
 
     Args:
         train_features: float32 ``(N, channels)``.
@@ -45,9 +67,8 @@ def fit_head(
         parameters: the path.
 
     Returns:
-        Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
-        with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds and whether it is
-        ``kept``.
+        The head, and the path: one row a strength with top-1 accuracies in 0–1 on the training and the held-out
+        images, losses, seconds and whether it is ``kept``.
 
     Raises:
         InputError: a feature is not finite.
@@ -58,6 +79,10 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
+    mean = np.asarray(train_features.mean(axis=0, dtype=np.float64), np.float32)
+    variance = np.asarray(train_features.var(axis=0, dtype=np.float64), np.float32)
+    train_features = standardize(train_features, mean, variance)
+    validation_features = standardize(validation_features, mean, variance)
     regression = _Regression(train_features, train_labels, parameters.class_weight)
     folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
     if folds:
@@ -86,7 +111,7 @@ def fit_head(
             break
     # The last record is what a tracker shows first.
     logger.info("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
-    return *best, [row | {"kept": row is kept} for row in path]
+    return FittedHead(mean, variance, *best), [row | {"kept": row is kept} for row in path]
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:
@@ -131,8 +156,7 @@ class _Regression:
     def __init__(self, features: np.ndarray, labels: np.ndarray, class_weight: str) -> None:
         self._mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         centered = features - self._mean
-        eigenvalues, self._basis = np.linalg.eigh(centered.T @ centered)
-        self._curvature = np.maximum(eigenvalues.astype(np.float64), 0.0)
+        self._curvature, self._basis = _eigenbasis(centered)
         self._features = self._all_features = centered @ self._basis
         self._labels = labels.astype(np.float32)
         counts = np.maximum(self._labels.sum(axis=0), 1.0)
@@ -140,8 +164,8 @@ class _Regression:
         self._weights = np.ones(len(labels), np.float32)
         if class_weight == "balanced":
             self._weights = (self._labels @ weights).astype(np.float32)
-        # Strengths and their solutions, which have one row more than there are features: the bias.
-        self._path = [(0.0, np.zeros((features.shape[1] + 1, labels.shape[1])))]
+        # Strengths and their solutions, whose last row is the bias.
+        self._path = [(0.0, np.zeros((len(self._curvature) + 1, labels.shape[1])))]
 
     @property
     def _solution(self) -> np.ndarray:
@@ -214,6 +238,21 @@ class _Regression:
         gradient[:-1] += solution[:-1]
         images = strength * len(residuals)  # so that a decrease means the same for few images and for many
         return loss / images, (gradient * scale).ravel() / images
+
+
+def _eigenbasis(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues ``(rank,)`` and eigenvectors ``(channels, rank)`` of the features' scatter matrix.
+
+    Where there are fewer images than channels they span all that a head can use, and their products are the smaller
+    matrix: 225 images of 2,064 channels take 0.02 s instead of 1.6 s.
+    """
+    if len(centered) >= centered.shape[1]:
+        eigenvalues, basis = np.linalg.eigh(centered.T @ centered)
+        return np.maximum(eigenvalues.astype(np.float64), 0.0), basis
+    eigenvalues, vectors = np.linalg.eigh((centered @ centered.T).astype(np.float64))
+    spanned = eigenvalues > 1e-6 * max(eigenvalues[-1], 1e-12)
+    eigenvalues, vectors = eigenvalues[spanned], vectors[:, spanned]
+    return eigenvalues, (centered.T @ (vectors / np.sqrt(eigenvalues))).astype(np.float32)
 
 
 class _CrossValidation:

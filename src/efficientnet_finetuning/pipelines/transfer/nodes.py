@@ -74,7 +74,7 @@ def fit_head(
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
-    kernel, bias, path = fit(
+    fitted, path = fit(
         features["train"],
         np.tile(train_images.labels, (head.views, 1)),
         features["validation"],
@@ -89,7 +89,7 @@ def fit_head(
     }
     history = pd.DataFrame(path).assign(**about, images=0)
     history.loc[0, "images"] = len(features["train"])  # the backbone sees them once, for all strengths
-    return dense_head(kernel, bias), history
+    return dense_head(*fitted), history
 
 
 def assemble_classifier(
