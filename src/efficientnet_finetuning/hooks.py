@@ -52,6 +52,11 @@ class RunHooks:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         _check_inputs(pipeline, catalog)
         parameters = validate(self._config_loader["parameters"])
+        if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
+            raise InputError(
+                "backbone.name and preprocessing.image_size are auto, and no recommendation is stored for this job. "
+                "Run the same command with --pipelines choose_backbone first."
+            )
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
         self._device: DeviceParameters | None = parameters.device

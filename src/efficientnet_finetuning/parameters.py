@@ -14,6 +14,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 ClassWeight = Literal["none", "balanced"]
 Auto = Literal["auto"]
+ImageSize = Annotated[int, Field(ge=32)]
 
 
 class _Group(BaseModel):
@@ -88,20 +89,21 @@ class PreprocessingParameters(_Group):
     """How an image becomes a square.
 
     Attributes:
-        image_size: side in pixels; the backbone's native resolution where ``null``.
+        image_size: side in pixels; the backbone's native resolution where ``null``; what the pipeline
+            ``choose_backbone`` recommended where ``auto``.
         resize: ``stretch`` to a square, or scale the shorter side and ``center_crop``.
         interpolation: ``bicubic`` or ``bilinear``, both with anti-aliasing.
         background: ``#rrggbb``, seen where an image is transparent.
     """
 
-    image_size: Annotated[int, Field(ge=32)] | None = None
+    image_size: ImageSize | Auto | None = None
     resize: Literal["stretch", "center_crop"] = "stretch"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     background: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
 
     @model_validator(mode="after")
     def _multiple_of_8(self) -> "PreprocessingParameters":
-        if self.image_size and self.image_size % 8:
+        if isinstance(self.image_size, int) and self.image_size % 8:
             warnings.warn(
                 f"preprocessing.image_size is {self.image_size}, not a multiple of 8: zero padding near the image "
                 "boundary then wastes computation and costs a little accuracy.",
@@ -114,7 +116,8 @@ class BackboneParameters(_Group):
     """The network below the head.
 
     Attributes:
-        name: a key of the table in ``models/architectures.py``.
+        name: a key of the table in ``models/architectures.py``; ``auto``: the one that the pipeline
+            ``choose_backbone`` recommended for this job.
         weights: ``imagenet``, ``none``, or a weights file. The baseline always starts from random weights.
     """
 
@@ -123,16 +126,43 @@ class BackboneParameters(_Group):
 
     @model_validator(mode="after")
     def _known(self) -> "BackboneParameters":
-        if self.name not in ARCHITECTURES:
-            raise ValueError(
-                f"unknown backbone {self.name!r}.{near_matches(self.name, ARCHITECTURES)} "
-                f"Known: {', '.join(ARCHITECTURES)}."
-            )
+        if self.name != "auto":
+            _check_backbone(self.name)
         if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
             raise ValueError(
                 f"weights {self.weights!r} is neither `imagenet` nor `none` nor an existing file."
                 f"{near_matches(self.weights, ('imagenet', 'none'))}"
             )
+        return self
+
+
+def _check_backbone(name: str) -> None:
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"unknown backbone {name!r}.{near_matches(name, ARCHITECTURES)} Known: {', '.join(ARCHITECTURES)}."
+        )
+
+
+class ChoiceParameters(_Group):
+    """What the pipeline ``choose_backbone`` tries.
+
+    Attributes:
+        backbones: keys of the table in ``models/architectures.py``, with ImageNet's weights. One whose weights cannot
+            be had is left out, with the reason.
+        image_sizes: sides in pixels; each backbone is tried at each of them.
+        max_images: training images that are looked at, at most, of each class the same share.
+        time_budget_minutes: that fine-tuning may take. What would take longer is not recommended.
+    """
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
+    max_images: Annotated[int, Field(ge=20)] = 1_000
+    time_budget_minutes: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _known(self) -> "ChoiceParameters":
+        for name in self.backbones:
+            _check_backbone(name)
         return self
 
 
@@ -358,6 +388,27 @@ class HeadParameters(_Group):
     Views brought, on 2,000 images of CIFAR-10 (Lite0, 96 px), validation top-1: 1 view 70.9, 2 (a mirror image) 71.7,
     4 and 8 72.1; the time of extraction grows with them.
 
+    What the head sees brought, from so many images a class (CIFAR-10, Lite0, 96 px, top-1 on 2,000 images that no draw
+    contains, with ``evaluation.flip``; means of six, five, three and one draws, where marked of three, three, two and
+    one):
+
+    ============================================  ====  ====  ====  ====
+    features                                        10    25   100   500
+    ============================================  ====  ====  ====  ====
+    the last map's averages (*)                   52.3  60.8  68.6  73.3
+    the same, standardized (*)                    51.5  60.7  68.2  72.9
+    averages of all stages beside them            55.6  63.0  71.3  75.6
+    the same, standardized: the choice            55.2  63.3  70.8  76.5
+    each stage scaled as a whole                  55.1  63.0  70.3  76.0
+    stages 4 and up, standardized (*)             54.6  62.5  70.3  76.1
+    two views of each image (*)                   54.2  62.6  71.0  76.5
+    with the stages' standard deviations (*)      54.9  62.1  72.0  77.5
+    with the stages' maxima (*)                   54.2  62.9  71.2  77.1
+    ============================================  ====  ====  ====  ====
+
+    Standard deviations take twice the time to fit, and are not linear in the map, so that no activation map could be
+    drawn of them: not kept. Standardized features are as good and keep fine-tuning's steps alike in all of them.
+
     Attributes:
         batch_size: images in a forward pass of the backbone.
         views: features of so many views of each training image: itself, then augmented ones.
@@ -446,9 +497,21 @@ class Parameters(_Group):
     seed_finetune: RegimeParameters | None = None
     evaluation: EvaluationParameters
     tracking: TrackingParameters
+    choose_backbone: ChoiceParameters
+
+    @model_validator(mode="after")
+    def _chosen_together(self) -> "Parameters":
+        if (self.backbone.name == "auto") != (self.preprocessing.image_size == "auto"):
+            raise ValueError(
+                "backbone.name and preprocessing.image_size are chosen together: give auto for both or for neither. To "
+                "let only one vary, give the other one as the only one in choose_backbone.backbones or image_sizes."
+            )
+        return self
 
     @model_validator(mode="after")
     def _known_blocks(self) -> "Parameters":
+        if self.backbone.name == "auto":
+            return self  # nothing is trained before it has a name
         blocks = ARCHITECTURES[self.backbone.name].blocks
         faults = []
         for regime in (name for name in REGIMES if name != "transfer"):
@@ -490,4 +553,5 @@ class Parameters(_Group):
 
 def image_size(preprocessing: PreprocessingParameters, backbone: BackboneParameters) -> int:
     """Side of the square images in pixels: the given one, else the backbone's native resolution."""
+    assert preprocessing.image_size != "auto"
     return preprocessing.image_size or ARCHITECTURES[backbone.name].resolution

@@ -5,7 +5,15 @@ from operator import add
 
 from kedro.pipeline import Pipeline
 
-from efficientnet_finetuning.pipelines import evaluation, ingestion, preprocessing, reporting, training, transfer
+from efficientnet_finetuning.pipelines import (
+    choice,
+    evaluation,
+    ingestion,
+    preprocessing,
+    reporting,
+    training,
+    transfer,
+)
 
 LADDER = ("baseline", "transfer", "finetune")
 
@@ -24,6 +32,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     return {
         "__default__": prepare + baseline + frozen + finetune + _compared(*LADDER),
         "ingestion": ingest,
+        "choose_backbone": ingest + choice.pipeline.create_pipeline(),
         "preprocessing": prepare,
         "baseline": prepare + baseline + _compared("baseline"),
         "transfer": prepare + frozen + _compared("transfer"),

@@ -1,10 +1,12 @@
 """Project settings; see https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
+from efficientnet_finetuning.configuration import ConfigLoader
 from efficientnet_finetuning.hooks import RunHooks, TrackingHooks
 from efficientnet_finetuning.session import Session
 
 HOOKS = (RunHooks(), TrackingHooks())
 SESSION_CLASS = Session
+CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

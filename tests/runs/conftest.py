@@ -68,6 +68,7 @@ class Project:
 TINY = """
 dataset: {name: null, data_dir: null, path: photos, validation_fraction: 0.25, test_fraction: 0.25}
 preprocessing: {image_size: 32}
+choose_backbone: {backbones: [EfficientNetLite1], image_sizes: [32, 40], max_images: 20}
 baseline: {training: {epochs: 1, batch_size: 8}}
 finetune: {training: {epochs: 2, batch_size: 8, unfreeze_from: block7a, class_weight: balanced}}
 """

@@ -1,5 +1,7 @@
 """Pipelines beside the ladder, really run."""
 
+import json
+
 import keras
 import pandas as pd
 import pytest
@@ -55,3 +57,28 @@ def test_the_learning_rate_finder_draws_its_curve_and_suggests(project):
     assert curve["loss"].notna().all()
     with Image.open(project.newest("learning_rate_curve.png")) as image:
         assert image.width > 500
+
+
+AUTO = ("--params", "backbone.name=auto,preprocessing.image_size=auto")
+
+
+def test_auto_takes_what_choose_backbone_recommended_and_says_so(project):
+    assert "--pipelines choose_backbone first" in project.refuses("run", "--pipelines", "transfer", *AUTO)
+    chosen = project.kedro("run", "--pipelines", "choose_backbone", *AUTO)
+    assert chosen.returncode == 0, chosen.stdout + chosen.stderr
+    choice = json.loads(project.newest("backbone_choice.json").read_text())
+    assert choice["backbone"] == "EfficientNetLite1"
+    assert choice["words"] in " ".join((chosen.stdout + chosen.stderr).split())
+    with Image.open(project.newest("backbone_front.png")) as image:
+        assert image.width > 500
+    taken = project.kedro("run", "--pipelines", "transfer", *AUTO)
+    output = taken.stdout + taken.stderr
+    assert taken.returncode == 0, output
+    assert output.count("as choose_backbone recommended") == 1
+    classifier = Classifier.load(project.newest("transfer_model.keras"))
+    assert (classifier.backbone, classifier.image_size) == (choice["backbone"], choice["image_size"])
+
+
+def test_auto_in_one_place_alone_is_refused(project):
+    message = project.refuses("run", "--params", "backbone.name=auto")
+    assert "backbone.name and preprocessing.image_size are chosen together" in message

@@ -11,6 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from efficientnet_finetuning.evaluation.backbone_choice import pareto_front
 from efficientnet_finetuning.evaluation.calibration import coverage_curve, reliability
 from efficientnet_finetuning.evaluation.comparison import STARTS_FROM
 from efficientnet_finetuning.evaluation.pictures import fit_name
@@ -241,4 +242,38 @@ def confidence_curves(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     for axes in (reliable, coverage):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    return figure
+
+
+def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figure:
+    """The accuracy of each candidate's head against the time of a forward pass, the Pareto front and the choice.
+
+    Args:
+        candidates: with ``backbone``, ``image_size``, ``accuracy`` (0–1), ``milliseconds`` and ``note``.
+        chosen: ``backbone``, ``image_size`` and ``words`` of one of them.
+    """
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    front = pareto_front(candidates)
+    axes.plot(front["milliseconds"], 100 * front["accuracy"], color="#bbbbbb", zorder=0, label="Pareto front")
+    measured = candidates[candidates["note"].fillna("") == ""]
+    for name, rows in measured.groupby("backbone", sort=False):
+        axes.plot(rows["milliseconds"], 100 * rows["accuracy"], "o", label=name)
+        for size, x, y in zip(rows["image_size"], rows["milliseconds"], 100 * rows["accuracy"], strict=True):
+            axes.annotate(f"{size}", (x, y), (4, 4), textcoords="offset points", fontsize=8)
+    is_chosen = (measured["backbone"] == chosen["backbone"]) & (measured["image_size"] == chosen["image_size"])
+    axes.plot(
+        measured["milliseconds"][is_chosen],
+        100 * measured["accuracy"][is_chosen],
+        "o",
+        markersize=14,
+        fillstyle="none",
+        color="black",
+        label="recommended",
+    )
+    axes.set(xscale="log", xlabel="milliseconds an image, forward", ylabel="top-1 of the head alone, by folds (%)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.legend(fontsize=8)
+    axes.set_title("\n".join(wrap(chosen["words"], 80)), fontsize=10)
     return figure

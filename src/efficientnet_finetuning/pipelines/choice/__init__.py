@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.choice import pipeline as pipeline

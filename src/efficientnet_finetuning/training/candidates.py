@@ -1,0 +1,190 @@
+"""Backbones and image sizes tried on some of the images: what each brings, and what it costs."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.backbones import build_backbone
+from efficientnet_finetuning.models.heads import attach_head, feature_extractor
+from efficientnet_finetuning.models.inference import predict_batches
+from efficientnet_finetuning.parameters import (
+    ChoiceParameters,
+    HeadParameters,
+    SettledTrainingParameters,
+    TrainingParameters,
+)
+from efficientnet_finetuning.training.head import fit_head
+from efficientnet_finetuning.training.head import logger as head_logger
+from efficientnet_finetuning.training.rules import apply_rules
+from efficientnet_finetuning.training.step import compile_for, prepare_network
+
+logger = logging.getLogger(__name__)
+
+_FOLDS = 5
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def measure_candidates(
+    images: Callable[[int], Arrays],
+    num_train: int,
+    choice: ChoiceParameters,
+    head: HeadParameters,
+    training: TrainingParameters,
+    *,
+    dtype_policy: str = "float32",
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Fit a head on each backbone's features at each size, and say how long fine-tuning would take.
+
+    What would take longer than the budget is not measured: its time is foreseen from the size below.
+
+    Args:
+        images: gives uint8 images ``(N, size, size, 3)`` and one-hot labels ``(N, num_classes)`` for a size in pixels.
+        num_train: images that a training would see, of which ``images`` gives some.
+        choice: backbones, sizes, and the time there is.
+        head: how the head is fitted; its strength is chosen by folds.
+        training: of the fine-tuning.
+        dtype_policy: of the backbones.
+        seed: of what is drawn.
+
+    Returns:
+        One row a candidate: ``backbone``, ``image_size``, ``accuracy`` of the head (top-1 in 0–1, by folds),
+        ``images`` it was measured on, ``milliseconds`` of a forward pass of one image, ``training_minutes`` for
+        features and fine-tuning (estimated: a step's time as a multiple of a forward pass is measured once),
+        ``memory_gb`` of a training step (computed from the shapes), and ``note``: why nothing was measured.
+
+    Raises:
+        InputError: no backbone can be had.
+    """
+    settled = apply_rules(training, num_train, 0)
+    meter = _Meter(settled, num_train)
+    by_folds = head.model_copy(update={"folds": _FOLDS, "views": 1})
+    rows: list[dict[str, Any]] = []
+    ruled_out: dict[str, str] = {}
+    before: dict[str, dict[str, Any]] = {}
+    for size in sorted(choice.image_sizes):
+        arrays: Arrays | None = None
+        for name in choice.backbones:
+            row: dict[str, Any] = {"backbone": name, "image_size": size, "note": ruled_out.get(name, "")}
+            rows.append(row)
+            foreseen = _scaled_minutes(before.get(name), size)
+            if not row["note"] and foreseen > choice.time_budget_minutes:
+                row["note"] = f"fine-tuning would take some {foreseen:.0f} minutes"
+            if row["note"]:
+                continue
+            try:
+                backbone = build_backbone(name, size, dtype_policy=dtype_policy, seed=seed)
+            except InputError as error:
+                row["note"] = ruled_out[name] = str(error).split(". ")[0]
+                continue
+            arrays = arrays or images(size)
+            row |= _measure(backbone, name, arrays, by_folds, meter)
+            before[name] = row
+            logger.info(
+                "%s, %d px: head %.1f %%, %.1f ms an image", name, size, 100 * row["accuracy"], row["milliseconds"]
+            )
+    if not before:
+        raise InputError(
+            "No backbone of choose_backbone.backbones can be had. "
+            + "; ".join(f"{name}: {why}" for name, why in ruled_out.items())
+        )
+    return rows
+
+
+def _scaled_minutes(measured: dict[str, Any] | None, size: int) -> float:
+    """Minutes at another size, where the time grows with the pixels; 0 where nothing was measured."""
+    return measured["training_minutes"] * (size / measured["image_size"]) ** 2 if measured else 0.0
+
+
+def _measure(
+    backbone: keras.Model, name: str, arrays: Arrays, head: HeadParameters, meter: "_Meter"
+) -> dict[str, float]:
+    images, labels = arrays
+    extractor = feature_extractor(backbone)
+    features, milliseconds = _timed_features(extractor, images, head.batch_size)
+    nothing = features[:0], labels[:0]
+    with _quiet(head_logger):
+        *_, path = fit_head(features, labels, *nothing, head)
+    network = attach_head(backbone, labels.shape[1], 0.0)
+    return {
+        "accuracy": max(row["val_accuracy"] for row in path if row["kept"]),
+        "images": len(images),
+        "milliseconds": milliseconds,
+        "training_minutes": meter.minutes(network, name, arrays, milliseconds),
+        "memory_gb": step_memory(network, meter.parameters.batch_size) / 1e9,
+    }
+
+
+def _timed_features(extractor: keras.Model, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, float]:
+    """Features, and the milliseconds of an image after the first batch, before which a model is compiled."""
+    batches: list[np.ndarray] = []
+    began, timed = time.perf_counter(), 0
+    for batch in predict_batches(extractor, images, batch_size):
+        if not batches:
+            began = time.perf_counter()
+        else:
+            timed += len(batch)
+        batches.append(batch)
+    seconds = time.perf_counter() - began
+    return np.concatenate(batches), 1000 * seconds / max(timed, 1)
+
+
+@contextmanager
+def _quiet(talker: logging.Logger) -> Iterator[None]:
+    """A ``with`` block in which a logger says no more than warnings."""
+    before = talker.level
+    talker.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        talker.setLevel(before)
+
+
+class _Meter:
+    """How long a fine-tuning takes, by the time of a forward pass."""
+
+    def __init__(self, parameters: SettledTrainingParameters, num_train: int) -> None:
+        self.parameters = parameters.model_copy(update={"learning_rate": 1e-4, "unfreeze_from": "all"})
+        self._num_train = num_train
+        self._passes = 0.0
+
+    def minutes(self, network: keras.Model, name: str, arrays: Arrays, milliseconds: float) -> float:
+        """Of the features and all epochs."""
+        if not self._passes:
+            self._passes = _step_milliseconds(network, name, arrays, self.parameters) / milliseconds
+            logger.info("a training step takes as long as %.1f forward passes", self._passes)
+        passes = 1 + self._passes * self.parameters.epochs
+        return passes * self._num_train * milliseconds / 60_000
+
+
+def _step_milliseconds(network: keras.Model, name: str, arrays: Arrays, parameters: SettledTrainingParameters) -> float:
+    """Of one image in a training step: the best of three."""
+    trained = prepare_network(network, name, parameters)
+    compile_for(trained, parameters, 1e-4)
+    images, labels = (array[: parameters.batch_size] for array in arrays)
+    trained.train_on_batch(images, labels)  # compiles
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        trained.train_on_batch(images, labels)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * min(seconds) / len(images)
+
+
+def step_memory(network: keras.Model, batch_size: int) -> int:
+    """Bytes that a training step needs: every activation once, and of each weight a gradient and two moments."""
+    activations = sum(_bytes(layer) for layer in network.layers)
+    return batch_size * activations + 4 * 4 * network.count_params()
+
+
+def _bytes(layer: keras.Layer) -> int:
+    width = 2 if "16" in str(layer.compute_dtype) else 4
+    return width * math.prod(layer.output.shape[1:])
