@@ -27,7 +27,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     prepare = ingest + preprocessing.pipeline.create_pipeline()
     baseline = training.pipeline.create_baseline_pipeline()
     frozen = transfer.pipeline.create_pipeline()
-    finetune = training.pipeline.create_finetune_pipeline()
+    start = transfer.pipeline.create_start_pipeline()
+    finetune = start + training.pipeline.create_finetune_pipeline()
     seed = training.pipeline.create_seed_parity_pipeline()
     return {
         "__default__": prepare + baseline + frozen + finetune + _compared(*LADDER),
@@ -37,7 +38,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baseline": prepare + baseline + _compared("baseline"),
         "transfer": prepare + frozen + _compared("transfer"),
         "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
-        "find_learning_rate": prepare + frozen + training.pipeline.create_learning_rate_pipeline(),
+        "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
         "evaluation": _compared(*LADDER),
     }

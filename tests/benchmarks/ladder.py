@@ -192,8 +192,9 @@ def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> 
     def judge(model: Any) -> Callable[[], float]:
         return lambda: top1(answers(model, backbone, size), (resized(test[0], size), test[1]))
 
-    start = transfer(train, validation, backbone, size, arguments.weights)
-    if arguments.worker == "transfer":
+    is_transfer = arguments.worker == "transfer"
+    start = transfer(train, validation, backbone, size, arguments.weights, as_start=not is_transfer)
+    if is_transfer:
         clock.report("transfer", judge(start))
         return
     if arguments.worker != "finetune":
@@ -230,8 +231,10 @@ def choose(train: Any, minutes: float, began: float) -> tuple[str, int]:
     return chosen["backbone"], chosen["image_size"]
 
 
-def transfer(train: Any, validation: Any, backbone: str, size: int, weights: str = "imagenet") -> Any:
-    """The head of conf/base on the frozen backbone: one model from pixels to logits."""
+def transfer(
+    train: Any, validation: Any, backbone: str, size: int, weights: str = "imagenet", *, as_start: bool = False
+) -> Any:
+    """The head of conf/base on the frozen backbone, or what fine-tuning starts from: from pixels to logits."""
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import assemble, dense_head, feature_extractor
     from efficientnet_finetuning.models.inference import predict
@@ -242,8 +245,12 @@ def transfer(train: Any, validation: Any, backbone: str, size: int, weights: str
     network = build_backbone(backbone, size, weights)
     images = np.concatenate([train[0], validation[0]])
     features = predict(feature_extractor(network), images, head_parameters.batch_size)
-    fitted, _ = fit_head(features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters)
-    return assemble(network, dense_head(*fitted), head_parameters.head_dropout)
+    if as_start:
+        features = features[:, -network.output_shape[-1] :]
+    kernel, bias, _ = fit_head(
+        features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
+    )
+    return assemble(network, dense_head(kernel, bias), head_parameters.head_dropout)
 
 
 def answers(model: Any, backbone: str, size: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -105,14 +105,14 @@ def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     kept, rows = read_rows(options.append), []
     for name in options.sets:
         arrays = load_arrays(name, options.data_dir, options.images, options.cache)
-        head, transfer = fit_transfer(arrays)
+        kernel, bias, transfer = fit_transfer(arrays)
         for seed in range(options.seeds):
             for lever, training in trainings.items():
                 what = same | {"set": name, "lever": lever, "overrides": LEVERS[lever], "seed": seed}
                 row = next((row for row in kept if what.items() <= row.items()), None)
                 if row is None:
                     try:
-                        row = what | {"transfer": transfer} | measure(arrays, head, transfer, training, seed)
+                        row = what | {"transfer": transfer} | measure(arrays, kernel, bias, transfer, training, seed)
                     except InputError as error:  # it diverged; the other levers have not
                         say(f"{name:<8} {lever:<16} seed {seed}: {error}")
                         continue
@@ -136,24 +136,30 @@ def with_lever(recipe: dict[str, Any], lever: dict[str, Any]) -> TrainingParamet
     return TrainingParameters.model_validate(raw)
 
 
-def fit_transfer(arrays: Arrays) -> tuple[Any, float]:
-    """The head on the frozen backbone, and its top-1 in 0–1."""
+def fit_transfer(arrays: Arrays) -> tuple[np.ndarray, np.ndarray, float]:
+    """Kernel and bias of the head on the frozen backbone, and its top-1 in 0–1."""
+    import keras
+
     from efficientnet_finetuning.models.backbones import build_backbone
-    from efficientnet_finetuning.models.heads import feature_extractor
     from efficientnet_finetuning.models.inference import predict
     from efficientnet_finetuning.training.head import fit_head
 
     head = HeadParameters.model_validate(
         yaml.safe_load((CONF / "parameters_transfer.yml").read_text())["transfer"]["head"]
     )
-    extractor = feature_extractor(build_backbone(BACKBONE, SIDE))
+    # Fine-tuning starts from a head on the last feature map.
+    extractor = keras.Sequential([build_backbone(BACKBONE, SIDE), keras.layers.GlobalAveragePooling2D()])
     features = {split: predict(extractor, images, head.batch_size) for split, (images, _) in arrays.items()}
     labels = {split: labels for split, (_, labels) in arrays.items()}
-    fitted, path = fit_head(features["train"], labels["train"], features["validation"], labels["validation"], head)
-    return fitted, max(row["val_accuracy"] for row in path)
+    kernel, bias, path = fit_head(
+        features["train"], labels["train"], features["validation"], labels["validation"], head
+    )
+    return kernel, bias, max(row["val_accuracy"] for row in path)
 
 
-def measure(arrays: Arrays, head: Any, transfer: float, training: TrainingParameters, seed: int) -> dict[str, float]:
+def measure(
+    arrays: Arrays, kernel: np.ndarray, bias: np.ndarray, transfer: float, training: TrainingParameters, seed: int
+) -> dict[str, float]:
     """Fine-tune from the transfer model; accuracies in 0–1 and the loss are those of the weights that are kept."""
     import keras
 
@@ -163,7 +169,7 @@ def measure(arrays: Arrays, head: Any, transfer: float, training: TrainingParame
     from efficientnet_finetuning.training.fit import fit
 
     keras.backend.clear_session()  # or the graphs of all levers pile up
-    start = assemble(build_backbone(BACKBONE, SIDE), dense_head(*head), training.head_dropout)
+    start = assemble(build_backbone(BACKBONE, SIDE), dense_head(kernel, bias), training.head_dropout)
     began = time.perf_counter()
     model, history = fit(start, BACKBONE, arrays["train"], arrays["validation"], training, seed)
     seconds = time.perf_counter() - began

@@ -165,7 +165,7 @@ def finetune(train: Arrays, size: int, seed: int) -> Any:
     from efficientnet_finetuning.training.fit import fit
 
     train, validation = with_validation(train, seed)
-    start = transfer(train, validation, BACKBONE, size)
+    start = transfer(train, validation, BACKBONE, size, as_start=True)
     training = TrainingParameters(**parameters("finetune", "training"))
     return answers(fit(start, BACKBONE, train, validation, training, seed)[0], BACKBONE, size)
 

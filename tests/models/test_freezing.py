@@ -49,4 +49,4 @@ def test_whole_blocks_are_trained_from_the_named_one_upward(model, lowest, freez
 def test_top_trains_its_convolution_and_the_logits_alone(model):
     trainable, _ = unfreeze(model, "EfficientNetLite0", "top", freeze_batch_norm=True)
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"top_conv", "logits"}
-    assert trainable == 320 * 1280 + (784 + 1280) * 3 + 3  # seven stages and the last map
+    assert trainable == 320 * 1280 + 1280 * 3 + 3

@@ -131,11 +131,7 @@ def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
     assert [row["epoch"] for row in history] == [1, 2, 3]
     for ours, theirs in zip(model.get_weights(), start.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    right = np.mean(start.predict_on_batch(images).argmax(1) == swapped[1].argmax(1))
-    assert (
-        f"No epoch was better on validation than the start ({100 * right:.1f} %), so the start's weights come back"
-        in caplog.text
-    )
+    assert "No epoch was better on validation than the start (30.0 %), so the start's weights come back" in caplog.text
     assert "points below the start's" in caplog.text
 
 
@@ -284,7 +280,7 @@ def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect(start):
     uneven, even = dim_colours(200, 10), dim_colours(50, 50)
     recall = {}
     for class_weight in ("none", "balanced"):
-        parameters = TrainingParameters(epochs=10, batch_size=21, learning_rate=0.01, class_weight=class_weight)
+        parameters = TrainingParameters(epochs=6, batch_size=21, learning_rate=0.01, class_weight=class_weight)
         model, _ = fit(start, BACKBONE, uneven, uneven, parameters, seed=5)
         predicted = np.asarray(model(even[0])).argmax(1)
         recall[class_weight] = float((predicted[50:] == 1).mean())

@@ -23,7 +23,7 @@ def class_activation_maps(
     Returns:
         float32 ``(N, height, width)`` of the last feature map: size / 32, rounded up.
     """
-    outputs = [layer.output for layer, _ in averaged_maps(model)]
+    outputs = averaged_maps(model)
     network = keras.Model(model.input, outputs)
     size = outputs[-1].shape[1:3]
     maps = []

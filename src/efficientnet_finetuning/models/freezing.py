@@ -1,10 +1,8 @@
 """What is trained: whole blocks from one upward, with BatchNorm at its statistics unless told otherwise."""
 
 import keras
-import numpy as np
 
 from efficientnet_finetuning.models.architectures import ARCHITECTURES
-from efficientnet_finetuning.models.heads import averaged_maps
 
 
 def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch_norm: bool) -> tuple[int, int]:
@@ -40,25 +38,15 @@ def split(model: keras.Model, backbone: str, unfreeze_from: str) -> tuple[keras.
         unfreeze_from: the lowest block that is trained, or ``head``; some block lies below it.
 
     Returns:
-        The frozen part, from pixels to what crosses the cut, in one row ``(batch, numbers)``: the activations at the
-        cut and, for the head, the pooled stages below it. And the trained part, from there to logits.
+        The frozen part, from pixels to activations ``(batch, height, width, channels)``, or features
+        ``(batch, channels)`` where only the head is trained; and the trained part, from there to logits.
     """
     frozen = frozen_blocks(backbone, unfreeze_from)
-    crossing = [pool.output for layer, pool in averaged_maps(model) if layer.name.split("_")[0] in frozen]
-    if unfreeze_from != "head":
+    if unfreeze_from == "head":
+        cut = model.get_layer("avg_pool")
+    else:
         cut = [layer for layer in model.layers if layer.name.split("_")[0] in frozen][-1]
-        crossing.insert(0, cut.output)
-    rows = [keras.layers.Flatten()(tensor) for tensor in crossing]
-    row = keras.layers.Concatenate()(rows) if len(rows) > 1 else rows[0]
-    inputs = keras.Input(row.shape[1:])
-    ends = np.cumsum([tensor.shape[1] for tensor in rows])
-    parts = [
-        keras.layers.Reshape(tensor.shape[1:])(inputs[:, end - flat.shape[1] : end])
-        for tensor, flat, end in zip(crossing, rows, ends.tolist(), strict=True)
-    ]
-    above = keras.Model(crossing, model.output)
-    # Not above(parts), which would hide its layers in one.
-    return keras.Model(model.input, row), keras.Model(inputs, above.call(parts))
+    return keras.Model(model.input, cut.output), keras.Model(cut.output, model.output)
 
 
 def frozen_blocks(backbone: str, unfreeze_from: str) -> tuple[str, ...]:

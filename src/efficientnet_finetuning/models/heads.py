@@ -7,67 +7,50 @@ import numpy as np
 
 DROP_CONNECT_SUFFIX = "_drop"
 HEAD_DROPOUT = "head_dropout"
-_POOLED, _FEATURES, _STANDARDIZATION, _LOGITS = "avg_pool", "features", "features_bn", "logits"
-# Of the variance, so that a channel that hardly moves does not count as much as the others.
-_EPSILON = np.float32(1e-3)
-
-
-def stage_of(layer: keras.Layer) -> str:
-    """The stage that a layer belongs to: ``block3`` for ``block3b_expand_conv``, ``stem``, ``top``, ``logits``."""
-    block = layer.name.split("_")[0]
-    return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
+_POOLED, _FEATURES = "avg_pool", "features"
 
 
 def feature_extractor(backbone: keras.Model) -> keras.Model:
-    """The backbone with its pooled stages: pixels in 0–255 to float32 features ``(batch, channels)``."""
-    return keras.Model(backbone.input, _pooled_stages(backbone))
+    """The backbone with averages of what its stages end with: pixels in 0–255 to float32 ``(batch, channels)``.
+
+    The last feature map's averages come last. What the stages before it end with helps where the classes are others
+    than ImageNet's: figures are in ``HeadParameters``. After Head2Toe (Evci et al. 2022, arXiv:2201.03529).
+    """
+    return keras.Model(backbone.input, _averaged_stages(backbone))
 
 
-def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float) -> keras.Model:
-    """Put pooled stages, their standardization, dropout and a dense layer of logits (random) on a backbone.
-
-    The head sees the average over all places of what each stage of the backbone ends with, and not of the last feature
-    map alone: what lies between pixels and ImageNet's classes helps where the classes are others, two to three points
-    from 10 to 500 images a class (CIFAR-10, Lite0, 96 px). After Head2Toe (Evci et al. 2022, arXiv:2201.03529).
+def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float, batch_norm: bool = False) -> keras.Model:
+    """Put average pooling, BatchNorm if wanted, dropout and a dense layer of logits (random) on a backbone.
 
     Logits stay in float32 under mixed precision, where a half-precision softmax loses small probabilities.
     """
-    x = _standardization()(_pooled_stages(backbone))
-    return _with_logits(backbone, x, num_classes, head_dropout)
-
-
-def attach_example_head(backbone: keras.Model, num_classes: int, head_dropout: float) -> keras.Model:
-    """The head of the Keras example: the last feature map's average, BatchNorm, dropout, logits (random)."""
     x = _pool(backbone.output, _POOLED)
-    x = keras.layers.BatchNormalization(dtype="float32", name="head_bn")(x)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(dtype="float32", name="head_bn")(x)
     return _with_logits(backbone, x, num_classes, head_dropout)
 
 
-def dense_head(mean: np.ndarray, variance: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
-    """A head alone: features ``(batch, channels)``, standardized first, to logits ``(batch, num_classes)``.
-
-    Args:
-        mean, variance: of each channel, ``(channels,)``.
-        kernel: ``(channels, num_classes)``, for standardized features.
-        bias: ``(num_classes,)``.
-    """
-    dense = keras.layers.Dense(kernel.shape[1], name=_LOGITS)
-    head = keras.Sequential([keras.Input((kernel.shape[0],)), _standardization(), dense])
-    head.get_layer(_STANDARDIZATION).set_weights([mean, variance])
-    dense.set_weights([kernel, bias])
+def dense_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
+    """A head alone: features ``(batch, channels)`` to logits ``(batch, num_classes)``."""
+    head = keras.Sequential([keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], name="logits")])
+    head.set_weights([kernel, bias])
     return head
 
 
-def standardize(features: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Features ``(N, channels)`` as the layer of logits sees them."""
-    return (features - mean) / np.sqrt(variance + _EPSILON)
-
-
 def assemble(backbone: keras.Model, head: keras.Model, head_dropout: float) -> keras.Model:
-    """Put a fitted :func:`dense_head` on its backbone: one model from pixels to logits."""
-    model = attach_head(backbone, head.output_shape[-1], head_dropout)
-    for name in (_STANDARDIZATION, _LOGITS):
-        model.get_layer(name).set_weights(head.get_layer(name).get_weights())
+    """Put a fitted :func:`dense_head` on its backbone: one model from pixels to logits.
+
+    Args:
+        backbone: as the features came from it.
+        head: takes all features of :func:`feature_extractor`, or those of the last feature map alone.
+        head_dropout: before the logits.
+    """
+    num_features, num_classes = head.input_shape[-1], head.output_shape[-1]
+    if num_features == backbone.output_shape[-1]:
+        model = attach_head(backbone, num_classes, head_dropout)
+    else:
+        model = _with_logits(backbone, _averaged_stages(backbone), num_classes, head_dropout)
+    model.get_layer("logits").set_weights(head.get_weights())
     return model
 
 
@@ -94,15 +77,12 @@ def with_rates(model: keras.Model, drop_connect_rate: float, head_dropout: float
     return copy
 
 
-def averaged_maps(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
-    """Where the head of a classifier looks: layers that give feature maps, each with the one that averages its map.
-
-    They are in the order of the head's features.
-    """
+def averaged_maps(model: keras.Model) -> list:
+    """The feature maps of a classifier that its head averages, as tensors, in the order of the head's features."""
     by_output = {id(layer.output): layer for layer in model.layers}
     joined = [layer for layer in model.layers if layer.name == _FEATURES]
     pools = [by_output[id(tensor)] for tensor in joined[0].input] if joined else [model.get_layer(_POOLED)]
-    return [(by_output[id(pool.input)], pool) for pool in pools]
+    return [pool.input for pool in pools]
 
 
 def from_features(model: keras.Model) -> list[keras.Layer]:
@@ -134,20 +114,12 @@ def _with_rate(rate_of: Callable[[str], float | None]) -> Callable[[keras.Layer]
 
 def _with_logits(backbone: keras.Model, features, num_classes: int, head_dropout: float) -> keras.Model:
     x = keras.layers.Dropout(head_dropout, name=HEAD_DROPOUT)(features)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name=_LOGITS)(x)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(backbone.input, logits, name=f"{backbone.name}_classifier")
 
 
-def _standardization() -> keras.layers.Layer:
-    # Channels of early stages are several times as large as those of the last map, and so would their steps be.
-    return keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=float(_EPSILON), dtype="float32", name=_STANDARDIZATION
-    )
-
-
-def _pooled_stages(backbone: keras.Model):
-    """What each stage ends with, then the last feature map, each averaged over all places, side by side."""
-    ends = {stage_of(layer): layer for layer in backbone.layers if layer.name.startswith("block")}
+def _averaged_stages(backbone: keras.Model):
+    ends = {layer.name[: len("block1")]: layer for layer in backbone.layers if layer.name.startswith("block")}
     pooled = [_pool(layer.output, f"{_POOLED}_{stage}") for stage, layer in ends.items()]
     pooled.append(_pool(backbone.output, _POOLED))
     return keras.layers.Concatenate(dtype="float32", name=_FEATURES)(pooled) if len(pooled) > 1 else pooled[0]

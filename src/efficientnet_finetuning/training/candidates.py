@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,7 +20,6 @@ from efficientnet_finetuning.parameters import (
     TrainingParameters,
 )
 from efficientnet_finetuning.training.head import fit_head
-from efficientnet_finetuning.training.head import logger as head_logger
 from efficientnet_finetuning.training.rules import apply_rules
 from efficientnet_finetuning.training.step import compile_for, prepare_network
 
@@ -111,8 +109,7 @@ def _measure(
     extractor = feature_extractor(backbone)
     features, milliseconds = _timed_features(extractor, images, head.batch_size)
     nothing = features[:0], labels[:0]
-    with _quiet(head_logger):
-        *_, path = fit_head(features, labels, *nothing, head)
+    *_, path = fit_head(features, labels, *nothing, head, quiet=True)
     network = attach_head(backbone, labels.shape[1], 0.0)
     return {
         "accuracy": max(row["val_accuracy"] for row in path if row["kept"]),
@@ -135,17 +132,6 @@ def _timed_features(extractor: keras.Model, images: np.ndarray, batch_size: int)
         batches.append(batch)
     seconds = time.perf_counter() - began
     return np.concatenate(batches), 1000 * seconds / max(timed, 1)
-
-
-@contextmanager
-def _quiet(talker: logging.Logger) -> Iterator[None]:
-    """A ``with`` block in which a logger says no more than warnings."""
-    before = talker.level
-    talker.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        talker.setLevel(before)
 
 
 class _Meter:

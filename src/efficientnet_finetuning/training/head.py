@@ -4,14 +4,12 @@ import copy
 import logging
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.models.heads import standardize
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
 
@@ -27,48 +25,32 @@ _TOLERANCE = 3e-6
 _FOLDS = 5
 
 
-class FittedHead(NamedTuple):
-    """What :func:`~efficientnet_finetuning.models.heads.dense_head` takes, in float32.
-
-    Attributes:
-        mean, variance: of each feature, ``(channels,)``.
-        kernel: ``(channels, num_classes)``, for standardized features.
-        bias: ``(num_classes,)``.
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray
-    kernel: np.ndarray
-    bias: np.ndarray
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """Of features ``(N, channels)``: ``(N, num_classes)``."""
-        return standardize(features, self.mean, self.variance) @ self.kernel + self.bias
-
-
 def fit_head(
     train_features: np.ndarray,
     train_labels: np.ndarray,
     validation_features: np.ndarray,
     validation_labels: np.ndarray,
     parameters: HeadParameters,
-) -> tuple[FittedHead, list[dict[str, float]]]:
+    *,
+    quiet: bool = False,
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
     """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
 
-    Features are standardized first. The held-out images are the validation split or, where ``parameters.folds`` says
-    so, the training images themselves, fold by fold. The path goes from strong to weak regularization, each fit
-    starting where the two before point, and ends after two strengths that are no better: the weaker, the dearer. Of
-    equal accuracies the lower loss decides.
+    These are the validation split or, where ``parameters.folds`` says so, the training images themselves, fold by
+    fold. The path goes from strong to weak regularization, each fit starting where the two before point, and ends
+    after two strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
 
     Args:
         train_features: float32 ``(N, channels)``.
         train_labels: one-hot ``(N, num_classes)``.
         validation_features, validation_labels: likewise.
         parameters: the path.
+        quiet: say nothing about it.
 
     Returns:
-        The head, and the path: one row a strength with top-1 accuracies in 0–1 on the training and the held-out
-        images, losses, seconds and whether it is ``kept``.
+        Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
+        with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds and whether it is
+        ``kept``.
 
     Raises:
         InputError: a feature is not finite.
@@ -79,14 +61,11 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    mean = np.asarray(train_features.mean(axis=0, dtype=np.float64), np.float32)
-    variance = np.asarray(train_features.var(axis=0, dtype=np.float64), np.float32)
-    train_features = standardize(train_features, mean, variance)
-    validation_features = standardize(validation_features, mean, variance)
     regression = _Regression(train_features, train_labels, parameters.class_weight)
     folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
     if folds:
-        logger.info("head: its strength is chosen by %d folds of the training images", folds)
+        if not quiet:
+            logger.info("head: its strength is chosen by %d folds of the training images", folds)
         cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))
     best, best_score, worse = regression.kernel_and_bias(), (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
@@ -102,7 +81,8 @@ def fit_head(
         row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(*held_out)
         row["seconds"], started = time.perf_counter() - started, time.perf_counter()
         path.append(row)
-        _tell(row, len(path))
+        if not quiet:
+            _tell(row, len(path))
         score = (row["val_accuracy"], -row["val_loss"])
         worse = 0 if score > best_score else worse + 1
         if score > best_score:
@@ -110,8 +90,11 @@ def fit_head(
         if worse == _PATIENCE:
             break
     # The last record is what a tracker shows first.
-    logger.info("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
-    return FittedHead(mean, variance, *best), [row | {"kept": row is kept} for row in path]
+    if not quiet:
+        logger.info(
+            "head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1}
+        )
+    return *best, [row | {"kept": row is kept} for row in path]
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:
@@ -244,7 +227,7 @@ def _eigenbasis(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues ``(rank,)`` and eigenvectors ``(channels, rank)`` of the features' scatter matrix.
 
     Where there are fewer images than channels they span all that a head can use, and their products are the smaller
-    matrix: 225 images of 2,064 channels take 0.02 s instead of 1.6 s.
+    matrix: a path for 250 images of 2,064 channels takes 0.6 s instead of 2.
     """
     if len(centered) >= centered.shape[1]:
         eigenvalues, basis = np.linalg.eigh(centered.T @ centered)

@@ -1,7 +1,6 @@
 """Training: from a start to a classifier. The baseline starts from random weights, fine-tuning from transfer."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.evaluation.figures import learning_rate_curve
 from efficientnet_finetuning.models.classifier import Classifier
-from efficientnet_finetuning.models.inference import KerasModel
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DeviceParameters,
@@ -35,10 +33,8 @@ def build_random_start(
     seed: int,
 ) -> Classifier:
     """Build the same network with random weights."""
-    from efficientnet_finetuning.models.heads import attach_head
-
     random = backbone.model_copy(update={"weights": "none"})
-    return _start(class_names, random, preprocessing, device, training, seed, attach_head)
+    return _start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
 
 
 def build_seed_start(
@@ -50,9 +46,7 @@ def build_seed_start(
     seed: int,
 ) -> Classifier:
     """Build what the Keras example trains: the pretrained backbone, and a random head with BatchNorm and dropout."""
-    from efficientnet_finetuning.models.heads import attach_example_head
-
-    return _start(class_names, backbone, preprocessing, device, training, seed, attach_example_head)
+    return _start(class_names, backbone, preprocessing, device, training, seed, head_batch_norm=True)
 
 
 def _start(
@@ -62,14 +56,16 @@ def _start(
     device: DeviceParameters,
     training: TrainingParameters,
     seed: int,
-    attach: Callable[[KerasModel, int, float], KerasModel],
+    *,
+    head_batch_norm: bool,
 ) -> Classifier:
     from efficientnet_finetuning.models.backbones import build_backbone
+    from efficientnet_finetuning.models.heads import attach_head
 
     size = image_size(preprocessing, backbone)
     network = build_backbone(backbone.name, size, backbone.weights, dtype_policy=device.dtype_policy, seed=seed)
     return Classifier(
-        model=attach(network, len(class_names), training.head_dropout),
+        model=attach_head(network, len(class_names), training.head_dropout, head_batch_norm),
         class_names=tuple(class_names),
         backbone=backbone.name,
         image_size=size,

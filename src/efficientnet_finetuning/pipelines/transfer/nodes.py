@@ -1,6 +1,7 @@
 """Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def fit_head(
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
-    fitted, path = fit(
+    kernel, bias, path = fit(
         features["train"],
         np.tile(train_images.labels, (head.views, 1)),
         features["validation"],
@@ -89,7 +90,38 @@ def fit_head(
     }
     history = pd.DataFrame(path).assign(**about, images=0)
     history.loc[0, "images"] = len(features["train"])  # the backbone sees them once, for all strengths
-    return dense_head(*fitted), history
+    return dense_head(kernel, bias), history
+
+
+def fit_start(
+    backbone: KerasModel,
+    features: dict[str, np.ndarray],
+    train_images: Examples,
+    validation_images: Examples,
+    class_names: list[str],
+    backbone_parameters: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    head: HeadParameters,
+) -> Classifier:
+    """What fine-tuning starts from: the backbone and a head on its last feature map alone.
+
+    A head on all stages is two to three points better as it stands, and a worse start: from ten images a class of
+    CIFAR-10 (Lite0, 96 px) fine-tuning ended 1.4 and 3.8 points lower, from 25 and 500 a class it made no difference.
+    """
+    from efficientnet_finetuning.models.heads import assemble, dense_head
+    from efficientnet_finetuning.training.head import fit_head as fit
+
+    last_map = slice(-backbone.output_shape[-1], None)
+    kernel, bias, _ = fit(
+        features["train"][:, last_map],
+        np.tile(train_images.labels, (head.views, 1)),
+        features["validation"][:, last_map],
+        validation_images.labels,
+        head,
+        quiet=True,
+    )
+    model = assemble(backbone, dense_head(kernel, bias), head.head_dropout)
+    return _classifier(model, class_names, backbone_parameters, preprocessing, head)
 
 
 def assemble_classifier(
@@ -105,12 +137,23 @@ def assemble_classifier(
     """Put the fitted head on the backbone: one model from pixels to logits, with its temperature."""
     from efficientnet_finetuning.models.heads import assemble
 
+    model = assemble(backbone, fitted_head, head.head_dropout)
+    temperature = fit_temperature(fitted_head.predict_on_batch(features["validation"]), validation_images.labels)
+    return replace(_classifier(model, class_names, backbone_parameters, preprocessing, head), temperature=temperature)
+
+
+def _classifier(
+    model: KerasModel,
+    class_names: list[str],
+    backbone: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    head: HeadParameters,
+) -> Classifier:
     return Classifier(
-        model=assemble(backbone, fitted_head, head.head_dropout),
+        model=model,
         class_names=tuple(class_names),
-        backbone=backbone_parameters.name,
-        image_size=image_size(preprocessing, backbone_parameters),
+        backbone=backbone.name,
+        image_size=image_size(preprocessing, backbone),
         **preprocessing.model_dump(exclude={"image_size"}),
         class_weight=head.class_weight,
-        temperature=fit_temperature(fitted_head.predict_on_batch(features["validation"]), validation_images.labels),
     )

@@ -1,4 +1,4 @@
-"""backbone, images → features (one pass) → head → transfer_model."""
+"""backbone, images → features (one pass) → head → transfer_model; features → finetune.start."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -7,6 +7,7 @@ from efficientnet_finetuning.pipelines.transfer.nodes import (
     build_pretrained_backbone,
     extract_features,
     fit_head,
+    fit_start,
 )
 
 
@@ -57,4 +58,29 @@ def create_pipeline() -> Pipeline:
         inputs={"train_images", "validation_images", "class_names"},
         outputs={"transfer_model", "transfer_history"},
         parameters={"backbone", "preprocessing", "device", "seed"},
+    )
+
+
+def create_start_pipeline() -> Pipeline:
+    """Fit what fine-tuning starts from, on the features of the frozen backbone, in the namespace ``finetune``."""
+    return Pipeline(
+        [
+            Node(
+                fit_start,
+                [
+                    "transfer.backbone",
+                    "transfer.features",
+                    "train_images",
+                    "validation_images",
+                    "class_names",
+                    "params:backbone",
+                    "params:preprocessing",
+                    "params:transfer.head",
+                ],
+                "finetune.start",
+                name="fit_start",
+                namespace="finetune",
+                tags="cpu",
+            )
+        ]
     )
