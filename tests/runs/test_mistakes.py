@@ -46,7 +46,7 @@ def test_two_pipelines_that_both_compare_are_refused(project):
 
 def test_starting_in_the_middle_of_nothing_says_what_is_missing(project):
     output = project.refuses("run", "--pipelines", "finetune", "--from-nodes", "finetune.train_classifier")
-    assert "transfer_model" in output
+    assert "finetune_start" in output
 
 
 def test_an_unknown_set_is_named_with_near_matches(project):

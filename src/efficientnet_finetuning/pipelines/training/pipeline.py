@@ -21,7 +21,7 @@ def create_baseline_pipeline() -> Pipeline:
 
 def create_finetune_pipeline() -> Pipeline:
     """Go on from a fitted head, with the backbone or its upper blocks unfrozen."""
-    return _training("finetune", start="finetune.start")
+    return _training("finetune", start="finetune_start")
 
 
 def create_learning_rate_pipeline() -> Pipeline:
@@ -30,7 +30,7 @@ def create_learning_rate_pipeline() -> Pipeline:
         [
             Node(
                 find_learning_rate,
-                ["finetune.start", "train_images", "class_names", "params:finetune.training", "params:seed"],
+                ["finetune_start", "train_images", "class_names", "params:finetune.training", "params:seed"],
                 "learning_rates",
                 name="find_learning_rate",
                 tags="gpu",

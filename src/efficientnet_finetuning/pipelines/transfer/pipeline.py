@@ -1,4 +1,4 @@
-"""backbone, images → features (one pass) → head → transfer_model; features → finetune.start."""
+"""backbone, images → features (one pass) → head → transfer_model; features → finetune_start."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -62,25 +62,27 @@ def create_pipeline() -> Pipeline:
 
 
 def create_start_pipeline() -> Pipeline:
-    """Fit what fine-tuning starts from, on the features of the frozen backbone, in the namespace ``finetune``."""
-    return Pipeline(
+    """Fit what fine-tuning starts from, on the features of the frozen backbone."""
+    start = Node(
+        fit_start,
         [
-            Node(
-                fit_start,
-                [
-                    "transfer.backbone",
-                    "transfer.features",
-                    "train_images",
-                    "validation_images",
-                    "class_names",
-                    "params:backbone",
-                    "params:preprocessing",
-                    "params:transfer.head",
-                ],
-                "finetune.start",
-                name="fit_start",
-                namespace="finetune",
-                tags="cpu",
-            )
-        ]
+            "backbone",
+            "features",
+            "train_images",
+            "validation_images",
+            "class_names",
+            "params:backbone",
+            "params:preprocessing",
+            "params:head",
+        ],
+        "finetune_start",
+        name="fit_start",
+        tags="cpu",
+    )
+    return Pipeline(
+        [start],
+        namespace="transfer",
+        inputs={"train_images", "validation_images", "class_names"},
+        outputs={"finetune_start"},
+        parameters={"backbone", "preprocessing"},
     )
