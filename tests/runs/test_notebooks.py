@@ -13,8 +13,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 def test_the_tour_runs_at_a_tiny_size():
     notebook = nbformat.read(NOTEBOOKS / "tour.ipynb", as_version=4)
     first = notebook.cells[1]
-    assert "image_size, images_per_class, epochs = 96, 100, 2" in first.source
-    first.source = first.source.replace("= 96, 100, 2", "= 32, 20, 1")
+    assert 'image_size, images_per_class, epochs = 96, 100, "auto"' in first.source
+    first.source = first.source.replace('= 96, 100, "auto"', "= 32, 20, 1")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
