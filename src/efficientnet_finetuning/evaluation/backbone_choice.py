@@ -1,5 +1,6 @@
 """Which backbone and size to take, of those that were measured, for the time there is."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,11 @@ def pareto_front(candidates: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
-    """The most accurate candidate whose fine-tuning fits into the time, else the quickest.
+    """The candidate to fine-tune in the time there is.
+
+    Of those that fit into the time and whose heads are within a standard error of the best one's, it is the one that
+    uses the time: the head tells them apart no further, and fine-tuning brings more to larger networks and images.
+    Where nothing fits it is the quickest.
 
     Args:
         candidates: of :func:`~efficientnet_finetuning.training.candidates.measure_candidates`, as a table.
@@ -23,15 +28,22 @@ def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
     Returns:
         ``backbone``, ``image_size``, ``accuracy``, ``training_minutes``, and ``words`` for people.
     """
-    front = pareto_front(candidates)
-    fitting = front[front["training_minutes"] <= minutes]
-    row = (fitting.iloc[-1] if len(fitting) else front.iloc[0]).to_dict()
+    measured = candidates[candidates["note"].fillna("") == ""]
+    fitting = measured[measured["training_minutes"] <= minutes]
+    if len(fitting):
+        best = fitting["accuracy"].max()
+        error = math.sqrt(best * (1 - best) / fitting["images"].iloc[0])
+        row = fitting[fitting["accuracy"] >= best - error].sort_values("training_minutes").iloc[-1].to_dict()
+    else:
+        row = measured.sort_values("training_minutes").iloc[0].to_dict()
     words = (
-        f"For {minutes:g} minutes: {row['backbone']} at {row['image_size']} px. Its head alone is right for "
-        f"{row['accuracy']:.1%} of the images; fine-tuning it takes some {row['training_minutes']:.1f} minutes."
+        f"For {minutes:.3g} minutes: {row['backbone']} at {row['image_size']} px. Its head alone is right for "
+        f"{100 * row['accuracy']:.1f} % of the images; fine-tuning takes some {row['training_minutes']:.1f} minutes."
     )
     if not len(fitting):
         words += " That is more than there is, and nothing is quicker: set finetune.training.time_budget_minutes."
+    elif row["accuracy"] < best:
+        words += f" The best head ({100 * best:.1f} %) is within a standard error, of a candidate that is quicker."
     chosen = {name: row[name] for name in ("backbone", "image_size", "accuracy", "training_minutes")}
     return chosen | {"words": words}
 
