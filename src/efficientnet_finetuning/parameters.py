@@ -410,6 +410,10 @@ class HeadParameters(_Group):
     not, with and without gradients into the stages: 64.1 instead of 65.4 and 63.7 instead of 67.5 % from 10 images a
     class, 71.0 and 71.1 (70.9 and 70.9 without gradients) from 25, about half a point less from 500.
 
+    On 223 photographs of 8 classes (160 px, five folds) the head on all stages is right for 88.0 %, on the last map for
+    84.8 %. Fine-tuning, with rules that were found on CIFAR-10, reached 85.4 % from the last map and 86.7 % from all
+    stages: less than the head alone.
+
     Attributes:
         batch_size: images in a forward pass of the backbone.
         views: features of so many views of each training image: itself, then augmented ones.
