@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> 
     train, validation = ([array[rows] for array in train] for rows in (~held_out, held_out))
     backbone, size, stage = arguments.backbone, arguments.size, ""
     if arguments.worker == "chosen":
-        backbone, size = choose(train, arguments.minutes, began)
+        with redirect_stdout(sys.stderr):  # Keras says there what it downloads, and rows go to standard output
+            backbone, size = choose(train, arguments.minutes, began)
         stage = f"{backbone.removeprefix('EfficientNet')} {size} px, "
         train, validation = ((resized(images, size), labels) for images, labels in (train, validation))
 
