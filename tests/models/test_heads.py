@@ -64,15 +64,15 @@ def test_rates_act_in_training_alone_and_can_come_back_after_zero(classifier, lo
 
 def test_an_assembled_classifier_is_the_head_on_the_features(lite0, pixels):
     random = np.random.default_rng(0)
-    kernel, bias = random.normal(size=(2064, 7)).astype("float32"), random.normal(size=7).astype("float32")
+    kernel, bias = random.normal(0, 0.01, (2064, 7)).astype("float32"), random.normal(size=7).astype("float32")
     head, features = dense_head(kernel, bias), np.asarray(feature_extractor(lite0)(pixels))
     assert features.shape == (5, 2064)
     np.testing.assert_allclose(features[:, -1280:], np.asarray(lite0(pixels)).mean((1, 2)), rtol=1e-5)
     third_stage = keras.Model(lite0.input, lite0.get_layer("block3b_add").output)(pixels)
     np.testing.assert_allclose(features[:, 40:80], np.asarray(third_stage).mean((1, 2)), rtol=1e-4, atol=1e-5)
     expected = features @ kernel + bias
-    np.testing.assert_allclose(head(features), expected, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(assemble(lite0, head, 0.2)(pixels), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(head(features), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(assemble(lite0, head, 0.2)(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_head_on_the_last_map_alone_is_assembled_on_it_alone(lite0, pixels):

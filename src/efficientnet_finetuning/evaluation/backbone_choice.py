@@ -6,10 +6,14 @@ from typing import Any
 import pandas as pd
 
 
+def measured(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The candidates without a note that says why they were left out; a note that is empty is missing in a CSV."""
+    return candidates[candidates["note"].fillna("") == ""]
+
+
 def pareto_front(candidates: pd.DataFrame) -> pd.DataFrame:
     """The measured candidates of which no other is both quicker and at least as accurate, from quick to slow."""
-    measured = candidates[candidates["note"].fillna("") == ""]
-    by_time = measured.sort_values(["milliseconds", "accuracy"], ascending=[True, False])
+    by_time = measured(candidates).sort_values(["milliseconds", "accuracy"], ascending=[True, False])
     best_before = by_time["accuracy"].cummax().shift(fill_value=-1.0)
     return by_time[by_time["accuracy"] > best_before]
 
@@ -17,9 +21,9 @@ def pareto_front(candidates: pd.DataFrame) -> pd.DataFrame:
 def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
     """The candidate to fine-tune in the time there is.
 
-    Of those that fit into the time and whose heads are within a standard error of the best one's, it is the one that
-    uses the time: the head tells them apart no further, and fine-tuning brings more to larger networks and images.
-    Where nothing fits it is the quickest.
+    Of the candidates that fit into the time, those whose heads are within a standard error of the best cannot be told
+    apart. Among these it is the one that takes longest to train, since fine-tuning gains more from larger networks and
+    images. Where nothing fits it is the quickest.
 
     Args:
         candidates: of :func:`~efficientnet_finetuning.training.candidates.measure_candidates`, as a table.
@@ -28,37 +32,40 @@ def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
     Returns:
         ``backbone``, ``image_size``, ``accuracy``, ``training_minutes``, and ``words`` for people.
     """
-    measured = candidates[candidates["note"].fillna("") == ""]
-    fitting = measured[measured["training_minutes"] <= minutes]
+    tried = measured(candidates)
+    fitting = tried[tried["training_minutes"] <= minutes]
     if len(fitting):
         best = fitting["accuracy"].max()
         error = math.sqrt(best * (1 - best) / fitting["images"].iloc[0])
         row = fitting[fitting["accuracy"] >= best - error].sort_values("training_minutes").iloc[-1].to_dict()
     else:
-        row = measured.sort_values("training_minutes").iloc[0].to_dict()
+        row = tried.sort_values("training_minutes").iloc[0].to_dict()
     words = (
-        f"For {minutes:.3g} minutes: {row['backbone']} at {row['image_size']} px. Its head alone is right for "
-        f"{100 * row['accuracy']:.1f} % of the images; fine-tuning takes some {row['training_minutes']:.1f} minutes."
+        f"For {minutes:.3g} minutes: {row['backbone']} at {row['image_size']} px. Its head alone gets "
+        f"{100 * row['accuracy']:.1f} % of the images right; fine-tuning takes about "
+        f"{row['training_minutes']:.1f} minutes."
     )
     if not len(fitting):
-        words += " That is more than there is, and nothing is quicker: set finetune.training.time_budget_minutes."
+        words += " That exceeds the budget, and no candidate is quicker: set finetune.training.time_budget_minutes."
     elif row["accuracy"] < best:
-        words += f" The best head ({100 * best:.1f} %) is within a standard error, of a candidate that is quicker."
+        words += (
+            f" The best head ({100 * best:.1f} %) is within a standard error of it and belongs to a quicker candidate."
+        )
     chosen = {name: row[name] for name in ("backbone", "image_size", "accuracy", "training_minutes")}
     return chosen | {"words": words}
 
 
 def format_candidates(candidates: pd.DataFrame) -> str:
     """The candidates as a table for the terminal; those on the front have a star."""
-    front = set(pareto_front(candidates).index)
+    front, tried = pareto_front(candidates).index, measured(candidates).index
     lines = [f"  {'backbone':<18} {'px':>4} {'head':>7} {'ms/image':>9} {'training':>10} {'memory':>8}"]
     for row in candidates.itertuples():
         name = f"{'*' if row.Index in front else ' '} {row.backbone:<18} {row.image_size:>4}"
-        if isinstance(row.note, str) and row.note:
-            lines.append(f"{name} {row.note}")
-        else:
+        if row.Index in tried:
             lines.append(
                 f"{name} {row.accuracy:>7.1%} {row.milliseconds:>9.1f} {row.training_minutes:>6.1f} min "
                 f"{row.memory_gb:>5.1f} GB"
             )
+        else:
+            lines.append(f"{name} {row.note}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from efficientnet_finetuning.evaluation.backbone_choice import pareto_front
+from efficientnet_finetuning.evaluation.backbone_choice import measured, pareto_front
 from efficientnet_finetuning.evaluation.calibration import coverage_curve, reliability
 from efficientnet_finetuning.evaluation.comparison import STARTS_FROM
 from efficientnet_finetuning.evaluation.pictures import fit_name
@@ -256,15 +256,15 @@ def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figur
     axes = figure.subplots()
     front = pareto_front(candidates)
     axes.plot(front["milliseconds"], 100 * front["accuracy"], color="#bbbbbb", zorder=0, label="Pareto front")
-    measured = candidates[candidates["note"].fillna("") == ""]
-    for name, rows in measured.groupby("backbone", sort=False):
+    tried = measured(candidates)
+    for name, rows in tried.groupby("backbone", sort=False):
         axes.plot(rows["milliseconds"], 100 * rows["accuracy"], "o", label=name)
         for size, x, y in zip(rows["image_size"], rows["milliseconds"], 100 * rows["accuracy"], strict=True):
             axes.annotate(f"{size}", (x, y), (4, 4), textcoords="offset points", fontsize=8)
-    is_chosen = (measured["backbone"] == chosen["backbone"]) & (measured["image_size"] == chosen["image_size"])
+    is_chosen = (tried["backbone"] == chosen["backbone"]) & (tried["image_size"] == chosen["image_size"])
     axes.plot(
-        measured["milliseconds"][is_chosen],
-        100 * measured["accuracy"][is_chosen],
+        tried["milliseconds"][is_chosen],
+        100 * tried["accuracy"][is_chosen],
         "o",
         markersize=14,
         fillstyle="none",

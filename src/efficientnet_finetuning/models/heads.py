@@ -10,11 +10,17 @@ HEAD_DROPOUT = "head_dropout"
 _POOLED, _FEATURES = "avg_pool", "features"
 
 
-def feature_extractor(backbone: keras.Model) -> keras.Model:
-    """The backbone with averages of what its stages end with: pixels in 0–255 to float32 ``(batch, channels)``.
+def stage_of(layer: keras.Layer) -> str:
+    """The stage that a layer belongs to: ``block3`` for ``block3b_expand_conv``; else ``stem``, ``top``, ``logits``."""
+    block = layer.name.split("_")[0]
+    return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
 
-    The last feature map's averages come last. What the stages before it end with helps where the classes are others
-    than ImageNet's: figures are in ``HeadParameters``. After Head2Toe (Evci et al. 2022, arXiv:2201.03529).
+
+def feature_extractor(backbone: keras.Model) -> keras.Model:
+    """The averages of each stage's last feature map: pixels in 0–255 to float32 ``(batch, channels)``.
+
+    Those of the backbone's output come last. The earlier stages help where the classes differ from ImageNet's: figures
+    are in ``HeadParameters``. After Head2Toe (Evci et al. 2022, arXiv:2201.03529).
     """
     return keras.Model(backbone.input, _averaged_stages(backbone))
 
@@ -119,7 +125,7 @@ def _with_logits(backbone: keras.Model, features, num_classes: int, head_dropout
 
 
 def _averaged_stages(backbone: keras.Model):
-    ends = {layer.name[: len("block1")]: layer for layer in backbone.layers if layer.name.startswith("block")}
+    ends = {stage_of(layer): layer for layer in backbone.layers if layer.name.startswith("block")}
     pooled = [_pool(layer.output, f"{_POOLED}_{stage}") for stage, layer in ends.items()]
     pooled.append(_pool(backbone.output, _POOLED))
     return keras.layers.Concatenate(dtype="float32", name=_FEATURES)(pooled) if len(pooled) > 1 else pooled[0]

@@ -25,8 +25,6 @@ from efficientnet_finetuning.training.step import compile_for, prepare_network
 
 logger = logging.getLogger(__name__)
 
-_FOLDS = 5
-
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
@@ -60,11 +58,12 @@ def measure_candidates(
         ``memory_gb`` of a training step (computed from the shapes), and ``note``: why nothing was measured.
 
     Raises:
-        InputError: no backbone can be had.
+        InputError: no backbone is available.
     """
     settled = apply_rules(training, num_train, 0)
     meter = _Meter(settled, num_train)
-    by_folds = head.model_copy(update={"folds": _FOLDS, "views": 1})
+    # Without validation images the strength is chosen by folds.
+    by_folds = head.model_copy(update={"folds": "auto", "views": 1})
     rows: list[dict[str, Any]] = []
     ruled_out: dict[str, str] = {}
     before: dict[str, dict[str, Any]] = {}
@@ -91,7 +90,7 @@ def measure_candidates(
             )
     if not before:
         raise InputError(
-            "No backbone of choose_backbone.backbones can be had. "
+            "No backbone of choose_backbone.backbones is available. "
             + "; ".join(f"{name}: {why}" for name, why in ruled_out.items())
         )
     return rows

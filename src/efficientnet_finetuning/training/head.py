@@ -3,7 +3,9 @@
 import copy
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -45,7 +47,7 @@ def fit_head(
         train_labels: one-hot ``(N, num_classes)``.
         validation_features, validation_labels: likewise.
         parameters: the path.
-        quiet: say nothing about it.
+        quiet: log nothing.
 
     Returns:
         Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
@@ -62,10 +64,10 @@ def fit_head(
         )
     started = time.perf_counter()
     regression = _Regression(train_features, train_labels, parameters.class_weight)
+    say = _say_nothing if quiet else logger.info
     folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
     if folds:
-        if not quiet:
-            logger.info("head: its strength is chosen by %d folds of the training images", folds)
+        say("head: its strength is chosen by %d folds of the training images", folds)
         cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))
     best, best_score, worse = regression.kernel_and_bias(), (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
@@ -81,8 +83,7 @@ def fit_head(
         row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(*held_out)
         row["seconds"], started = time.perf_counter() - started, time.perf_counter()
         path.append(row)
-        if not quiet:
-            _tell(row, len(path))
+        _tell(row, len(path), say)
         score = (row["val_accuracy"], -row["val_loss"])
         worse = 0 if score > best_score else worse + 1
         if score > best_score:
@@ -90,10 +91,7 @@ def fit_head(
         if worse == _PATIENCE:
             break
     # The last record is what a tracker shows first.
-    if not quiet:
-        logger.info(
-            "head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1}
-        )
+    say("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
     return *best, [row | {"kept": row is kept} for row in path]
 
 
@@ -273,8 +271,12 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
     return float((logits.argmax(axis=1) == targets).mean()), float(losses.mean())
 
 
-def _tell(row: dict[str, float], step: int) -> None:
-    logger.info(
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """The voice of a quiet fit."""
+
+
+def _tell(row: dict[str, float], step: int, say: Callable[..., None]) -> None:
+    say(
         "head C=%g: top-1 train %.1f %%, held out %.1f %%, %.1f s",
         row["inverse_regularization"],
         100 * row["accuracy"],

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import keras
 
+from efficientnet_finetuning.models.heads import stage_of
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 
 _OPTIMIZERS = {
@@ -76,17 +77,12 @@ def stage_shares(model: keras.Model, stage_decay: float) -> list[float]:
     Source: discriminative fine-tuning, Howard and Ruder 2018 (arXiv:1801.06146), by stages instead of layers, so that
     one number means the same for deep and shallow networks.
     """
-    stages = list(dict.fromkeys(_stage(layer) for layer in model.layers if layer.trainable_variables))
+    stages = list(dict.fromkeys(stage_of(layer) for layer in model.layers if layer.trainable_variables))
     return [
-        stage_decay ** (len(stages) - 1 - stages.index(_stage(layer)))
+        stage_decay ** (len(stages) - 1 - stages.index(stage_of(layer)))
         for layer in model.layers
         for _ in layer.trainable_variables
     ]
-
-
-def _stage(layer: keras.Layer) -> str:
-    block = layer.name.split("_")[0]
-    return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
 
 
 def _with_shares(optimizer: type[keras.Optimizer], shares: Sequence[float]) -> type[keras.Optimizer]:
