@@ -458,11 +458,13 @@ class EvaluationParameters(_Group):
         batch_size: images in a forward pass.
         flip: average the logits of each image and of its mirror image; twice the time.
         precision: share of right answers for which a threshold of confidence is looked for.
+        folds: into which the pipeline ``cross_validation`` cuts all images.
     """
 
     batch_size: Count = 64
     flip: bool = False
     precision: Annotated[float, Field(gt=0, le=1)] = 0.95
+    folds: Annotated[int, Field(ge=2)] = 5
 
 
 class TrackingParameters(_Group):

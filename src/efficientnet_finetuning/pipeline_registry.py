@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 
 from efficientnet_finetuning.pipelines import (
     choice,
+    cross_validation,
     evaluation,
     ingestion,
     preprocessing,
@@ -38,6 +39,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baseline": prepare + baseline + _compared("baseline"),
         "transfer": prepare + frozen + _compared("transfer"),
         "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
+        "cross_validation": prepare + cross_validation.pipeline.create_pipeline(),
         "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
         "evaluation": _compared(*LADDER),

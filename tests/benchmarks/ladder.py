@@ -249,7 +249,7 @@ def transfer(
     features = predict(feature_extractor(network), images, head_parameters.batch_size)
     if as_start:
         features = features[:, -network.output_shape[-1] :]
-    kernel, bias, _ = fit_head(
+    kernel, bias, *_ = fit_head(
         features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
     )
     return assemble(network, dense_head(kernel, bias), head_parameters.head_dropout)

@@ -151,7 +151,7 @@ def fit_transfer(arrays: Arrays) -> tuple[np.ndarray, np.ndarray, float]:
     extractor = keras.Sequential([build_backbone(BACKBONE, SIDE), keras.layers.GlobalAveragePooling2D()])
     features = {split: predict(extractor, images, head.batch_size) for split, (images, _) in arrays.items()}
     labels = {split: labels for split, (_, labels) in arrays.items()}
-    kernel, bias, path = fit_head(
+    kernel, bias, path, _ = fit_head(
         features["train"], labels["train"], features["validation"], labels["validation"], head
     )
     return kernel, bias, max(row["val_accuracy"] for row in path)

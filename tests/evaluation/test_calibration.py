@@ -63,16 +63,17 @@ def split(confidence: list[float], correct: list[bool]) -> pd.DataFrame:
     return pd.DataFrame({"confidence": confidence, "correct": correct})
 
 
-def test_the_threshold_is_chosen_on_validation_and_tried_on_test():
-    validation = split([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
+def test_the_threshold_is_chosen_on_held_out_images_and_tried_on_test():
+    held_out = split([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
     test = split([0.95, 0.85, 0.5, 0.4], [True, False, True, True])
-    assert judge_threshold(validation, test, 1.0) == {
+    assert judge_threshold(held_out, test, 1.0) == {
         "precision": 1.0,
+        "num_images": 4,
         "confidence": 0.8,
         "coverage": 0.5,
         "accuracy": 0.5,
     }
-    assert judge_threshold(validation, test, 0.75)["confidence"] == 0.6
+    assert judge_threshold(held_out, test, 0.75)["confidence"] == 0.6
 
 
 @pytest.mark.parametrize("test", [split([0.1], [True]), split([0.95], [False])])

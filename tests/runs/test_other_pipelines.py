@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -82,3 +83,20 @@ def test_auto_takes_what_choose_backbone_recommended_and_says_so(project):
 def test_auto_in_one_place_alone_is_refused(project):
     message = project.refuses("run", "--params", "backbone.name=auto")
     assert "backbone.name and preprocessing.image_size are chosen together" in message
+
+
+def test_cross_validation_judges_every_image_by_models_that_had_not_seen_it(project):
+    result = project.kedro("run", "--pipelines", "cross_validation", "--params", "evaluation.folds=2")
+    output = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode == 0, output
+    assert "fold 1 of 2, 18 images: transfer" in output
+    answers = {file.stem: np.load(file) for file in project.newest("cross_validation_answers").glob("*.npy")}
+    manifest = pd.read_csv(project.newest("manifest.csv"))
+    assert sorted(answers["ids"]) == sorted(manifest["id"])
+    comparison = pd.read_csv(project.newest("cross_validation_comparison.csv")).set_index("regime")
+    for regime in ("transfer", "finetune"):
+        right = answers[regime].argmax(1) == answers["labels"].argmax(1)
+        assert comparison.loc[regime, "top1"] == pytest.approx(right.mean())
+        assert comparison.loc[regime, "num_images"] == len(manifest)
+    verdict = json.loads(project.newest("cross_validation_verdict.json").read_text())
+    assert verdict["words"] in output

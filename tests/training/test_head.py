@@ -23,7 +23,7 @@ def blobs(num_classes: int, count: int, seed: int, noise: float = 0.3) -> tuple[
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_separable_features_are_separated(num_classes):
     test_features, test_labels = blobs(num_classes, 50, seed=2)
-    kernel, bias, path = fit_head(
+    kernel, bias, path, _ = fit_head(
         *blobs(num_classes, 100, seed=0),
         *blobs(num_classes, 20, seed=1),
         HeadParameters(inverse_regularizations=(1.0, 0.01)),
@@ -38,7 +38,7 @@ def test_separable_features_are_separated(num_classes):
 def test_the_probabilities_are_those_of_scikit_learns_logistic_regression(num_classes, class_weight):
     features, labels = (array[num_classes // 3 :] for array in blobs(num_classes, 61, seed=0, noise=3))
     parameters = HeadParameters(inverse_regularizations=(1.0,), class_weight=class_weight)
-    kernel, bias, _ = fit_head(features, labels, features, labels, parameters)
+    kernel, bias, *_ = fit_head(features, labels, features, labels, parameters)
     logits = features @ kernel + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     # Of two classes scikit-learn fits one logit, the difference, whose penalty is twice that of two.
@@ -51,14 +51,14 @@ def test_the_probabilities_are_those_of_scikit_learns_logistic_regression(num_cl
 
 def test_a_few_images_are_learnt_better_the_weaker_the_regularization():
     splits = *blobs(3, 21, seed=0, noise=6), *blobs(3, 6, seed=1)
-    _, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=(1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)))
+    path = fit_head(*splits, HeadParameters(inverse_regularizations=(1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0))).path
     losses = [row["loss"] for row in path]
     assert losses == sorted(losses, reverse=True), "a fit that ends too early would break the order"
 
 
 def test_the_head_that_is_kept_is_the_best_on_validation():
     train, validation = blobs(3, 15, seed=0, noise=3), blobs(3, 300, seed=1, noise=3)
-    kernel, bias, path = fit_head(
+    kernel, bias, path, _ = fit_head(
         *train, *validation, HeadParameters(inverse_regularizations=(1e-6, 1e-3, 1e-2, 0.1, 10.0))
     )
     accuracy = ((validation[0] @ kernel + bias).argmax(1) == validation[1].argmax(1)).mean()
@@ -69,10 +69,10 @@ def test_the_head_that_is_kept_is_the_best_on_validation():
 
 def test_of_equally_accurate_heads_the_one_with_the_lower_loss_is_kept():
     splits = *blobs(3, 60, seed=0), *blobs(3, 30, seed=1)
-    kernel, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=(100.0, 0.01, 1.0)))
+    kernel, _, path, _ = fit_head(*splits, HeadParameters(inverse_regularizations=(100.0, 0.01, 1.0)))
     assert [row["val_accuracy"] for row in path] == [1, 1, 1]
     best = min(path, key=lambda row: row["val_loss"])["inverse_regularization"]
-    again, _, _ = fit_head(
+    again, *_ = fit_head(
         *splits, HeadParameters(inverse_regularizations=tuple(s for s in (0.01, 1.0, 100.0) if s <= best))
     )
     np.testing.assert_array_equal(kernel, again)
@@ -81,7 +81,7 @@ def test_of_equally_accurate_heads_the_one_with_the_lower_loss_is_kept():
 def test_the_path_ends_where_weaker_regularization_no_longer_helps():
     train, validation = blobs(3, 15, seed=0, noise=3), blobs(3, 300, seed=1, noise=3)
     strengths = tuple(10.0**power for power in range(-6, 4))
-    _, _, path = fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths))
+    path = fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths)).path
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in path]
     assert len(path) < len(strengths)
     assert scores.index(max(scores)) == len(path) - 3
@@ -90,11 +90,11 @@ def test_the_path_ends_where_weaker_regularization_no_longer_helps():
 def test_every_strength_of_a_path_is_fitted_as_well_as_alone():
     splits = *blobs(3, 90, seed=0, noise=3), *blobs(3, 300, seed=1, noise=3)
     strengths = (1e-4, 1e-3, 1.1e-3, 1e-3, 0.01, 1.0)
-    _, _, path = fit_head(*splits, HeadParameters(inverse_regularizations=strengths))
+    path = fit_head(*splits, HeadParameters(inverse_regularizations=strengths)).path
     assert [row["inverse_regularization"] for row in path] == [1e-4, 1e-3, 1.1e-3, 0.01, 1.0], "each of them once"
     for row in path:
         alone = HeadParameters(inverse_regularizations=(row["inverse_regularization"],))
-        assert fit_head(*splits, alone)[2][0]["loss"] == pytest.approx(row["loss"], abs=1e-3)
+        assert fit_head(*splits, alone).path[0]["loss"] == pytest.approx(row["loss"], abs=1e-3)
 
 
 def test_validation_features_that_are_not_finite_are_refused():
@@ -119,7 +119,7 @@ def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect():
 
     def recall(class_weight: str) -> float:
         parameters = HeadParameters(inverse_regularizations=(1.0,), class_weight=class_weight)
-        kernel, bias, _ = fit_head(features[kept], labels[kept], *validation, parameters)
+        kernel, bias, *_ = fit_head(features[kept], labels[kept], *validation, parameters)
         predicted = (validation[0] @ kernel + bias).argmax(1)
         return float((predicted[validation[1][:, 1] == 1] == 1).mean())
 
@@ -145,9 +145,9 @@ def test_folds_are_even_stratified_and_keep_views_and_neighbours_together():
 def test_folds_choose_what_scikit_learns_cross_validation_chooses():
     features, labels = blobs(3, 60, seed=0, noise=4)
     strengths = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
-    _, _, path = fit_head(
+    path = fit_head(
         features, labels, features[:3], labels[:3], HeadParameters(inverse_regularizations=strengths, folds=5)
-    )
+    ).path
     folds = stratified_folds(labels, 5)
     for row in path:
         right = 0
@@ -162,7 +162,7 @@ def test_a_small_validation_split_leaves_the_choice_to_folds():
     train, validation = blobs(3, 60, seed=0, noise=4), blobs(3, 6, seed=1, noise=4)
     strengths = (1e-4, 1e-2, 1.0)
     chosen = {
-        folds: fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths, folds=folds))[2]
+        folds: fit_head(*train, *validation, HeadParameters(inverse_regularizations=strengths, folds=folds)).path
         for folds in ("auto", 5, 0)
     }
     accuracies = {folds: [row["val_accuracy"] for row in path] for folds, path in chosen.items()}
@@ -173,7 +173,22 @@ def test_a_class_of_one_image_is_no_fault():
     features, labels = blobs(2, 9, seed=0)
     labels = np.hstack([labels, np.zeros((9, 1), np.uint8)])
     labels[-1] = [0, 0, 1]
-    _, _, path = fit_head(
+    path = fit_head(
         features, labels, features[:1], labels[:1], HeadParameters(inverse_regularizations=(1.0,), folds=5)
-    )
+    ).path
     assert np.isfinite(path[0]["val_loss"])
+
+
+def test_the_head_tells_what_it_would_have_said_of_images_it_had_not_seen():
+    (features, labels), (others, other_labels) = blobs(3, 60, seed=0, noise=4), blobs(3, 6, seed=1, noise=4)
+    two_views = np.concatenate([features, features + 0.1]), np.concatenate([labels, labels])
+    parameters = HeadParameters(views=2, folds=5, inverse_regularizations=(1e-3, 1e-2, 0.1))
+    fitted = fit_head(*two_views, others, other_labels, parameters)
+    kept = next(row for row in fitted.path if row["kept"])
+    assert len(fitted.held_out_logits) == 66, "an image counts once, whatever its views"
+    right = fitted.held_out_logits[:60].argmax(1) == labels.argmax(1)
+    assert right.mean() == pytest.approx(kept["val_accuracy"], abs=0.05)
+    assert right.mean() < kept["accuracy"], "each was judged by a head that had not seen it"
+    np.testing.assert_allclose(fitted.held_out_logits[60:], others @ fitted.kernel + fitted.bias)
+    without_folds = fit_head(*two_views, others, other_labels, parameters.model_copy(update={"folds": 0}))
+    assert len(without_folds.held_out_logits) == 6

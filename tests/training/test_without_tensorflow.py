@@ -39,7 +39,7 @@ images = generator.integers(0, 156, (20, 32, 32, 3), dtype=np.uint8) + 99 * labe
 data = images, labels
 
 features = predict(feature_extractor(backbone), images, 8)
-kernel, bias, _ = fit_head(features, labels, features, labels, HeadParameters(inverse_regularizations=(1.0,)))
+kernel, bias, *_ = fit_head(features, labels, features, labels, HeadParameters(inverse_regularizations=(1.0,)))
 transfer = assemble(backbone, dense_head(kernel, bias), 0.2)
 options = dict(epochs=2, batch_size=8, learning_rate=0.001)
 augmentation = AugmentationParameters(translation=0.1, rotation=0.1, contrast=0.1)

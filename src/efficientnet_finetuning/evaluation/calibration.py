@@ -16,7 +16,7 @@ def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which the logits of a validation split are most probable (Guo et al. 2017, arXiv:1706.04599).
+    """The temperature at which the logits of held-out images are most probable (Guo et al. 2017, arXiv:1706.04599).
 
     Dividing logits by it changes confidences and no prediction. Above 1 the classifier was too sure.
 
@@ -83,26 +83,26 @@ def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     return curve.drop_duplicates("threshold", keep="last", ignore_index=True)
 
 
-def judge_threshold(validation: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, float | None]:
-    """The least confidence from which on so many answers are right: chosen on validation, tried on test.
+def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, float | None]:
+    """The least confidence from which on so many answers are right: chosen on held-out images, tried on test.
 
     Args:
-        validation: predictions, with ``confidence`` (0–1) and ``correct``.
+        held_out: predictions, with ``confidence`` (0–1) and ``correct``.
         test: likewise.
         precision: share of right answers that is wanted, 0–1.
 
     Returns:
-        ``precision``, ``confidence``, and ``coverage`` and ``accuracy`` on the test split. ``None`` where no
-        confidence is enough, and as accuracy where no test image reaches it.
+        ``precision``, ``confidence``, ``num_images`` (that it was chosen by), and ``coverage`` and ``accuracy`` on the
+        test split. ``None`` where no confidence is enough, and as accuracy where no test image reaches it.
     """
-    curve = coverage_curve(validation["confidence"].to_numpy(), validation["correct"].to_numpy(bool))
+    curve = coverage_curve(held_out["confidence"].to_numpy(), held_out["correct"].to_numpy(bool))
+    about: dict[str, float | None] = {"precision": precision, "num_images": len(held_out)}
     enough = curve["threshold"][curve["accuracy"] >= precision]
     if not len(enough):
-        return {"precision": precision, "confidence": None, "coverage": 0.0, "accuracy": None}
+        return about | {"confidence": None, "coverage": 0.0, "accuracy": None}
     confidence = float(enough.iloc[-1])
     answered = test["correct"][test["confidence"] >= confidence]
-    return {
-        "precision": precision,
+    return about | {
         "confidence": confidence,
         "coverage": len(answered) / len(test),
         "accuracy": float(answered.mean()) if len(answered) else None,

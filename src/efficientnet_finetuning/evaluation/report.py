@@ -185,13 +185,14 @@ def _disagreements(results: Results) -> _Table:
 def _threshold(threshold: Mapping[str, Any]) -> str:
     if threshold["confidence"] is None:
         return (
-            f"No confidence is high enough for {_percent(threshold['precision'])} of the answers to be right on the "
-            "validation split."
+            f"No confidence is high enough for {_percent(threshold['precision'])} of the answers to be right on "
+            f"{threshold['num_images']:,} images held out from training."
         )
     return (
         f"To be right in {_percent(threshold['precision'])} of the answers, answer where the confidence is at least "
-        f"{threshold['confidence']:.3f}. Chosen on the validation split; on the test images this answers "
-        f"{_percent(threshold['coverage'])}, of which {_percent(threshold['accuracy'])} are right."
+        f"{threshold['confidence']:.3f}. This was chosen on {threshold['num_images']:,} images held out from training. "
+        f"On the test images it answers {_percent(threshold['coverage'])}, of which {_percent(threshold['accuracy'])} "
+        "are right."
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -22,9 +22,26 @@ _PATIENCE = 2
 # Smallest decrease of the objective in a step, in nats an image. A tenth of it costs a third more time and moves no
 # accuracy.
 _TOLERANCE = 3e-6
-
-
 _FOLDS = 5
+
+
+class FittedHead(NamedTuple):
+    """What :func:`fit_head` returns.
+
+    Attributes:
+        kernel: float32 ``(channels, num_classes)``.
+        bias: float32 ``(num_classes,)``.
+        path: one row a strength with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds
+            and whether it is ``kept``.
+        held_out_logits: float32 ``(M, num_classes)`` of images that the head which judged them had not seen: where
+            folds chose the strength, of each training image as it is, then of all validation images; else of these
+            alone.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    path: list[dict[str, float]]
+    held_out_logits: np.ndarray
 
 
 def fit_head(
@@ -35,7 +52,7 @@ def fit_head(
     parameters: HeadParameters,
     *,
     quiet: bool = False,
-) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+) -> FittedHead:
     """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
 
     These are the validation split or, where ``parameters.folds`` says so, the training images themselves, fold by
@@ -48,11 +65,6 @@ def fit_head(
         validation_features, validation_labels: likewise.
         parameters: the path.
         quiet: log nothing.
-
-    Returns:
-        Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` in float32, and the path: one row a strength
-        with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds and whether it is
-        ``kept``.
 
     Raises:
         InputError: a feature is not finite.
@@ -69,30 +81,33 @@ def fit_head(
     if folds:
         say("head: its strength is chosen by %d folds of the training images", folds)
         cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))
-    best, best_score, worse = regression.kernel_and_bias(), (-np.inf, -np.inf), 0
+    best_score, worse = (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
     for strength in sorted(set(parameters.inverse_regularizations)):
         regression.fit(strength, parameters.max_iterations)
         kernel, bias = regression.kernel_and_bias()
         row = {"inverse_regularization": strength}
         row["accuracy"], row["loss"] = _accuracy_and_loss(train_features @ kernel + bias, train_labels)
+        held_out = validation_features @ kernel + bias
         if folds:
-            held_out = cross_validation.logits(strength, parameters.max_iterations), train_labels
+            out_of_fold = cross_validation.logits(strength, parameters.max_iterations)
+            row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(out_of_fold, train_labels)
+            held_out = np.concatenate([out_of_fold[: len(train_labels) // parameters.views], held_out])
         else:
-            held_out = validation_features @ kernel + bias, validation_labels
-        row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(*held_out)
+            row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(held_out, validation_labels)
         row["seconds"], started = time.perf_counter() - started, time.perf_counter()
         path.append(row)
         _tell(row, len(path), say)
         score = (row["val_accuracy"], -row["val_loss"])
         worse = 0 if score > best_score else worse + 1
         if score > best_score:
-            best, best_score, kept = (kernel, bias), score, row
+            best, best_score, kept = (kernel, bias, held_out), score, row
         if worse == _PATIENCE:
             break
     # The last record is what a tracker shows first.
     say("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
-    return *best, [row | {"kept": row is kept} for row in path]
+    kernel, bias, held_out = best
+    return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], held_out)
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:

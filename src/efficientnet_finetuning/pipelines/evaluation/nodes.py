@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,23 +16,25 @@ from efficientnet_finetuning.parameters import EvaluationParameters
 
 def evaluate_classifier(
     model: Classifier,
-    validation_images: Examples,
+    held_out: dict[str, np.ndarray],
     test_images: Examples,
     class_names: list[str],
     evaluation: EvaluationParameters,
 ) -> tuple[dict[str, Any], pd.DataFrame, Figure]:
-    """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on validation."""
+    """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on held-out images."""
     model.check_fits(test_images.images.shape[1], class_names)
-    splits = {"validation": validation_images, "test": test_images}
-    images = {name: examples.arrays[0] for name, examples in splits.items()}
-    logits = model.predict_splits(images, evaluation.batch_size, evaluation.flip)
-    validation, test = (
-        predictions_table(logits[name], examples.labels, examples.ids, model.class_names, model.temperature)
-        for name, examples in splits.items()
+    images, labels = test_images.arrays
+    logits = model.predict_logits(images, evaluation.batch_size, evaluation.flip)
+    chosen_on, test = (
+        predictions_table(*answers, model.class_names, model.temperature)
+        for answers in (
+            (held_out["logits"], held_out["labels"], held_out["ids"]),
+            (logits, labels, test_images.ids),
+        )
     )
     about = {"class_weight": model.class_weight, "flip": evaluation.flip}
-    metrics = classification_metrics(logits["test"], test_images.labels, model.class_names, model.temperature)
-    threshold = {"threshold": judge_threshold(validation, test, evaluation.precision)}
+    metrics = classification_metrics(logits, labels, model.class_names, model.temperature)
+    threshold = {"threshold": judge_threshold(chosen_on, test, evaluation.precision)}
     return about | metrics | threshold, test, _gallery(model, test_images, test)
 
 

@@ -1,4 +1,4 @@
-"""{regime}_model, test_images → {regime}_metrics, {regime}_predictions, {regime}_gallery."""
+"""{regime}_model, {regime}_held_out, test_images → {regime}_metrics, {regime}_predictions, {regime}_gallery."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -10,16 +10,17 @@ def create_pipeline(regime: str) -> Pipeline:
     results = ("metrics", "predictions", "gallery")
     evaluate = Node(
         evaluate_classifier,
-        ["model", "validation_images", "test_images", "class_names", "params:evaluation"],
+        ["model", "held_out", "test_images", "class_names", "params:evaluation"],
         list(results),
         name="evaluate_classifier",
         tags="gpu",
     )
-    shared = {name: name for name in ("validation_images", "test_images", "class_names")}
+    own = {name: f"{regime}_{name}" for name in ("model", "held_out")}
+    shared = {name: name for name in ("test_images", "class_names")}
     return Pipeline(
         [evaluate],
         namespace=regime,
-        inputs={"model": f"{regime}_model"} | shared,
+        inputs=own | shared,
         outputs={name: f"{regime}_{name}" for name in results},
         parameters={"evaluation"},
     )

@@ -25,7 +25,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 plot_augmentations,
-                ["train_images", "class_names", "params:finetune.training.augmentation", "params:seed"],
+                ["train_images", "class_names", "params:finetune.training", "params:seed"],
                 "augmentation_grid",
                 name="plot_augmentations",
                 tags="cpu",

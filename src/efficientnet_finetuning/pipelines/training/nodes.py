@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -102,19 +103,24 @@ def train_classifier(
     training: TrainingParameters,
     seed: int,
     checkpoints: Checkpoints | None,
-) -> tuple[Classifier, pd.DataFrame]:
-    """Train from a start and keep its best or its last weights; returns the history too."""
+) -> tuple[Classifier, dict[str, np.ndarray], pd.DataFrame]:
+    """Train from a start and keep its best or its last weights.
+
+    Returns:
+        The classifier; ``logits``, ``labels`` and ``ids`` of the validation images; and the history.
+    """
     from efficientnet_finetuning.training.fit import fit
 
     start.check_fits(train_images.images.shape[1], class_names)
-    images = (train_images.arrays, validation_images.arrays)
-    model, history = fit(start.model, start.backbone, *images, training, seed, checkpoints)
+    splits = (train_images.arrays, validation_images.arrays)
+    model, history = fit(start.model, start.backbone, *splits, training, seed, checkpoints)
     trained = replace(start, model=model, class_weight=training.class_weight)
-    logits = trained.predict_logits(validation_images.arrays[0])
-    calibrated = replace(trained, temperature=fit_temperature(logits, validation_images.labels))
+    images, labels = validation_images.arrays
+    held_out = {"logits": trained.predict_logits(images), "labels": labels, "ids": validation_images.ids}
+    calibrated = replace(trained, temperature=fit_temperature(held_out["logits"], labels))
     about: dict[str, Any] = {
         "class_weight": training.class_weight,
         "device": device_name(),
         "peak_memory_gb": peak_memory() / 1e9,
     }
-    return calibrated, pd.DataFrame(history).assign(**about)
+    return calibrated, held_out, pd.DataFrame(history).assign(**about)

@@ -1,4 +1,4 @@
-"""start, train_images, validation_images → model, history: one pipeline, two namespaces."""
+"""start, train_images, validation_images → model, held_out, history: one pipeline, two namespaces."""
 
 from collections.abc import Callable
 
@@ -78,7 +78,7 @@ def _training(regime: str, start: str) -> Pipeline:
     train = Node(
         train_classifier,
         ["start", "train_images", "validation_images", "class_names", "params:training", "params:seed", "checkpoints"],
-        ["model", "history"],
+        ["model", "held_out", "history"],
         name="train_classifier",
         tags="gpu",
     )
@@ -86,6 +86,6 @@ def _training(regime: str, start: str) -> Pipeline:
         [train],
         namespace=regime,
         inputs={"start": start} | {name: name for name in ("train_images", "validation_images", "class_names")},
-        outputs={"model": f"{regime}_model", "history": f"{regime}_history"},
+        outputs={name: f"{regime}_{name}" for name in ("model", "held_out", "history")},
         parameters={"seed"},
     )

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from efficientnet_finetuning.parameters import (
     PreprocessingParameters,
     image_size,
 )
+
+if TYPE_CHECKING:
+    from efficientnet_finetuning.training.head import FittedHead
 
 
 def build_pretrained_backbone(
@@ -59,13 +62,17 @@ def extract_features(
 
 def fit_head(
     features: dict[str, np.ndarray], train_images: Examples, validation_images: Examples, head: HeadParameters
-) -> tuple[KerasModel, pd.DataFrame]:
-    """Fit the head, its regularization chosen on the validation split.
+) -> tuple[KerasModel, dict[str, np.ndarray], pd.DataFrame]:
+    """Fit the head, its regularization chosen on images that were held out.
 
     Returns:
-        The head, and the path of strengths as a history whose first row's seconds include the feature pass.
+        The head; ``logits``, ``labels`` and ``ids`` of the images that were held out; and the path of strengths as a
+        history whose first row's seconds include the feature pass.
     """
-    fitted_head, path = _fit(features, slice(None), train_images, validation_images, head)
+    from efficientnet_finetuning.models.heads import dense_head
+
+    fitted = _fit(features, slice(None), train_images, validation_images, head)
+    path = fitted.path
     path[0]["seconds"] += float(features["seconds"])
     about: dict[str, Any] = {
         "class_weight": head.class_weight,
@@ -74,7 +81,12 @@ def fit_head(
     }
     history = pd.DataFrame(path).assign(**about, images=0)
     history.loc[0, "images"] = len(features["train"])  # the backbone sees them once, for all strengths
-    return fitted_head, history
+    logits = fitted.held_out_logits
+    labels, ids = (
+        np.concatenate([getattr(images, name) for images in (train_images, validation_images)])[-len(logits) :]
+        for name in ("labels", "ids")
+    )
+    return dense_head(fitted.kernel, fitted.bias), {"logits": logits, "labels": labels, "ids": ids}, history
 
 
 def fit_start(
@@ -92,11 +104,11 @@ def fit_start(
     A head on all stages is two to three points better as it stands, but a worse start where images are few: figures are
     in :class:`~efficientnet_finetuning.parameters.HeadParameters`.
     """
-    from efficientnet_finetuning.models.heads import assemble
+    from efficientnet_finetuning.models.heads import assemble, dense_head
 
     last_map = slice(-backbone.output_shape[-1], None)
-    fitted_head, _ = _fit(features, last_map, train_images, validation_images, head, quiet=True)
-    model = assemble(backbone, fitted_head, head.head_dropout)
+    fitted = _fit(features, last_map, train_images, validation_images, head, quiet=True)
+    model = assemble(backbone, dense_head(fitted.kernel, fitted.bias), head.head_dropout)
     return _classifier(model, class_names, backbone_parameters, preprocessing, head)
 
 
@@ -108,9 +120,8 @@ def _fit(
     head: HeadParameters,
     *,
     quiet: bool = False,
-) -> tuple[KerasModel, list[dict[str, float]]]:
-    """A head on some channels of the features, and its path of strengths."""
-    from efficientnet_finetuning.models.heads import dense_head
+) -> "FittedHead":
+    """A head on some channels of the features."""
     from efficientnet_finetuning.training.head import fit_head as fit
 
     if [len(features["train"]), len(features["validation"])] != [
@@ -120,7 +131,7 @@ def _fit(
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
-    kernel, bias, path = fit(
+    return fit(
         features["train"][:, channels],
         np.tile(train_images.labels, (head.views, 1)),
         features["validation"][:, channels],
@@ -128,14 +139,12 @@ def _fit(
         head,
         quiet=quiet,
     )
-    return dense_head(kernel, bias), path
 
 
 def assemble_classifier(
     backbone: KerasModel,
     fitted_head: KerasModel,
-    features: dict[str, np.ndarray],
-    validation_images: Examples,
+    held_out: dict[str, np.ndarray],
     class_names: list[str],
     backbone_parameters: BackboneParameters,
     preprocessing: PreprocessingParameters,
@@ -145,7 +154,7 @@ def assemble_classifier(
     from efficientnet_finetuning.models.heads import assemble
 
     model = assemble(backbone, fitted_head, head.head_dropout)
-    temperature = fit_temperature(fitted_head.predict_on_batch(features["validation"]), validation_images.labels)
+    temperature = fit_temperature(held_out["logits"], held_out["labels"])
     return replace(_classifier(model, class_names, backbone_parameters, preprocessing, head), temperature=temperature)
 
 

@@ -31,7 +31,7 @@ def create_pipeline() -> Pipeline:
         Node(
             fit_head,
             ["features", "train_images", "validation_images", "params:head"],
-            ["head", "transfer_history"],
+            ["head", "transfer_held_out", "transfer_history"],
             name="fit_head",
             tags="cpu",
         ),
@@ -40,8 +40,7 @@ def create_pipeline() -> Pipeline:
             [
                 "backbone",
                 "head",
-                "features",
-                "validation_images",
+                "transfer_held_out",
                 "class_names",
                 "params:backbone",
                 "params:preprocessing",
@@ -56,7 +55,7 @@ def create_pipeline() -> Pipeline:
         nodes,
         namespace="transfer",
         inputs={"train_images", "validation_images", "class_names"},
-        outputs={"transfer_model", "transfer_history"},
+        outputs={"transfer_model", "transfer_held_out", "transfer_history"},
         parameters={"backbone", "preprocessing", "device", "seed"},
     )
 

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.cross_validation import pipeline as pipeline

@@ -1,0 +1,147 @@
+"""Cross-validation: every image of a small set is a test image once, for models that have not seen it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
+from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
+from efficientnet_finetuning.evaluation.verdict import judge
+from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.parameters import (
+    BackboneParameters,
+    DatasetParameters,
+    DeviceParameters,
+    EvaluationParameters,
+    HeadParameters,
+    PreprocessingParameters,
+    TrainingParameters,
+)
+from efficientnet_finetuning.pipelines.training.nodes import train_classifier
+from efficientnet_finetuning.pipelines.transfer.nodes import (
+    assemble_classifier,
+    build_pretrained_backbone,
+    extract_features,
+    fit_head,
+    fit_start,
+)
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+_REGIMES = ("transfer", "finetune")
+
+
+def predict_folds(
+    train_images: Examples,
+    validation_images: Examples,
+    test_images: Examples,
+    class_names: list[str],
+    dataset: DatasetParameters,
+    backbone: BackboneParameters,
+    preprocessing: PreprocessingParameters,
+    head: HeadParameters,
+    training: TrainingParameters,
+    evaluation: EvaluationParameters,
+    device: DeviceParameters,
+    seed: int,
+    checkpoints: Checkpoints | None,
+) -> dict[str, np.ndarray]:
+    """Fit the head and fine-tune for each fold of all images, as a run does, and predict the fold.
+
+    Returns:
+        ``transfer`` and ``finetune``: logits ``(N, num_classes)`` of all images, divided by the temperature of the
+        model that gave them; their ``labels``, ``ids`` and ``folds``; and ``seconds`` ``(folds, 2)`` of training.
+    """
+    from efficientnet_finetuning.training.head import stratified_folds
+
+    images = _joined(train_images, validation_images, test_images)
+    folds = stratified_folds(images.labels, evaluation.folds)
+
+    def answers(fold: int) -> dict[str, Any]:
+        rest = np.flatnonzero(folds != fold)
+        held_out = stratified_folds(images.labels[rest], round(1 / dataset.validation_fraction)) == 0
+        learnt = _rows(images, rest[~held_out]), _rows(images, rest[held_out])
+        network = build_pretrained_backbone(backbone, preprocessing, device, seed)
+        features = extract_features(network, *learnt, head, seed)
+        fitted_head, said, path = fit_head(features, *learnt, head)
+        frozen = assemble_classifier(network, fitted_head, said, class_names, backbone, preprocessing, head)
+        start = fit_start(network, features, *learnt, class_names, backbone, preprocessing, head)
+        tuned, _, history = train_classifier(start, *learnt, class_names, training, seed, None)
+        return {
+            "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
+            "seconds": [float(table["seconds"].sum()) for table in (path, history)],
+        }
+
+    judged = [_rows(images, np.flatnonzero(folds == fold)) for fold in range(evaluation.folds)]
+    found = []
+    for fold, some in enumerate(judged):
+        with _quietly():
+            said = checkpoints.decide(f"fold-{fold + 1}", lambda: answers(fold)) if checkpoints else answers(fold)  # noqa: B023
+        found.append(said)
+        hits = [np.mean(np.argmax(logits, 1) == some.labels.argmax(1)) for logits in said["logits"]]
+        told = ", ".join(f"{regime} {100 * share:.1f} %" for regime, share in zip(_REGIMES, hits, strict=True))
+        logger.info("fold %d of %d, %d images: %s", fold + 1, evaluation.folds, len(some), told)
+    logits = [np.concatenate([said["logits"][regime] for said in found]) for regime in range(len(_REGIMES))]
+    return {
+        **{regime: values.astype(np.float32) for regime, values in zip(_REGIMES, logits, strict=True)},
+        "labels": np.concatenate([some.labels for some in judged]),
+        "ids": np.concatenate([some.ids for some in judged]),
+        "folds": np.repeat(np.arange(1, evaluation.folds + 1), [len(some) for some in judged]),
+        "seconds": np.array([said["seconds"] for said in found]),
+    }
+
+
+def judge_folds(
+    answers: dict[str, np.ndarray], class_names: list[str], seed: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The regimes side by side on all images, and which of them to take, in words too."""
+    labels, ids = answers["labels"], answers["ids"]
+    metrics = {regime: classification_metrics(answers[regime], labels, class_names) for regime in _REGIMES}
+    tables = {regime: predictions_table(answers[regime], labels, ids, class_names) for regime in _REGIMES}
+    histories = {
+        regime: pd.DataFrame({"seconds": seconds})
+        for regime, seconds in zip(_REGIMES, answers["seconds"].T, strict=True)
+    }
+    comparison = compare_regimes(metrics, histories)
+    verdict = judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)), seed)
+    logger.info("%s\n\n%s", format_comparison(comparison), verdict["words"])
+    return comparison, verdict
+
+
+def _logits(model: Classifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:
+    logits = model.predict_logits(images.arrays[0], evaluation.batch_size, evaluation.flip) / model.temperature
+    as_json: list[list[float]] = logits.astype(float).tolist()
+    return as_json
+
+
+def _joined(*splits: Examples) -> Examples:
+    """All images in the order of their ids, so that photographs of one moment are neighbours."""
+    together = Examples(
+        np.concatenate([split.arrays[0] for split in splits]),
+        np.concatenate([split.labels for split in splits]),
+        np.concatenate([split.ids for split in splits]),
+    )
+    return _rows(together, np.argsort(together.ids, kind="stable"))
+
+
+def _rows(examples: Examples, rows: np.ndarray) -> Examples:
+    images, labels = examples.arrays
+    return Examples(images[rows], labels[rows], examples.ids[rows])
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """A ``with`` block in which trainings log no more than warnings, and so no metrics either."""
+    package = logging.getLogger("efficientnet_finetuning.training")
+    before = package.level
+    package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(before)

@@ -1,0 +1,34 @@
+"""train_images, validation_images, test_images → cross_validation_answers → comparison and verdict on all of them."""
+
+from kedro.pipeline import Node, Pipeline
+
+from efficientnet_finetuning.pipelines.cross_validation.nodes import judge_folds, predict_folds
+
+
+def create_pipeline() -> Pipeline:
+    """Judge transfer and fine-tuning by folds of all images."""
+    images = ("train_images", "validation_images", "test_images", "class_names")
+    shared = ("dataset", "backbone", "preprocessing", "evaluation", "device", "seed")
+    predict = Node(
+        predict_folds,
+        {name: name for name in images}
+        | {name: f"params:{name}" for name in shared}
+        | {"head": "params:transfer.head", "training": "params:finetune.training", "checkpoints": "checkpoints"},
+        "cross_validation_answers",
+        name="predict_folds",
+        tags="gpu",
+    )
+    judge = Node(
+        judge_folds,
+        ["cross_validation_answers", "class_names", "params:seed"],
+        ["cross_validation_comparison", "cross_validation_verdict"],
+        name="judge_folds",
+        tags="cpu",
+    )
+    return Pipeline(
+        [predict, judge],
+        namespace="cross_validation",
+        inputs=set(images),
+        outputs={"cross_validation_answers", "cross_validation_comparison", "cross_validation_verdict"},
+        parameters={*shared, "transfer.head", "finetune.training"},
+    )
