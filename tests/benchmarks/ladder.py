@@ -202,7 +202,7 @@ def ours(arguments: argparse.Namespace, train: Any, test: Any, clock: Clock) -> 
     if arguments.worker != "finetune":
         left = arguments.minutes - (time.monotonic() - began) / 60
         training = training.model_copy(update={"time_budget_minutes": left})
-    model, rows = fit(start, backbone, train, validation, training, 42)
+    model, rows, _ = fit(start, backbone, train, validation, training, 42)
     clock.report(f"{stage}{len(rows)} epochs", judge(model))
 
 
@@ -250,7 +250,12 @@ def transfer(
     if as_start:
         features = features[:, -network.output_shape[-1] :]
     kernel, bias, *_ = fit_head(
-        features[: len(train[1])], train[1], features[len(train[1]) :], validation[1], head_parameters
+        features[: len(train[1])],
+        train[1],
+        features[len(train[1]) :],
+        validation[1],
+        head_parameters,
+        use_all=not as_start,
     )
     return assemble(network, dense_head(kernel, bias), head_parameters.head_dropout)
 

@@ -171,7 +171,7 @@ def measure(
     keras.backend.clear_session()  # or the graphs of all levers pile up
     start = assemble(build_backbone(BACKBONE, SIDE), dense_head(kernel, bias), training.head_dropout)
     began = time.perf_counter()
-    model, history = fit(start, BACKBONE, arrays["train"], arrays["validation"], training, seed)
+    model, history, _ = fit(start, BACKBONE, arrays["train"], arrays["validation"], training, seed)
     seconds = time.perf_counter() - began
     images, labels = arrays["validation"]
     logits = predict(model, images, 64)

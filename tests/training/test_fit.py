@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.folding import fold
 from efficientnet_finetuning.parameters import AugmentationParameters, SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
@@ -33,7 +34,7 @@ TRAIN, VALIDATION = colours(26, 0), colours(10, 1)
 
 def train(start, validation=VALIDATION, **changes):
     parameters = TrainingParameters(**{"epochs": 4, "batch_size": 7, "learning_rate": 0.01, "keep": "best"} | changes)
-    return fit(start, BACKBONE, TRAIN, validation, parameters, seed=5)
+    return fit(start, BACKBONE, TRAIN, validation, parameters, seed=5)[:2]
 
 
 def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
@@ -154,11 +155,40 @@ def test_cached_activations_give_what_the_images_would_give(start, unfreeze_from
     cached, history = train(start, cached_views=views, augmentation=SHIFTS, **changes)
     images = Views(TRAIN[0], views, Augmentation(SHIFTS), seed=5)[:]
     parameters = TrainingParameters(epochs=4, batch_size=7, augmentation=AugmentationParameters(flip="none"), **changes)
-    plain, plain_history = fit(start, BACKBONE, (images, TRAIN[1]), VALIDATION, parameters, seed=5)
+    plain, plain_history, _ = fit(start, BACKBONE, (images, TRAIN[1]), VALIDATION, parameters, seed=5)
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in plain_history], rel=2e-3)
     assert [row["val_loss"] for row in history] == pytest.approx([row["val_loss"] for row in plain_history], rel=2e-3)
     for ours, theirs in zip(cached.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_an_interpolation_goes_part_of_the_way_back_and_fits_the_head_anew(start):
+    (plain, _), (half, history) = (train(start, keep="last", interpolation=share) for share in (None, 0.5))
+    begin, end, middle = (fold(model).get_layer("block1a_conv").get_weights() for model in (start, plain, half))
+    for at_start, at_end, between in zip(begin, end, middle, strict=True):
+        assert np.abs(at_end - at_start).max() > 1e-3
+        np.testing.assert_allclose(between, (at_start + at_end) / 2, atol=1e-5)
+    assert half.get_layer("logits").kernel.shape[0] > plain.get_layer("logits").kernel.shape[0], "it sees all stages"
+    assert accuracy(half, *VALIDATION) >= 0.9
+    assert history[-1]["kept"]
+
+
+def test_what_a_refitted_head_says_of_validation_is_said_by_one_that_has_not_seen_it(start):
+    images, labels = VALIDATION
+    swapped = images, labels[:, ::-1]
+    parameters = TrainingParameters(epochs=1, batch_size=7, learning_rate=1e-6, keep="last", interpolation=1.0)
+    trained = fit(start, BACKBONE, TRAIN, swapped, parameters, seed=5)
+    assert (trained.validation_logits.argmax(1) == labels.argmax(1)).mean() >= 0.9, "by the training images"
+    margins = [np.sum((labels - 0.5) * logits) for logits in (trained.validation_logits, trained.model(images))]
+    assert margins[0] > 1.1 * margins[1], "the model itself has learnt from the swapped labels"
+
+
+def test_a_start_that_comes_back_gets_a_head_on_all_stages(start):
+    images, labels = VALIDATION
+    model, history = train(start, (images, labels[:, ::-1]), learning_rate=3e-4, epochs=1, interpolation=0.5)
+    assert not any(row["kept"] for row in history)
+    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, start.get_layer("stem_conv").kernel)
+    assert model.get_layer("logits").kernel.shape[0] > start.get_layer("logits").kernel.shape[0]
 
 
 def test_lower_stages_learn_more_slowly(start):
@@ -208,7 +238,8 @@ def test_the_learning_rate_can_be_found(start, caplog):
 
 
 def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
-    automatic = dict.fromkeys(("epochs", "batch_size", "learning_rate", "keep", "start_loss"), "auto")
+    names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "interpolation")
+    automatic = dict.fromkeys(names, "auto")
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
         _, history = train(start, **automatic, unfreeze_from="head")
     line = next(record.message for record in caplog.records if record.message.startswith("from 26 training"))
@@ -281,7 +312,7 @@ def test_balanced_classes_teach_a_rare_class_that_equal_weights_neglect(start):
     recall = {}
     for class_weight in ("none", "balanced"):
         parameters = TrainingParameters(epochs=6, batch_size=21, learning_rate=0.01, class_weight=class_weight)
-        model, _ = fit(start, BACKBONE, uneven, uneven, parameters, seed=5)
+        model, *_ = fit(start, BACKBONE, uneven, uneven, parameters, seed=5)
         predicted = np.asarray(model(even[0])).argmax(1)
         recall[class_weight] = float((predicted[50:] == 1).mean())
     assert recall["none"] < 0.3

@@ -192,3 +192,16 @@ def test_the_head_tells_what_it_would_have_said_of_images_it_had_not_seen():
     np.testing.assert_allclose(fitted.held_out_logits[60:], others @ fitted.kernel + fitted.bias)
     without_folds = fit_head(*two_views, others, other_labels, parameters.model_copy(update={"folds": 0}))
     assert len(without_folds.held_out_logits) == 6
+
+
+def test_where_folds_choose_the_validation_images_teach_too():
+    (features, labels), (others, other_labels) = blobs(3, 60, seed=0, noise=4), blobs(3, 30, seed=1, noise=4)
+    by_folds, by_validation = (
+        HeadParameters(folds=folds, inverse_regularizations=(1e-3, 1e-2, 0.1)) for folds in (5, 0)
+    )
+    everything = np.concatenate([features, others]), np.concatenate([labels, other_labels])
+    whole = fit_head(features, labels, others, other_labels, by_folds, use_all=True)
+    np.testing.assert_allclose(whole.kernel, fit_head(*everything, others[:0], other_labels[:0], by_folds).kernel)
+    assert len(whole.held_out_logits) == 90
+    fits = [fit_head(features, labels, others, other_labels, by_validation, use_all=use) for use in (False, True)]
+    np.testing.assert_array_equal(fits[0].kernel, fits[1].kernel)

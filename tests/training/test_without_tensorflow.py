@@ -43,7 +43,7 @@ kernel, bias, *_ = fit_head(features, labels, features, labels, HeadParameters(i
 transfer = assemble(backbone, dense_head(kernel, bias), 0.2)
 options = dict(epochs=2, batch_size=8, learning_rate=0.001)
 augmentation = AugmentationParameters(translation=0.1, rotation=0.1, contrast=0.1)
-whole, history = fit(
+whole, history, _ = fit(
     transfer,
     "EfficientNetLite0",
     data,
@@ -51,7 +51,7 @@ whole, history = fit(
     TrainingParameters(**options, stage_decay=0.5, augmentation=augmentation),
     seed=0,
 )
-upper, _ = fit(
+upper, *_ = fit(
     whole,
     "EfficientNetLite0",
     data,

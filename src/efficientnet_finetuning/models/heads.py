@@ -7,7 +7,7 @@ import numpy as np
 
 DROP_CONNECT_SUFFIX = "_drop"
 HEAD_DROPOUT = "head_dropout"
-_POOLED, _FEATURES = "avg_pool", "features"
+_POOLED, _FEATURES, _CLASSIFIER = "avg_pool", "features", "_classifier"
 
 
 def stage_of(layer: keras.Layer) -> str:
@@ -83,6 +83,12 @@ def with_rates(model: keras.Model, drop_connect_rate: float, head_dropout: float
     return copy
 
 
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The backbone of a classifier, from pixels to the last feature map; it shares its layers."""
+    name = model.name.removesuffix(_CLASSIFIER)
+    return keras.Model(model.input, model.get_layer(_POOLED).input, name=name)
+
+
 def averaged_maps(model: keras.Model) -> list:
     """The feature maps of a classifier that its head averages, as tensors, in the order of the head's features."""
     by_output = {id(layer.output): layer for layer in model.layers}
@@ -121,7 +127,7 @@ def _with_rate(rate_of: Callable[[str], float | None]) -> Callable[[keras.Layer]
 def _with_logits(backbone: keras.Model, features, num_classes: int, head_dropout: float) -> keras.Model:
     x = keras.layers.Dropout(head_dropout, name=HEAD_DROPOUT)(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(backbone.input, logits, name=f"{backbone.name}_classifier")
+    return keras.Model(backbone.input, logits, name=backbone.name + _CLASSIFIER)
 
 
 def _averaged_stages(backbone: keras.Model):

@@ -11,12 +11,13 @@ class TimeBudget:
 
     Attributes:
         validation_seconds: what a validation takes. The last one comes after the last step, so its time is kept.
+        refit_seconds: what it takes to fit the head anew, which comes after that.
     """
 
     def __init__(self, minutes: float, began: float) -> None:
         """Start the clock of a training that began then, by ``time.monotonic``."""
         self._seconds, self._began, self._earlier = 60 * minutes * (1 - _SPARE), began, 0.0
-        self.validation_seconds = 0.0
+        self.validation_seconds = self.refit_seconds = 0.0
         self._is_up = False
 
     @property
@@ -51,4 +52,4 @@ class TimeBudget:
 
     @property
     def _for_steps(self) -> float:
-        return max(self._seconds - self.validation_seconds, 1e-9)
+        return max(self._seconds - self.validation_seconds - self.refit_seconds, 1e-9)

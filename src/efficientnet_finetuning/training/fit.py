@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.folding import unfold
 from efficientnet_finetuning.models.freezing import frozen_blocks, split
 from efficientnet_finetuning.models.heads import without_training_state
+from efficientnet_finetuning.models.inference import predict
 from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.activations import cache_activations, scratch_folder
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
@@ -20,10 +22,30 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
 from efficientnet_finetuning.training.learning_rate import suggest_learning_rate, sweep
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
+from efficientnet_finetuning.training.refit import interpolate, refit_head
 from efficientnet_finetuning.training.rules import apply_rules
 from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network
 
 logger = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """What :func:`fit` returns.
+
+    Attributes:
+        model: from pixels to logits.
+        history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned; with a time budget an estimate),
+            ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``,
+            ``val_accuracy`` (top-1, 0–1), ``images`` seen, ``seconds`` (the first epoch's include all that came before
+            it, the last one's all after it) and ``kept``: whether its weights are the model's; of no epoch where the
+            start's are.
+        validation_logits: float32 ``(M, num_classes)`` of the validation images, by the model or, where its head was
+            fitted anew on them too, by one that was not.
+    """
+
+    model: keras.Model
+    history: list[dict[str, float]]
+    validation_logits: np.ndarray
 
 
 def fit(
@@ -34,7 +56,7 @@ def fit(
     parameters: TrainingParameters,
     seed: int,
     checkpoints: Checkpoints | None = None,
-) -> tuple[keras.Model, list[dict[str, float]]]:
+) -> Trained:
     """Train a copy of a classifier's network and keep its best or its last weights (``parameters.keep``).
 
     Args:
@@ -47,12 +69,6 @@ def fit(
         checkpoints: where to keep them, and to go on from where there are some. They stay when this function returns:
             give them up once the model is stored.
 
-    Returns:
-        The trained model and its history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned; with a time
-        budget an estimate), ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``,
-        ``val_loss``, ``val_accuracy`` (top-1, 0–1), ``images`` seen, ``seconds`` (the first epoch's include all that
-        came before it) and ``kept``: whether its weights are the model's; of no epoch where the start's are.
-
     Raises:
         InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
             checkpoints.
@@ -64,6 +80,7 @@ def fit(
     settled = apply_rules(parameters, len(train[1]), len(validation[1]))
     network = prepare_network(model, backbone, settled)
     flatten_logits(network, train, settled.start_loss)
+    start_weights = network.get_weights()
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
         trained_part, batches, validation_batches = _above_freeze_point(
             network, backbone, train, validation, settled, seed, scratch
@@ -75,12 +92,22 @@ def fit(
         progress.begin(validation_batches)
         _run_epochs(trained_part, batches, validation_batches, settled.class_weight, progress)
         trained_part.set_weights(progress.kept_weights)
+    share = settled.interpolation
+    if share is not None:
+        interpolate(network, start_weights, share)
     trained = without_training_state(model)
     if parameters.freeze_batch_norm:
         unfold(network, trained)
     else:
         trained.set_weights(network.get_weights())
-    return trained, [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
+    until = time.monotonic()
+    if share is None:
+        logits = predict(trained, validation[0], 64)
+    else:
+        trained, logits = refit_head(trained, train, validation, settled.class_weight, settled.head_dropout)
+    progress.rows[-1]["seconds"] += time.monotonic() - until
+    history = [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
+    return Trained(trained, history, logits)
 
 
 def check_pixels(images: np.ndarray) -> None:

@@ -51,6 +51,7 @@ def fit_head(
     validation_labels: np.ndarray,
     parameters: HeadParameters,
     *,
+    use_all: bool = False,
     quiet: bool = False,
 ) -> FittedHead:
     """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
@@ -64,6 +65,7 @@ def fit_head(
         train_labels: one-hot ``(N, num_classes)``.
         validation_features, validation_labels: likewise.
         parameters: the path.
+        use_all: where folds choose and the validation images do not, learn from them too (of images with one view).
         quiet: log nothing.
 
     Raises:
@@ -75,9 +77,13 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    regression = _Regression(train_features, train_labels, parameters.class_weight)
     say = _say_nothing if quiet else logger.info
     folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
+    if folds and use_all and parameters.views == 1:
+        train_features = np.concatenate([train_features, validation_features])
+        train_labels = np.concatenate([train_labels, validation_labels])
+        validation_features, validation_labels = validation_features[:0], validation_labels[:0]
+    regression = _Regression(train_features, train_labels, parameters.class_weight)
     if folds:
         say("head: its strength is chosen by %d folds of the training images", folds)
         cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))

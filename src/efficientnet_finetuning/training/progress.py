@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _TIMED_STEPS = 5
 _ABOVE_GUESSING = 1.5
 _COLLAPSE = 0.02
+# Of a training step's time, at most.
+_FORWARD_SHARE = 0.4
 # More epochs than any time budget holds.
 _MANY = 1_000_000
 
@@ -209,6 +211,8 @@ class Progress(keras.callbacks.Callback):
             self._previewed = True
             seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
             if self._budget is not None:
+                if self._parameters.interpolation is not None:
+                    self._budget.refit_seconds = _FORWARD_SHARE * self._batches.all_batches * seconds
                 left = int(self._budget.left / seconds)
             else:
                 left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped

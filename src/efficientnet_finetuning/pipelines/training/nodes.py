@@ -113,14 +113,17 @@ def train_classifier(
 
     start.check_fits(train_images.images.shape[1], class_names)
     splits = (train_images.arrays, validation_images.arrays)
-    model, history = fit(start.model, start.backbone, *splits, training, seed, checkpoints)
-    trained = replace(start, model=model, class_weight=training.class_weight)
-    images, labels = validation_images.arrays
-    held_out = {"logits": trained.predict_logits(images), "labels": labels, "ids": validation_images.ids}
-    calibrated = replace(trained, temperature=fit_temperature(held_out["logits"], labels))
+    trained = fit(start.model, start.backbone, *splits, training, seed, checkpoints)
+    held_out = {"logits": trained.validation_logits, "labels": validation_images.labels, "ids": validation_images.ids}
+    classifier = replace(
+        start,
+        model=trained.model,
+        class_weight=training.class_weight,
+        temperature=fit_temperature(held_out["logits"], held_out["labels"]),
+    )
     about: dict[str, Any] = {
         "class_weight": training.class_weight,
         "device": device_name(),
         "peak_memory_gb": peak_memory() / 1e9,
     }
-    return calibrated, held_out, pd.DataFrame(history).assign(**about)
+    return classifier, held_out, pd.DataFrame(trained.history).assign(**about)

@@ -71,7 +71,7 @@ def fit_head(
     """
     from efficientnet_finetuning.models.heads import dense_head
 
-    fitted = _fit(features, slice(None), train_images, validation_images, head)
+    fitted = _fit(features, slice(None), train_images, validation_images, head, use_all=True)
     path = fitted.path
     path[0]["seconds"] += float(features["seconds"])
     about: dict[str, Any] = {
@@ -118,8 +118,7 @@ def _fit(
     train_images: Examples,
     validation_images: Examples,
     head: HeadParameters,
-    *,
-    quiet: bool = False,
+    **options: bool,
 ) -> "FittedHead":
     """A head on some channels of the features."""
     from efficientnet_finetuning.training.head import fit_head as fit
@@ -137,7 +136,7 @@ def _fit(
         features["validation"][:, channels],
         validation_images.labels,
         head,
-        quiet=quiet,
+        **options,
     )
 
 

@@ -1,0 +1,53 @@
+"""The last step of a fine-tuning on few images: part of the way back, and a head that is fitted anew."""
+
+import keras
+import numpy as np
+
+from efficientnet_finetuning.models.heads import assemble, backbone_of, dense_head, feature_extractor
+from efficientnet_finetuning.models.inference import predict_all
+from efficientnet_finetuning.parameters import ClassWeight, HeadParameters
+from efficientnet_finetuning.training.head import FittedHead, fit_head
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def interpolate(network: keras.Model, start: list[np.ndarray], share: float) -> None:
+    """Put a network's weights a share of the way from those at the start to those that it has.
+
+    Source: WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903).
+    """
+    weights = zip(start, network.get_weights(), strict=True)
+    network.set_weights([(1 - share) * before + share * now for before, now in weights])
+
+
+def refit_head(
+    model: keras.Model, train: Arrays, validation: Arrays, class_weight: ClassWeight, head_dropout: float
+) -> tuple[keras.Model, np.ndarray]:
+    """The same backbone with a head that is fitted on the averages of all its stages, of all images.
+
+    Args:
+        model: from pixels to logits, with a head on the last feature map.
+        train: uint8 images ``(N, size, size, 3)`` and one-hot labels.
+        validation: likewise; the backbone has not seen them.
+        class_weight: ``none`` or ``balanced``.
+        head_dropout: of the head, for trainings to come.
+
+    Returns:
+        A model from pixels to logits, which shares the backbone's layers with ``model``, and what a head that is fitted
+        on the training images alone says of the validation images: logits ``(M, num_classes)``.
+    """
+    backbone = backbone_of(model)
+    splits = {"train": train[0], "validation": validation[0]}
+    features = predict_all(feature_extractor(backbone), splits, 64)
+    seen = features["train"], train[1]
+    unseen = features["validation"], validation[1]
+    everything = tuple(np.concatenate(pair) for pair in zip(seen, unseen, strict=True))
+
+    def fitted_on(features: np.ndarray, labels: np.ndarray) -> FittedHead:
+        # The backbone has seen most of them, so no fold could choose the strength. That of the mean loss was among the
+        # best at every size.
+        parameters = HeadParameters(inverse_regularizations=(1 / len(labels),), folds=0, class_weight=class_weight)
+        return fit_head(features, labels, *unseen, parameters, quiet=True)
+
+    whole = fitted_on(*everything)
+    return assemble(backbone, dense_head(whole.kernel, whole.bias), head_dropout), fitted_on(*seen).held_out_logits
