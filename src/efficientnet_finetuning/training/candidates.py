@@ -108,7 +108,7 @@ def _measure(
     extractor = feature_extractor(backbone)
     features, milliseconds = _timed_features(extractor, images, head.batch_size)
     nothing = features[:0], labels[:0]
-    *_, path = fit_head(features, labels, *nothing, head, quiet=True)
+    path = fit_head(features, labels, *nothing, head, quiet=True).path
     network = attach_head(backbone, labels.shape[1], 0.0)
     return {
         "accuracy": max(row["val_accuracy"] for row in path if row["kept"]),
