@@ -1,4 +1,7 @@
-"""Cross-validation: every image of a small set is a test image once, for models that have not seen it."""
+"""Cross-validation: every image of a small set is a test image once, for models that have not seen it.
+
+A fold is learnt by the very nodes of the pipelines ``transfer`` and ``training``, so this pipeline knows those two.
+"""
 
 import logging
 from collections.abc import Iterator
