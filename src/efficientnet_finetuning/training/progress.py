@@ -191,12 +191,15 @@ class Progress(keras.callbacks.Callback):
         }
         self.rows.append(row)
         self._judge(row)
+        is_over = self.is_over  # asked once, since the clock goes on
+        if is_over and self._budget is not None:
+            row["epochs"] = self.epoch
         self._tell(row)
         self._warn(row)
         if self._checkpoints is not None:
             self._write(0, self._earlier)
         self._stop_if_asked()
-        self.model.stop_training = self.is_over
+        self.model.stop_training = is_over
 
     def _stop_if_asked(self) -> None:
         if self._signals.pending and self._checkpoints is not None:
