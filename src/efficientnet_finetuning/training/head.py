@@ -293,7 +293,7 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:
-    """The voice of a quiet fit."""
+    """Log nothing: what a quiet fit calls in the place of ``logger.info``."""
 
 
 def _tell(row: dict[str, float], step: int, say: Callable[..., None]) -> None:

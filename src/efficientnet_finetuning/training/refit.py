@@ -1,4 +1,4 @@
-"""The last step of a fine-tuning on few images: part of the way back, and a head that is fitted anew."""
+"""The last step of a fine-tuning: part of the way back to the start's weights, and a head that is fitted anew."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def interpolate(network: keras.Model, start: list[np.ndarray], share: float) -> 
 def refit_head(
     model: keras.Model, train: Arrays, validation: Arrays, class_weight: ClassWeight, head_dropout: float
 ) -> tuple[keras.Model, np.ndarray]:
-    """The same backbone with a head that is fitted on the averages of all its stages, of all images.
+    """Fit a head on the averages of all stages, on the training and the validation images, and put it on the backbone.
 
     Args:
         model: from pixels to logits, with a head on the last feature map.
