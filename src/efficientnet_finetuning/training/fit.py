@@ -80,7 +80,7 @@ def fit(
     settled = apply_rules(parameters, len(train[1]), len(validation[1]))
     network = prepare_network(model, backbone, settled)
     flatten_logits(network, train, settled.start_loss)
-    start_weights = network.get_weights()
+    start_weights = network.get_weights() if settled.interpolation is not None else []
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
         trained_part, batches, validation_batches = _above_freeze_point(
             network, backbone, train, validation, settled, seed, scratch
