@@ -65,11 +65,12 @@ def fine_tune(arrays: dict[str, np.ndarray], rate: float) -> dict[str, float]:
         learner.fine_tune(10 if len(images) <= 1_000 else 4, rate)
     seconds = time.perf_counter() - began
     predicted = []
+    device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
         for first in range(0, len(arrays["test_images"]), 64):
-            batch = torch.from_numpy(arrays["test_images"][first : first + 64]).permute(0, 3, 1, 2).float()
-            predicted.append(model((batch - 127) / 128).argmax(1).numpy())
+            batch = torch.from_numpy(arrays["test_images"][first : first + 64]).to(device).permute(0, 3, 1, 2).float()
+            predicted.append(model((batch - 127) / 128).argmax(1).cpu().numpy())
     top1 = float((np.concatenate(predicted) == arrays["test_labels"].argmax(1)).mean())
     return {"top1": top1, "seconds": seconds}
 

@@ -105,13 +105,22 @@ def _in_batches(forward: Callable, images: Images, batch_size: int, description:
 def _forward(model: KerasModel, arrays: list[Images], batch_size: int) -> Callable:
     # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
     model.jit_compile = use_jit()
-    return _engine(model, arrays, batch_size) or model.predict_on_batch
+    if not use_jit():
+        return _engine(model, arrays, batch_size) or model.predict_on_batch
+    rows = min(batch_size, max(len(images) for images in arrays))
+    return lambda images: model.predict_on_batch(_padded(images, rows))[: len(images)]
+
+
+def _padded(images: np.ndarray, rows: int) -> np.ndarray:
+    """Blank images after the last one: XLA compiles a network anew for each shape, on a GPU for up to a minute."""
+    missing = rows - len(images)
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
 def _engine(model: KerasModel, arrays: list[Images], batch_size: int) -> Callable | None:
     """The converted model, if it pays and agrees with Keras on the first images; else nothing."""
     pixels = sum(math.prod(images.shape[:-1]) for images in arrays)
-    if use_jit() or pixels < _PIXELS_THAT_PAY or {layer.compute_dtype for layer in model.layers} != {"float32"}:
+    if pixels < _PIXELS_THAT_PAY or {layer.compute_dtype for layer in model.layers} != {"float32"}:
         return None
     try:
         # Here, since models must work where TensorFlow is not installed.
