@@ -10,7 +10,8 @@ import pandas as pd
 from efficientnet_finetuning.errors import InputError
 
 _RESAMPLES = 10_000
-_SIGNIFICANT = 0.05
+# A difference with a p-value from here on may be luck.
+SIGNIFICANT = 0.05
 _PERCENTILES = (2.5, 97.5)
 
 
@@ -44,7 +45,7 @@ def judge(predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float],
     for upper in others:
         found = step(champion, upper)
         reasons.append(found["words"])
-        if found["p_value"] < _SIGNIFICANT:
+        if found["p_value"] < SIGNIFICANT:
             champion, told = upper if found["difference"] > 0 else champion, "{} wins"
         else:
             champion, told = min(champion, upper, key=seconds.__getitem__), "Take {}"
@@ -107,7 +108,7 @@ def _hits(predictions: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
 
 def _words(step: Mapping[str, Any]) -> str:
     p_value = step["p_value"]
-    if p_value >= _SIGNIFICANT:
+    if p_value >= SIGNIFICANT:
         return (
             f"no measurable difference between {step['lower']} and {step['upper']} ({100 * step['difference']:+.1f} "
             f"points, 95 % interval {100 * step['low']:.1f} to {100 * step['high']:.1f}, p = {p_value:.2f})"

@@ -16,8 +16,10 @@ from efficientnet_finetuning.evaluation.figures import (
 from efficientnet_finetuning.evaluation.metrics import confusion
 from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disagreements
 from efficientnet_finetuning.evaluation.report import Results, render_report
-from efficientnet_finetuning.evaluation.verdict import judge
+from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
 from efficientnet_finetuning.models.classifier import Classifier
+
+_FEW_TEST_IMAGES = 300
 
 
 def compare(**results: Any) -> pd.DataFrame:
@@ -29,6 +31,12 @@ def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFra
     """Which regime wins, and whether that is more than luck; returns the reasons and its name."""
     seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))
     verdict = judge(_by_regime(predictions, "predictions"), seconds, seed)
+    undecided = [(step["lower"], step["upper"]) for step in verdict["steps"] if step["p_value"] >= SIGNIFICANT]
+    if ("transfer", "finetune") in undecided and verdict["num_images"] < _FEW_TEST_IMAGES:
+        verdict["words"] += (
+            f" With {verdict['num_images']} test images only large differences can be told: `kedro run --pipelines "
+            "cross_validation` judges transfer and finetune on all images."
+        )
     return verdict, verdict["champion"]
 
 
