@@ -243,6 +243,8 @@ class TrainingParameters(_Group):
         interpolation: after the last epoch, go this share of the way from the start's weights to the trained ones, and
             there fit the head anew, on all stages as transfer does and on the validation images too. ``null``: stay,
             with the head that was trained. ``auto``: 0.75 where there are few images, else 1.
+        stop_at_loss: training ends after an epoch whose mean training loss is lower, since little is left to learn;
+            ``null``: never. ``auto``: 0.01 where there are few images and the number of epochs is ``auto`` too.
         early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
         checkpoint_minutes: longest time between two checkpoints; there is one after each epoch, too.
     """
@@ -266,6 +268,7 @@ class TrainingParameters(_Group):
     freeze_batch_norm: bool = True
     keep: Literal["auto", "best", "last"] = "auto"
     interpolation: Annotated[float, Field(gt=0, le=1)] | Auto | None = None
+    stop_at_loss: Annotated[float, Field(gt=0)] | Auto | None = None
     early_stopping_patience: Count | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(default=15.0, exclude=True)
     augmentation: AugmentationParameters = AugmentationParameters()
@@ -290,6 +293,7 @@ class SettledTrainingParameters(TrainingParameters):
     start_loss: Fraction | None = None
     keep: Literal["best", "last"]
     interpolation: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop_at_loss: Annotated[float, Field(gt=0)] | None = None
 
 
 class RegimeParameters(_Group):
@@ -430,7 +434,7 @@ class Parameters(_Group):
             "random weights or with another head needs a number. Give one."
             for regime in ("baseline", "seed_frozen", "seed_finetune")
             if (parameters := getattr(self, regime))
-            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "interpolation")
+            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "interpolation", "stop_at_loss")
             if getattr(parameters.training, name) == "auto"
         ]
         if faults:

@@ -125,6 +125,17 @@ def test_training_stops_early_and_the_best_epoch_comes_back(start, caplog):
     assert kept["val_accuracy"] == max(accuracies)
 
 
+def test_training_ends_when_its_images_are_learnt_and_says_so(start, caplog):
+    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+        model, history = train(start, epochs=20, learning_rate=0.03, keep="last", stop_at_loss=0.3)
+    *before, last = [row["loss"] for row in history]
+    assert last < 0.3 <= min(before)
+    assert len(history) < 20
+    assert history[-1]["kept"]
+    assert accuracy(model, *VALIDATION) >= 0.9
+    assert "The training images are learnt (stop_at_loss 0.3): training ends." in caplog.messages
+
+
 def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
     images, labels = VALIDATION
     swapped = images, labels[:, ::-1]  # so that whatever is learnt makes validation worse
@@ -238,7 +249,7 @@ def test_the_learning_rate_can_be_found(start, caplog):
 
 
 def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
-    names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "interpolation")
+    names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "interpolation", "stop_at_loss")
     automatic = dict.fromkeys(names, "auto")
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
         _, history = train(start, **automatic, unfreeze_from="head")

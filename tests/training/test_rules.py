@@ -5,7 +5,7 @@ import pytest
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.rules import apply_rules
 
-RULED = ("epochs", "batch_size", "learning_rate", "start_loss", "keep", "interpolation")
+RULED = ("epochs", "batch_size", "learning_rate", "start_loss", "keep", "interpolation", "stop_at_loss")
 AUTO = TrainingParameters(**dict.fromkeys(RULED, "auto"))
 
 
@@ -23,6 +23,15 @@ def test_few_images_learn_more_gently_from_a_flattened_start():
     assert few.start_loss
     assert few.interpolation < many.interpolation == 1
     assert many.start_loss is None
+
+
+@pytest.mark.parametrize(
+    ("num_train", "given", "stops"),
+    [(100, {}, True), (2_000, {}, False), (100, {"epochs": 30}, False), (100, {"time_budget_minutes": 5.0}, False)],
+    ids=["few", "many", "epochs", "time"],
+)
+def test_a_training_that_nobody_gave_a_length_ends_when_its_images_are_learnt(num_train, given, stops):
+    assert (apply_rules(AUTO.model_copy(update=given), num_train, 10).stop_at_loss is not None) == stops
 
 
 @pytest.mark.parametrize(("num_validation", "keep"), [(0, "last"), (199, "last"), (200, "best")])

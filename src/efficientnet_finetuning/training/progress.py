@@ -85,10 +85,15 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done or the time is up, or enough epochs went by without a better one."""
+        """Whether all epochs are done or the time is up, nothing is left to learn, or no epoch was better for long."""
         patience = self._parameters.early_stopping_patience
         is_stale = patience is not None and self._stale_epochs >= patience
-        return self.epoch >= self.last_epoch or is_stale or (self.epoch > 0 and self._time_is_up)
+        return self.epoch >= self.last_epoch or is_stale or self._is_learnt or (self.epoch > 0 and self._time_is_up)
+
+    @property
+    def _is_learnt(self) -> bool:
+        enough = self._parameters.stop_at_loss
+        return enough is not None and bool(self.rows) and self.rows[-1]["loss"] < enough
 
     @property
     def last_epoch(self) -> int:
@@ -195,6 +200,10 @@ class Progress(keras.callbacks.Callback):
         if is_over and self._budget is not None:
             row["epochs"] = self.epoch
         self._tell(row)
+        if self._is_learnt and self.epoch < self.last_epoch:
+            logger.info(
+                "The training images are learnt (stop_at_loss %g): training ends.", self._parameters.stop_at_loss
+            )
         self._warn(row)
         if self._checkpoints is not None:
             self._write(0, self._earlier)
@@ -220,8 +229,9 @@ class Progress(keras.callbacks.Callback):
             else:
                 left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
             logger.info(
-                "cost: %.0f images/s, %d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
+                "cost: %.0f images/s, %s%d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
                 self._batches.batch_size / seconds,
+                "" if self._parameters.stop_at_loss is None else "at most ",
                 left,
                 left * seconds / 60,
                 peak_memory() / 1e9,
