@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="PNG of the table")
     options = parser.parse_args()
     rows = read_rows(options.table) if options.table else measure_all(options)
+    rows.sort(key=lambda row: (row["set"], row["size"], float(row["images"].replace("all", "inf"))))
     say(table(rows))
     if options.figure:
         draw(rows, options.figure)
@@ -236,11 +237,20 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     groups = list(measured.groupby(["set", "size"], sort=False))
     figure, axes = plt.subplots(1, len(groups), figsize=(5 * len(groups), 4), squeeze=False, layout="constrained")
     for axis, ((name, size), group) in zip(axes[0], groups, strict=True):
-        for who, own in group.groupby("who", sort=False):
+        for color, who in enumerate(CONTESTANTS):
+            own = group[group["who"] == who]
+            if own.empty:
+                continue
             by_images = own.groupby("images", sort=False)["top1"]
             half = stats.t.ppf(0.975, by_images.size().clip(lower=2) - 1) * by_images.sem().fillna(0)
             axis.errorbar(
-                by_images.mean().index, 100 * by_images.mean(), 100 * half.to_numpy(), marker="o", capsize=3, label=who
+                by_images.mean().index,
+                100 * by_images.mean(),
+                100 * half.to_numpy(),
+                color=f"C{color}",
+                marker="o",
+                capsize=3,
+                label=who,
             )
         axis.set(title=f"{name}, {size} px", xlabel="images a class", ylabel="test top-1 (%)")
         axis.legend()
