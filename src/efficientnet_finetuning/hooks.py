@@ -57,10 +57,10 @@ class RunHooks:
                 "backbone.name and preprocessing.image_size are auto, and no recommendation is stored for this job. "
                 "Run the same command with --pipelines choose_backbone first."
             )
-        if "source" in pipeline.all_outputs():
-            check_dataset(parameters.dataset)
         self._device: DeviceParameters | None = parameters.device
         prepare_process(parameters.device)
+        if "source" in pipeline.all_outputs():
+            check_dataset(parameters.dataset)
         # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
         if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
             self._say_device()

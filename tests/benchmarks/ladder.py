@@ -150,8 +150,8 @@ def work(arguments: argparse.Namespace) -> None:
     from efficientnet_finetuning.device import prepare_process
     from efficientnet_finetuning.parameters import DeviceParameters
 
-    train, test = load(arguments, None if arguments.worker == "chosen" else arguments.size)
     prepare_process(DeviceParameters())
+    train, test = load(arguments, None if arguments.worker == "chosen" else arguments.size)
     import keras  # noqa: F401  # what everybody pays before any work, whoever's turn it is
 
     print("ready", flush=True)  # noqa: T201
