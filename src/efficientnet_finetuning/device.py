@@ -85,8 +85,8 @@ def _keep_freed_memory() -> None:
 
     By default it goes back to the kernel, which hands it out page by page anew. With Lite0 at 96 px on two cores
     half of all processor time went there, and an epoch took 59 s instead of 38 s. The thresholds hold for the main
-    arena alone, so all threads share it: with arenas of their own a step took 2,500
-    page faults and 19 ms an image, so it is 300 and 14 ms.
+    arena alone, so all threads share that one: it brought a step from 2,500 page faults and 19 ms an image to 300 and
+    14. A thread that has an arena already keeps it, so this comes before TensorFlow is imported.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -46,16 +46,16 @@ def test_where_nothing_can_be_told_the_cheaper_one_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("right", "of", "points"), [(41, 46, True), (20, 46, False), (700, 1000, False)], ids=["few", "clear", "many"]
+    ("right", "of", "named"), [(41, 46, True), (20, 46, False), (700, 1000, False)], ids=["few", "clear", "many"]
 )
-def test_where_few_test_images_cannot_tell_cross_validation_is_named(right, of, points):
+def test_where_few_test_images_cannot_tell_cross_validation_is_named(right, of, named):
     comparison = pd.DataFrame({"regime": ["transfer", "finetune"], "training_seconds": [5, 60]})
     tables = {
         "transfer_predictions": predictions(hits(right, of)),
         "finetune_predictions": predictions(hits(42 if of == 46 else 701, of)),
     }
     verdict, _ = reach_verdict(comparison, 0, **tables)
-    assert ("cross_validation` judges transfer and finetune on all images." in verdict["words"]) == points
+    assert ("cross_validation` judges transfer and finetune on all images." in verdict["words"]) == named
 
 
 def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():

@@ -105,7 +105,7 @@ def _in_batches(forward: Callable, images: Images, batch_size: int, description:
 def _forward(model: KerasModel, arrays: list[Images], batch_size: int) -> Callable:
     # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
     model.jit_compile = use_jit()
-    if not use_jit():
+    if not model.jit_compile:
         return _engine(model, arrays, batch_size) or model.predict_on_batch
     rows = min(batch_size, max(len(images) for images in arrays))
     return lambda images: model.predict_on_batch(_padded(images, rows))[: len(images)]
