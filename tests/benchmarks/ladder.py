@@ -262,11 +262,10 @@ def transfer(
 
 def answers(model: Any, backbone: str, size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A model's logits as evaluation computes them, mirror images included."""
-    from efficientnet_finetuning.models.classifier import Classifier
+    from efficientnet_finetuning.models.classifier import TrainedClassifier
 
     class_names = tuple("x" * model.output_shape[-1])
-    classifier = Classifier(model, class_names, backbone, size, "", "")
-    return lambda images: classifier.predict_logits(images, flip=True)
+    return TrainedClassifier(model, class_names, backbone, size, "", "", flip=True).predict_logits
 
 
 def parameters(regime: str, group: str) -> dict[str, Any]:

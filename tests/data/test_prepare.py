@@ -52,6 +52,22 @@ def test_stretch_keeps_the_whole_image_and_center_crop_its_middle_square():
     assert (tall[4:-4] == GREEN).all()
 
 
+def test_pad_keeps_the_shape_between_bands_of_the_background():
+    wide = decode(encoded(flag()), 32, "pad", "bilinear", background="#0a0b0c")
+    width, height = flag().size
+    inside = round(32 * height / width)
+    top = (32 - inside) // 2
+    bands = np.concatenate([wide[:top], wide[top + inside :]])
+    assert (bands == (10, 11, 12)).all()
+    assert [tuple(wide[16, column]) for column in (4, 16, 28)] == [RED, GREEN, BLUE]
+    tall = decode(encoded(flag().transpose(Image.Transpose.ROTATE_90)), 32, "pad", "bilinear", background="#0a0b0c")
+    assert (tall[:, :top] == (10, 11, 12)).all()
+    square = Image.fromarray(np.asarray(noise())[:, :50])
+    np.testing.assert_array_equal(
+        decode(encoded(square), 32, "pad", "bicubic"), decode(encoded(square), 32, "stretch", "bicubic")
+    )
+
+
 def test_the_interpolations_differ():
     bicubic, bilinear = (decode(encoded(noise()), 32, "stretch", name) for name in ("bicubic", "bilinear"))
     assert np.abs(bicubic.astype(int) - bilinear).mean() > 1

@@ -270,9 +270,9 @@ def compare_weights(project: Any, reference: Reference) -> Iterator[str]:
 
 def load_weights(project: Any) -> list[np.ndarray]:
     """Of the newest fine-tuned model, loaded as a user of the model does."""
-    from efficientnet_finetuning.models.classifier import Classifier
+    from efficientnet_finetuning.models.classifier import TrainedClassifier
 
-    return Classifier.load(project.newest("finetune_model.keras")).model.get_weights()
+    return TrainedClassifier.load(project.newest("finetune_model.keras")).model.get_weights()
 
 
 def check_epochs(project: Any) -> Iterator[str]:
@@ -309,13 +309,13 @@ def run_two_different(project: Any) -> list[str]:
 
 def compare_sizes(project: Any) -> Iterator[str]:
     """Models whose images are of another size than they look at."""
-    from efficientnet_finetuning.models.classifier import Classifier
+    from efficientnet_finetuning.models.classifier import TrainedClassifier
 
     sizes = set()
     for file in project.path.glob("data/06*/*/finetune_model.keras/*/finetune_model.keras"):
         version = json.loads(file.with_name("commit.json").read_text())["recipe"]["versions"]["train_images"]
         (images,) = project.path.glob(f"data/03*/*/train_images/{version}/train_images/images.npy")
-        sizes.add(size := Classifier.load(file).image_size)
+        sizes.add(size := TrainedClassifier.load(file).image_size)
         if np.load(images, mmap_mode="r").shape[1] != size:
             yield f"{file} looks at {size} px and was trained on {np.load(images, mmap_mode='r').shape}"
     if sizes != {32, 40}:

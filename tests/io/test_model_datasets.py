@@ -9,7 +9,7 @@ import pytest
 from kedro.io import DatasetError, Version
 
 from efficientnet_finetuning.io.models import ClassifierDataset, KerasModelDataset
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 VERSION = "2026-01-01T00.00.00.000Z"
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
@@ -24,8 +24,8 @@ def model() -> keras.Model:
 
 
 @pytest.fixture
-def classifier(model) -> Classifier:
-    return Classifier(
+def classifier(model) -> TrainedClassifier:
+    return TrainedClassifier(
         model, ("Äpfel", "NA", "birnen"), "EfficientNetLite0", 8, "center_crop", "bilinear", "#102030", "balanced"
     )
 

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 pytestmark = pytest.mark.slow
 
@@ -63,12 +63,12 @@ def test_predictions_name_every_test_image_once(ladder):
 
 def test_a_stored_model_predicts_what_the_run_said(ladder):
     project, _ = ladder
-    classifier = Classifier.load(project.newest("finetune_model.keras"))
+    classifier = TrainedClassifier.load(project.newest("finetune_model.keras"))
     predictions = pd.read_csv(project.newest("finetune_predictions.csv"))
     import numpy as np
 
     images = np.load(project.newest("test_images") / "images.npy")
-    predicted = classifier.predict_logits(images, flip=True).argmax(1)
+    predicted = classifier.predict_logits(images).argmax(1)
     assert [classifier.class_names[label] for label in predicted] == list(predictions["predicted"])
 
 
@@ -135,7 +135,9 @@ def test_a_stored_model_knows_its_temperature(ladder):
     project, _ = ladder
     for regime in ("baseline", "transfer", "finetune"):
         metrics = json.loads(project.newest(f"{regime}_metrics.json").read_text())
-        assert Classifier.load(project.newest(f"{regime}_model.keras")).temperature == metrics["temperature"] != 1.0
+        assert (
+            TrainedClassifier.load(project.newest(f"{regime}_model.keras")).temperature == metrics["temperature"] != 1.0
+        )
 
 
 @pytest.mark.parametrize("name", ["sample_grid", "augmentation_grid", "learning_curves", "comparison_bars"])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_the_keras_examples_recipe_runs_as_a_pipeline(project):
     table = result.stdout[result.stdout.index("regime") :].splitlines()
     assert [line.split()[0] for line in table[1:3]] == ["seed_frozen", "seed_finetune"]
     start, frozen, finetuned = (
-        Classifier.load(project.newest(f"{name}.keras")).model
+        TrainedClassifier.load(project.newest(f"{name}.keras")).model
         for name in ("seed_frozen_start", "seed_frozen_model", "seed_finetune_model")
     )
     assert isinstance(frozen.get_layer("head_bn"), keras.layers.BatchNormalization)
@@ -76,7 +76,7 @@ def test_auto_takes_what_choose_backbone_recommended_and_says_so(project):
     output = taken.stdout + taken.stderr
     assert taken.returncode == 0, output
     assert output.count("as choose_backbone recommended") == 1
-    classifier = Classifier.load(project.newest("transfer_model.keras"))
+    classifier = TrainedClassifier.load(project.newest("transfer_model.keras"))
     assert (classifier.backbone, classifier.image_size) == (choice["backbone"], choice["image_size"])
 
 

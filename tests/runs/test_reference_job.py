@@ -8,7 +8,7 @@ import keras
 import pandas as pd
 import pytest
 
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def test_the_reference_job_runs_on_a_prepared_set_and_local_weights(project, dog
     assert result.returncode == 0, result.stdout + result.stderr
     assert {path.parts[-1] for path in (project.path / "data" / "06_models").iterdir()} == {"stanford_dogs"}
 
-    classifier = Classifier.load(project.newest("finetune_model.keras"))
+    classifier = TrainedClassifier.load(project.newest("finetune_model.keras"))
     assert (classifier.backbone, len(classifier.class_names)) == ("EfficientNetB0", 120)
     metrics = json.loads(project.newest("finetune_metrics.json").read_text())
     assert metrics["num_images"] == 120

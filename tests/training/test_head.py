@@ -205,3 +205,21 @@ def test_where_folds_choose_the_validation_images_teach_too():
     assert len(whole.held_out_logits) == 90
     fits = [fit_head(features, labels, others, other_labels, by_validation, use_all=use) for use in (False, True)]
     np.testing.assert_array_equal(fits[0].kernel, fits[1].kernel)
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_held_out_images_are_judged_by_the_average_over_their_mirror_images(folds):
+    (features, labels), (others, other_labels) = blobs(3, 60, seed=0, noise=4), blobs(3, 30, seed=1, noise=4)
+    parameters = HeadParameters(folds=folds, inverse_regularizations=(1e-2,))
+    judged = np.concatenate([features, others]) if folds else others
+    mirrored = judged + np.random.default_rng(0).normal(size=judged.shape).astype(np.float32)
+    heads = [
+        fit_head(features, labels, others, other_labels, parameters, mirrored=given)
+        for given in (None, mirrored, 2 * mirrored - judged)
+    ]
+    for head in heads[1:]:
+        np.testing.assert_array_equal(head.kernel, heads[0].kernel)
+    plain, averaged, twice_as_far = (head.held_out_logits for head in heads)
+    assert np.abs(averaged - plain).max() > 0.1
+    np.testing.assert_allclose(averaged, (plain + twice_as_far) / 2, atol=1e-4)
+    assert heads[0].path[0]["val_loss"] != heads[1].path[0]["val_loss"], "the strength is chosen by the answers"

@@ -20,7 +20,7 @@ sys.meta_path.insert(0, NoTensorFlow())
 import keras
 import numpy as np
 
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.heads import assemble, dense_head, feature_extractor
 from efficientnet_finetuning.models.inference import predict
 from efficientnet_finetuning.parameters import AugmentationParameters, HeadParameters, TrainingParameters
@@ -59,8 +59,8 @@ upper, *_ = fit(
     TrainingParameters(**options, unfreeze_from="block1a", cached_views=2),
     seed=0,
 )
-classifier = Classifier(upper, ("a", "b"), "EfficientNetLite0", 32, "stretch", "bicubic")
-accuracy = (classifier.predict_logits(images, 8, flip=True).argmax(1) == labels.argmax(1)).mean()
+classifier = TrainedClassifier(upper, ("a", "b"), "EfficientNetLite0", 32, "stretch", "bicubic", flip=True)
+accuracy = (classifier.predict_logits(images, 8).argmax(1) == labels.argmax(1)).mean()
 print(keras.backend.backend(), len(history), accuracy, "tensorflow" in sys.modules)
 """
 

@@ -31,6 +31,9 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 
+# Of the shorter side, in pixels.
+SMALLEST_SIDE = 8
+
 # The audit refuses large images by a limit of its own, and says which.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -44,6 +47,24 @@ def open_image(file: BinaryIO | Path) -> Image.Image:
         OSError: it is none of :data:`FORMATS`. A damaged header raises any of :data:`UNREADABLE`.
     """
     return Image.open(file, formats=FORMATS)
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason, as ``<kind>: <why>``, when :func:`open_image` raises one of :data:`UNREADABLE`."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_large: more than 178 megapixels"
+    detail = f"no {', '.join(FORMATS)}" if "cannot identify" in str(error) else error
+    return f"undecodable: {detail}"
+
+
+def why_unfit(size: tuple[int, int], max_megapixels: float) -> str:
+    """The reason, as ``<kind>: <why>``, why an image of so many pixels is not looked at; empty where it is."""
+    width, height = size
+    if width * height > max_megapixels * 1e6:
+        return f"too_large: {width * height / 1e6:.0f} megapixels"
+    if min(size) < SMALLEST_SIDE:
+        return f"too_small: {width} × {height} pixels"
+    return ""
 
 
 def is_image(file: Path) -> bool:
@@ -63,9 +84,9 @@ def decode(
     Args:
         image: its first frame is taken.
         image_size: side of the square in pixels.
-        resize: ``stretch`` or ``center_crop``.
+        resize: ``stretch``, ``center_crop`` or ``pad``.
         interpolation: ``bicubic`` or ``bilinear``.
-        background: ``#rrggbb``, seen where the image is transparent.
+        background: ``#rrggbb``, seen where the image is transparent or padded.
 
     Raises:
         InputError: the image is damaged or gone.
@@ -79,7 +100,7 @@ def decode(
     try:
         with stream, open_image(stream) as opened:
             upright = upright_rgb(opened, background)
-            return np.asarray(resize_to_square(upright, image_size, resize, interpolation))
+            return np.asarray(resize_to_square(upright, image_size, resize, interpolation, background))
     except UNREADABLE as error:
         raise InputError(
             f"The image {image.id} cannot be decoded: {error}. Mend it or take it out of the set."
@@ -105,11 +126,24 @@ def upright_rgb(image: Image.Image, background: str = "#ffffff") -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
-def resize_to_square(image: Image.Image, image_size: int, resize: str, interpolation: str) -> Image.Image:
-    """Resize with anti-aliasing: ``stretch`` both sides, or ``center_crop`` the largest centred square."""
+def resize_to_square(
+    image: Image.Image, image_size: int, resize: str, interpolation: str, background: str = "#ffffff"
+) -> Image.Image:
+    """Resize with anti-aliasing.
+
+    ``stretch`` brings both sides to the size, ``center_crop`` the largest centred square, and ``pad`` the longer side,
+    with bands of the background colour beside the image.
+    """
     box = None
+    filter_ = _INTERPOLATIONS[interpolation]
+    if resize == "pad":
+        scale = image_size / max(image.size)
+        width, height = (max(1, round(scale * side)) for side in image.size)
+        square = Image.new("RGB", (image_size, image_size), background)
+        square.paste(image.resize((width, height), filter_), ((image_size - width) // 2, (image_size - height) // 2))
+        return square
     if resize == "center_crop":
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
-    return image.resize((image_size, image_size), _INTERPOLATIONS[interpolation], box)
+    return image.resize((image_size, image_size), filter_, box)

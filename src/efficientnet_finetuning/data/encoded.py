@@ -12,12 +12,12 @@ class EncodedImage:
     Attributes:
         id: stable and unique within the source.
         content: the encoded bytes, or the file that holds them and is not read before it is needed.
-        label: index of its class.
+        label: index of its class; -1 where nobody knows it.
     """
 
     id: str
     content: bytes | Path
-    label: int
+    label: int = -1
 
     def open(self) -> BufferedReader | BytesIO:
         """A stream of the encoded bytes.

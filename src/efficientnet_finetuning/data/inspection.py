@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from efficientnet_finetuning.data.decode import FORMATS, UNREADABLE, open_image, upright_rgb
+from efficientnet_finetuning.data.decode import UNREADABLE, open_image, upright_rgb, why_unfit, why_unreadable
 from efficientnet_finetuning.data.duplicates import exclude_duplicates
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources import Source
@@ -31,7 +31,6 @@ COLUMNS = (
     "perceptual_hash",
     "excluded",
 )
-SMALLEST_SIDE = 8
 
 
 def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: float, seed: int) -> pd.DataFrame:
@@ -103,18 +102,13 @@ def look(image: EncodedImage, max_megapixels: float) -> dict[str, Any]:
 def _look_inside(stream: BinaryIO, max_megapixels: float) -> dict[str, Any]:
     try:
         opened = open_image(stream)
-    except Image.DecompressionBombError:
-        return {"excluded": "too_large: more than 178 megapixels"}
     except UNREADABLE as error:
-        detail = f"no {', '.join(FORMATS)}" if "cannot identify" in str(error) else error
-        return {"excluded": f"undecodable: {detail}"}
+        return {"excluded": why_unreadable(error)}
     with opened:
         width, height = opened.size
         found: dict[str, Any] = {"format": opened.format, "mode": opened.mode, "width": width, "height": height}
-        if width * height > max_megapixels * 1e6:
-            return found | {"excluded": f"too_large: {width * height / 1e6:.0f} megapixels"}
-        if min(width, height) < SMALLEST_SIDE:
-            return found | {"excluded": f"too_small: {width} × {height} pixels"}
+        if reason := why_unfit(opened.size, max_megapixels):
+            return found | {"excluded": reason}
         try:
             return found | _look_at_pixels(opened)
         except UNREADABLE as error:

@@ -32,9 +32,9 @@ def prepare(
         num_classes: width of the one-hot labels.
         split: ``train``, ``validation`` or ``test``.
         image_size: side of the squares in pixels.
-        resize: ``stretch`` or ``center_crop``.
+        resize: ``stretch``, ``center_crop`` or ``pad``.
         interpolation: ``bicubic`` or ``bilinear``.
-        background: ``#rrggbb``, seen where an image is transparent.
+        background: ``#rrggbb``, seen where an image is transparent or padded.
 
     Returns:
         Examples in the manifest's order, whose images are :class:`LazyRows` that decode on all cores.

@@ -83,6 +83,18 @@ def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     return curve.drop_duplicates("threshold", keep="last", ignore_index=True)
 
 
+def choose_threshold(held_out: pd.DataFrame, precision: float) -> float | None:
+    """The least confidence from which on so many answers on held-out images are right; ``None`` where none is enough.
+
+    Args:
+        held_out: predictions, with ``confidence`` (0–1) and ``correct``.
+        precision: share of right answers that is wanted, 0–1.
+    """
+    curve = coverage_curve(held_out["confidence"].to_numpy(), held_out["correct"].to_numpy(bool))
+    enough = curve["threshold"][curve["accuracy"] >= precision]
+    return float(enough.iloc[-1]) if len(enough) else None
+
+
 def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, float | None]:
     """The least confidence from which on so many answers are right: chosen on held-out images, tried on test.
 
@@ -95,12 +107,10 @@ def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float
         ``precision``, ``confidence``, ``num_images`` (that it was chosen by), and ``coverage`` and ``accuracy`` on the
         test split. ``None`` where no confidence is enough, and as accuracy where no test image reaches it.
     """
-    curve = coverage_curve(held_out["confidence"].to_numpy(), held_out["correct"].to_numpy(bool))
+    confidence = choose_threshold(held_out, precision)
     about: dict[str, float | None] = {"precision": precision, "num_images": len(held_out)}
-    enough = curve["threshold"][curve["accuracy"] >= precision]
-    if not len(enough):
+    if confidence is None:
         return about | {"confidence": None, "coverage": 0.0, "accuracy": None}
-    confidence = float(enough.iloc[-1])
     answered = test["correct"][test["confidence"] >= confidence]
     return about | {
         "confidence": confidence,

@@ -5,9 +5,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel
 from efficientnet_finetuning.storage import digest
 
@@ -40,20 +41,20 @@ class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
         return keras.models.load_model(path, safe_mode=True)
 
 
-class ClassifierDataset(_KerasFile, LocalVersionedDataset[Classifier]):
+class ClassifierDataset(_KerasFile, LocalVersionedDataset[TrainedClassifier]):
     """A classifier in a ``.keras`` file that also holds its class names and input size.
 
     One that this process has saved is handed out as it is, not read again, which takes a second: nodes copy a network
     before they change it.
     """
 
-    _saved: tuple[str, Classifier] | None = None
+    _saved: tuple[str, TrainedClassifier] | None = None
 
-    def _write(self, data: Classifier, path: Path) -> None:
+    def _write(self, data: TrainedClassifier, path: Path) -> None:
         data.save(path)
         self._saved = str(self.resolve_save_version()), data
 
-    def _read(self, path: Path) -> Classifier:
+    def _read(self, path: Path) -> TrainedClassifier:
         if self._saved is not None and self._saved[0] == path.parent.name:
             return self._saved[1]
         return Classifier.load(path)

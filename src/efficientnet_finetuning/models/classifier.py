@@ -1,17 +1,17 @@
-"""A classifier: a Keras network together with everything that one must know to use it."""
+"""A trained classifier: a Keras network together with what one must know to feed it and to read its answer."""
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError, shorten
-from efficientnet_finetuning.models.inference import predict_all
+from efficientnet_finetuning.models.inference import Images, predict
 
 if TYPE_CHECKING:
     import keras
@@ -20,8 +20,10 @@ _METADATA_NAME = "classifier.json"
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A network and how to feed it.
+class TrainedClassifier:
+    """A network, how to feed it, and what its answer is.
+
+    ``bundle.classifier.Classifier`` is one that was made ready for use on photographs.
 
     Attributes:
         model: from ``(batch, image_size, image_size, 3)`` pixels in 0–255, uint8 or float, to float32 logits
@@ -29,11 +31,12 @@ class Classifier:
         class_names: in the order of the logits.
         backbone: name of the architecture.
         image_size: side of the square input in pixels.
-        resize: ``stretch`` or ``center_crop``, as images were prepared for training.
+        resize: ``stretch``, ``center_crop`` or ``pad``, as images were prepared for training.
         interpolation: ``bicubic`` or ``bilinear``, likewise.
-        background: ``#rrggbb`` behind transparent images, likewise.
+        background: ``#rrggbb`` behind transparent and padded images, likewise.
         class_weight: ``none`` or ``balanced``, as the loss of its training weighed the classes.
-        temperature: what to divide logits by before the softmax, so that confidences can be believed.
+        flip: whether its answer averages the logits of an image and of its mirror image.
+        temperature: what to divide those by before the softmax, so that confidences can be believed.
     """
 
     model: "keras.Model"
@@ -44,28 +47,22 @@ class Classifier:
     interpolation: str
     background: str = "#ffffff"
     class_weight: str = "none"
+    flip: bool = False
     temperature: float = 1.0
 
-    def predict_logits(self, images: np.ndarray, batch_size: int = 64, flip: bool = False) -> np.ndarray:
+    def predict_logits(self, images: Images, batch_size: int = 64) -> np.ndarray:
         """Logits of images, every one exactly once, those of the uneven last batch too.
+
+        They are the classifier's answer: where ``flip`` says so, those of an image and of its mirror image averaged.
 
         Args:
             images: pixels ``(N, image_size, image_size, 3)`` in 0–255.
             batch_size: images in a forward pass.
-            flip: average over each image and its mirror image: about a point of accuracy for twice the time.
 
         Returns:
             float32 ``(N, num_classes)``.
         """
-        return self.predict_splits({"images": images}, batch_size, flip)["images"]
-
-    def predict_splits(
-        self, splits: Mapping[str, np.ndarray], batch_size: int = 64, flip: bool = False
-    ) -> dict[str, np.ndarray]:
-        """:meth:`predict_logits` for several arrays of images by name, which costs less than one after the other."""
-        mirrored = {f"mirrored {name}": images[:, :, ::-1] for name, images in splits.items()} if flip else {}
-        logits = predict_all(self.model, {**splits, **mirrored}, batch_size)
-        return {name: (logits[name] + logits[f"mirrored {name}"]) / 2 if flip else logits[name] for name in splits}
+        return predict(self.model, images, batch_size, "images", flip=self.flip)
 
     def check_fits(self, image_size: int, class_names: Sequence[str]) -> None:
         """Refuse images of another size or of other classes than those that this classifier learnt.
@@ -92,7 +89,7 @@ class Classifier:
             archive.writestr(_METADATA_NAME, json.dumps(metadata, ensure_ascii=False, indent=2))
 
     @classmethod
-    def load(cls, path: Path) -> "Classifier":
+    def load(cls, path: Path | str) -> Self:
         """Read what :meth:`save` wrote, in Keras' safe mode.
 
         Raises:

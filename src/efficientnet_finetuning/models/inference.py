@@ -32,7 +32,9 @@ _PIXELS_THAT_PAY = 5_000_000
 _TOLERANCE = 1e-3
 
 
-def predict(model: KerasModel, images: Images, batch_size: int, description: str = "predict") -> np.ndarray:
+def predict(
+    model: KerasModel, images: Images, batch_size: int, description: str = "predict", *, flip: bool = False
+) -> np.ndarray:
     """Outputs of ``model`` for every image exactly once, in the order of ``images``, the uneven last batch too.
 
     See :func:`predict_all` for how they are computed.
@@ -43,22 +45,24 @@ def predict(model: KerasModel, images: Images, batch_size: int, description: str
             batch, so a memory map is fine.
         batch_size: images in a forward pass, at most.
         description: what the progress bar says.
+        flip: average the outputs of each image and of its mirror image, for twice the time. On CIFAR-10 that makes
+            predictions more accurate by a point or so.
 
     Returns:
         float32 ``(N, …)``.
     """
-    return np.concatenate(list(predict_batches(model, images, batch_size, description)))
+    return np.concatenate(list(predict_batches(model, images, batch_size, description, flip=flip)))
 
 
 def predict_batches(
-    model: KerasModel, images: Images, batch_size: int, description: str = "predict"
+    model: KerasModel, images: Images, batch_size: int, description: str = "predict", *, flip: bool = False
 ) -> Iterator[np.ndarray]:
     """:func:`predict` batch by batch, where all outputs together would fill the memory."""
-    yield from _in_batches(_forward(model, [images], batch_size), images, batch_size, description)
+    yield from _in_batches(_forward(model, [images], batch_size, flip), images, batch_size, description)
 
 
 def predict_all(
-    model: KerasModel, arrays: Mapping[str, Images], batch_size: int, description: str = ""
+    model: KerasModel, arrays: Mapping[str, Images], batch_size: int, description: str = "", *, flip: bool = False
 ) -> dict[str, np.ndarray]:
     """:func:`predict` for several arrays of images of one shape, with one conversion for all.
 
@@ -85,15 +89,21 @@ def predict_all(
         arrays: name → images.
         batch_size: images in a forward pass, at most.
         description: what the progress bars say before the name.
+        flip: as in :func:`predict`.
 
     Returns:
         float32 ``(N, …)`` for each key.
     """
-    forward = _forward(model, list(arrays.values()), batch_size)
+    forward = _forward(model, list(arrays.values()), batch_size, flip)
     return {
         name: np.concatenate(list(_in_batches(forward, images, batch_size, description + name)))
         for name, images in arrays.items()
     }
+
+
+def mirrored(images: np.ndarray) -> np.ndarray:
+    """Images ``(N, height, width, channels)`` with left and right exchanged, as a view of the same memory."""
+    return images[:, :, ::-1]
 
 
 def _in_batches(forward: Callable, images: Images, batch_size: int, description: str) -> Iterator[np.ndarray]:
@@ -102,11 +112,18 @@ def _in_batches(forward: Callable, images: Images, batch_size: int, description:
         yield np.asarray(forward(images[start : start + batch_size]), np.float32)
 
 
-def _forward(model: KerasModel, arrays: list[Images], batch_size: int) -> Callable:
+def _forward(model: KerasModel, arrays: list[Images], batch_size: int, flip: bool) -> Callable:
+    plain = _forward_once(model, arrays, batch_size, passes=1 + flip)
+    if not flip:
+        return plain
+    return lambda images: (np.asarray(plain(images)) + np.asarray(plain(mirrored(images)))) / 2
+
+
+def _forward_once(model: KerasModel, arrays: list[Images], batch_size: int, passes: int) -> Callable:
     # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
     model.jit_compile = use_jit()
     if not model.jit_compile:
-        return _engine(model, arrays, batch_size) or model.predict_on_batch
+        return _engine(model, arrays, batch_size, passes) or model.predict_on_batch
     rows = min(batch_size, max(len(images) for images in arrays))
     return lambda images: model.predict_on_batch(_padded(images, rows))[: len(images)]
 
@@ -117,9 +134,9 @@ def _padded(images: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
-def _engine(model: KerasModel, arrays: list[Images], batch_size: int) -> Callable | None:
+def _engine(model: KerasModel, arrays: list[Images], batch_size: int, passes: int) -> Callable | None:
     """The converted model, if it pays and agrees with Keras on the first images; else nothing."""
-    pixels = sum(math.prod(images.shape[:-1]) for images in arrays)
+    pixels = passes * sum(math.prod(images.shape[:-1]) for images in arrays)
     if pixels < _PIXELS_THAT_PAY or {layer.compute_dtype for layer in model.layers} != {"float32"}:
         return None
     try:

@@ -56,6 +56,8 @@ def fit(
     parameters: TrainingParameters,
     seed: int,
     checkpoints: Checkpoints | None = None,
+    *,
+    flip: bool = False,
 ) -> Trained:
     """Train a copy of a classifier's network and keep its best or its last weights (``parameters.keep``).
 
@@ -68,6 +70,7 @@ def fit(
         seed: of shuffling, augmentation and dropout.
         checkpoints: where to keep them, and to go on from where there are some. They stay when this function returns:
             give them up once the model is stored.
+        flip: whether the validation logits average over each image and its mirror image, as the answers will.
 
     Raises:
         InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
@@ -102,9 +105,9 @@ def fit(
         trained.set_weights(network.get_weights())
     until = time.monotonic()
     if share is None:
-        logits = predict(trained, validation[0], 64)
+        logits = predict(trained, validation[0], 64, flip=flip)
     else:
-        trained, logits = refit_head(trained, train, validation, settled.class_weight, settled.head_dropout)
+        trained, logits = refit_head(trained, train, validation, settled, flip=flip)
     progress.rows[-1]["seconds"] += time.monotonic() - until
     history = [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
     return Trained(trained, history, logits)

@@ -85,6 +85,7 @@ def fit_head(
     validation_labels: np.ndarray,
     parameters: HeadParameters,
     *,
+    mirrored: np.ndarray | None = None,
     use_all: bool = False,
     quiet: bool = False,
 ) -> FittedHead:
@@ -99,28 +100,35 @@ def fit_head(
         train_labels: one-hot ``(N, num_classes)``.
         validation_features, validation_labels: likewise.
         parameters: the path.
+        mirrored: where answers average over each image and its mirror image: features of the mirror images of those
+            that are held out, in the order of ``held_out_logits``, which are those of the answers then.
         use_all: where folds choose and the validation images do not, learn from them too (of images with one view).
         quiet: log nothing.
 
     Raises:
         InputError: a feature is not finite.
     """
-    if not (np.isfinite(train_features).all() and np.isfinite(validation_features).all()):
+    if not all(np.isfinite(part).all() for part in (train_features, validation_features, mirrored) if part is not None):
         raise InputError(
             "The backbone's features are not finite: its weights are damaged or belong to another network, or half "
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
     say = _say_nothing if quiet else logger.info
-    folds = _number_of_folds(parameters.folds, len(train_labels) // parameters.views, len(validation_labels))
-    if folds and use_all and parameters.views == 1:
-        train_features = np.concatenate([train_features, validation_features])
-        train_labels = np.concatenate([train_labels, validation_labels])
-        validation_features, validation_labels = validation_features[:0], validation_labels[:0]
-    regression = _Regression(train_features, train_labels, parameters.class_weight)
+    folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
+    judged, judged_labels = validation_features, validation_labels
     if folds:
         say("head: its strength is chosen by %d folds of the training images", folds)
-        cross_validation = _CrossValidation(regression, stratified_folds(train_labels, folds, parameters.views))
+        images = slice(len(train_labels) // parameters.views)  # as they are; their other views come after them
+        judged = np.concatenate([train_features[images], validation_features])
+        judged_labels = np.concatenate([train_labels[images], validation_labels])
+        if use_all and parameters.views == 1:
+            train_features, train_labels = judged, judged_labels
+    if mirrored is not None:
+        judged = (judged + mirrored) / 2  # whose logits are the averages of the logits
+    regression = _Regression(train_features, train_labels, parameters.class_weight)
+    assigned = stratified_folds(train_labels, folds, parameters.views) if folds else np.empty(0, np.int64)
+    held_out = _HeldOut(judged, judged_labels, assigned, regression, parameters)
     best_score, worse = (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
     for strength in sorted(set(parameters.inverse_regularizations)):
@@ -128,26 +136,21 @@ def fit_head(
         kernel, bias = regression.kernel_and_bias()
         row = {"inverse_regularization": strength}
         row["accuracy"], row["loss"] = _accuracy_and_loss(train_features @ kernel + bias, train_labels)
-        held_out = validation_features @ kernel + bias
-        if folds:
-            out_of_fold = cross_validation.logits(strength, parameters.max_iterations)
-            row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(out_of_fold, train_labels)
-            held_out = np.concatenate([out_of_fold[: len(train_labels) // parameters.views], held_out])
-        else:
-            row["val_accuracy"], row["val_loss"] = _accuracy_and_loss(held_out, validation_labels)
+        logits = held_out.logits(strength)
+        row["val_accuracy"], row["val_loss"] = held_out.score(logits)
         row["seconds"], started = time.perf_counter() - started, time.perf_counter()
         path.append(row)
         _tell(row, len(path), say)
         score = (row["val_accuracy"], -row["val_loss"])
         worse = 0 if score > best_score else worse + 1
         if score > best_score:
-            best, best_score, kept = (kernel, bias, held_out), score, row
+            best, best_score, kept = (kernel, bias, logits), score, row
         if worse == _PATIENCE:
             break
     # The last record is what a tracker shows first.
     say("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
-    kernel, bias, held_out = best
-    return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], held_out)
+    kernel, bias, logits = best
+    return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], logits)
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:
@@ -173,8 +176,15 @@ def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarr
     return np.tile(assigned, views)
 
 
-def _number_of_folds(folds: int | str, num_images: int, num_validation: int) -> int:
-    """How many folds choose; 0: the validation split does."""
+def number_of_folds(parameters: HeadParameters, num_rows: int, num_validation: int) -> int:
+    """How many folds of the training images choose the strength of the head; 0: the validation split does.
+
+    Args:
+        parameters: of the head.
+        num_rows: training images, each counted once for each of its views.
+        num_validation: validation images.
+    """
+    num_images, folds = num_rows // parameters.views, parameters.folds
     if folds == "auto":
         folds = _FOLDS if num_validation < ENOUGH_TO_CHOOSE_BY else 0
     # With one image there is nothing left to fit.
@@ -193,7 +203,7 @@ class _Regression:
         self._mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         centered = features - self._mean
         self._curvature, self._basis = _eigenbasis(centered)
-        self._features = self._all_features = centered @ self._basis
+        self._features = centered @ self._basis
         self._labels = labels.astype(np.float32)
         counts = np.maximum(self._labels.sum(axis=0), 1.0)
         weights = len(labels) / (np.count_nonzero(labels.any(axis=0)) * counts)
@@ -206,11 +216,6 @@ class _Regression:
     @property
     def _solution(self) -> np.ndarray:
         return self._path[-1][1]
-
-    @property
-    def num_classes(self) -> int:
-        """Classes, those without an image too."""
-        return self._solution.shape[1]
 
     def fit(self, strength: float, max_iterations: int) -> None:
         """Move on to the solution of this strength."""
@@ -250,10 +255,6 @@ class _Regression:
         part._path = [(0.0, np.zeros_like(self._solution))]
         return part
 
-    def logits(self, rows: np.ndarray) -> np.ndarray:
-        """Of images of the whole regression, ``(rows, num_classes)``."""
-        return self._all_features[rows] @ self._solution[:-1].astype(np.float32) + self._solution[-1].astype(np.float32)
-
     def kernel_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
         """The solution for features as they are."""
         kernel = self._basis @ self._solution[:-1].astype(np.float32)
@@ -291,21 +292,45 @@ def _eigenbasis(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return eigenvalues, (centered.T @ (vectors / np.sqrt(eigenvalues))).astype(np.float32)
 
 
-class _CrossValidation:
-    """Logits of every training image by a regression that was fitted without its fold."""
+class _HeldOut:
+    """What heads say of images that they have not seen: training images by folds, and all validation images."""
 
-    def __init__(self, regression: _Regression, folds: np.ndarray) -> None:
-        self._held_out = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-        self._num_classes = regression.num_classes
-        self._parts = [regression.restricted_to(folds != fold) for fold in np.unique(folds)]
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        folds: np.ndarray,
+        regression: _Regression,
+        parameters: HeadParameters,
+    ) -> None:
+        """Set the regressions up that each leave one fold out.
 
-    def logits(self, strength: float, max_iterations: int) -> np.ndarray:
-        """Of all images, in their order, after moving on to this strength."""
-        logits = np.empty((sum(map(len, self._held_out)), self._num_classes), np.float32)
-        for rows, part in zip(self._held_out, self._parts, strict=True):
-            part.fit(strength, max_iterations)
-            logits[rows] = part.logits(rows)
+        Args:
+            features: of the images that folds leave out, if any, then of those that the regression has not seen.
+            labels: one-hot, likewise.
+            folds: of each row of the regression, view by view; empty where the validation images choose.
+            regression: that is fitted on all of its rows.
+            parameters: of the head.
+        """
+        self._features, self._labels, self._whole, self._parameters = features, labels, regression, parameters
+        self._folds = folds[: len(folds) // parameters.views]
+        self._parts = {fold: regression.restricted_to(folds != fold) for fold in np.unique(folds)}
+
+    def logits(self, strength: float) -> np.ndarray:
+        """Of all held-out images, after the parts have moved on to a strength that the whole is fitted at."""
+        kernel, bias = self._whole.kernel_and_bias()
+        logits = self._features @ kernel + bias
+        for fold, part in self._parts.items():
+            part.fit(strength, self._parameters.max_iterations)
+            kernel, bias = part.kernel_and_bias()
+            rows = np.flatnonzero(self._folds == fold)
+            logits[rows] = self._features[rows] @ kernel + bias
         return logits
+
+    def score(self, logits: np.ndarray) -> tuple[float, float]:
+        """Accuracy and loss of the images that choose the strength: those in folds, if there are any."""
+        rows = slice(len(self._folds) or None)
+        return _accuracy_and_loss(logits[rows], self._labels[rows])
 
 
 def _one_thread_for_scipy():

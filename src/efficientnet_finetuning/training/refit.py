@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from efficientnet_finetuning.models.heads import assemble, backbone_of, dense_head, feature_extractor
-from efficientnet_finetuning.models.inference import predict_all
-from efficientnet_finetuning.parameters import ClassWeight, HeadParameters
+from efficientnet_finetuning.models.inference import mirrored, predict_all
+from efficientnet_finetuning.parameters import HeadParameters, TrainingParameters
 from efficientnet_finetuning.training.head import FittedHead, fit_head
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -21,7 +21,7 @@ def interpolate(network: keras.Model, start: list[np.ndarray], share: float) -> 
 
 
 def refit_head(
-    model: keras.Model, train: Arrays, validation: Arrays, class_weight: ClassWeight, head_dropout: float
+    model: keras.Model, train: Arrays, validation: Arrays, training: TrainingParameters, *, flip: bool = False
 ) -> tuple[keras.Model, np.ndarray]:
     """Fit a head on the averages of all stages, on the training and the validation images, and put it on the backbone.
 
@@ -29,8 +29,8 @@ def refit_head(
         model: from pixels to logits, with a head on the last feature map.
         train: uint8 images ``(N, size, size, 3)`` and one-hot labels.
         validation: likewise; the backbone has not seen them.
-        class_weight: ``none`` or ``balanced``.
-        head_dropout: of the head, for trainings to come.
+        training: its class weights and the head's dropout, for trainings to come.
+        flip: whether the validation logits average over each image and its mirror image.
 
     Returns:
         A model from pixels to logits, which shares the backbone's layers with ``model``, and what a head that is fitted
@@ -38,16 +38,19 @@ def refit_head(
     """
     backbone = backbone_of(model)
     splits = {"train": train[0], "validation": validation[0]}
+    if flip:
+        splits["mirrored"] = mirrored(validation[0])
     features = predict_all(feature_extractor(backbone), splits, 64)
     seen = features["train"], train[1]
     unseen = features["validation"], validation[1]
     everything = tuple(np.concatenate(pair) for pair in zip(seen, unseen, strict=True))
 
-    def fitted_on(features: np.ndarray, labels: np.ndarray) -> FittedHead:
+    def fitted_on(images: np.ndarray, labels: np.ndarray) -> FittedHead:
         # The backbone has seen most of them, so no fold could choose the strength. That of the mean loss was among the
         # best at every size.
-        parameters = HeadParameters(inverse_regularizations=(1 / len(labels),), folds=0, class_weight=class_weight)
-        return fit_head(features, labels, *unseen, parameters, quiet=True)
+        head = HeadParameters(inverse_regularizations=(1 / len(labels),), folds=0, class_weight=training.class_weight)
+        return fit_head(images, labels, *unseen, head, mirrored=features.get("mirrored"), quiet=True)
 
     whole = fitted_on(*everything)
-    return assemble(backbone, dense_head(whole.kernel, whole.bias), head_dropout), fitted_on(*seen).held_out_logits
+    model = assemble(backbone, dense_head(whole.kernel, whole.bias), training.head_dropout)
+    return model, fitted_on(*seen).held_out_logits

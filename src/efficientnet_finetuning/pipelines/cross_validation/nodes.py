@@ -15,7 +15,7 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.verdict import judge
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DatasetParameters,
@@ -71,11 +71,13 @@ def predict_folds(
         held_out = stratified_folds(images.labels[rest], round(1 / dataset.validation_fraction)) == 0
         learnt = _rows(images, rest[~held_out]), _rows(images, rest[held_out])
         network = build_pretrained_backbone(backbone, preprocessing, device, seed)
-        features = extract_features(network, *learnt, head, seed)
+        features = extract_features(network, *learnt, head, evaluation.flip, seed)
         fitted_head, said, path = fit_head(features, *learnt, head)
-        frozen = assemble_classifier(network, fitted_head, said, class_names, backbone, preprocessing, head)
+        frozen = assemble_classifier(
+            network, fitted_head, said, class_names, backbone, preprocessing, head, evaluation.flip
+        )
         start = fit_start(network, features, *learnt, class_names, backbone, preprocessing, head)
-        tuned, _, history = train_classifier(start, *learnt, class_names, training, seed, None)
+        tuned, _, history = train_classifier(start, *learnt, class_names, training, evaluation.flip, seed, None)
         return {
             "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
             "seconds": [float(table["seconds"].sum()) for table in (path, history)],
@@ -117,8 +119,8 @@ def judge_folds(
     return comparison, verdict
 
 
-def _logits(model: Classifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:
-    logits = model.predict_logits(images.arrays[0], evaluation.batch_size, evaluation.flip) / model.temperature
+def _logits(model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:
+    logits = model.predict_logits(images.arrays[0], evaluation.batch_size) / model.temperature
     as_json: list[list[float]] = logits.astype(float).tolist()
     return as_json
 

@@ -10,12 +10,12 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import judge_threshold
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import EvaluationParameters
 
 
 def evaluate_classifier(
-    model: Classifier,
+    model: TrainedClassifier,
     held_out: dict[str, np.ndarray],
     test_images: Examples,
     class_names: list[str],
@@ -24,7 +24,7 @@ def evaluate_classifier(
     """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on held-out images."""
     model.check_fits(test_images.images.shape[1], class_names)
     images, labels = test_images.arrays
-    logits = model.predict_logits(images, evaluation.batch_size, evaluation.flip)
+    logits = model.predict_logits(images, evaluation.batch_size)
     chosen_on, test = (
         predictions_table(*answers, model.class_names, model.temperature)
         for answers in (
@@ -32,13 +32,13 @@ def evaluate_classifier(
             (logits, labels, test_images.ids),
         )
     )
-    about = {"class_weight": model.class_weight, "flip": evaluation.flip}
+    about = {"class_weight": model.class_weight, "flip": model.flip}
     metrics = classification_metrics(logits, labels, model.class_names, model.temperature)
     threshold = {"threshold": judge_threshold(chosen_on, test, evaluation.precision)}
     return about | metrics | threshold, test, _gallery(model, test_images, test)
 
 
-def _gallery(model: Classifier, test_images: Examples, predictions: pd.DataFrame) -> Figure:
+def _gallery(model: TrainedClassifier, test_images: Examples, predictions: pd.DataFrame) -> Figure:
     from efficientnet_finetuning.models.activation_maps import class_activation_maps
 
     rows = worth_a_look(predictions)  # whose index is the image's row

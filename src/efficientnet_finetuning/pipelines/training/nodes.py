@@ -12,7 +12,7 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.evaluation.figures import learning_rate_curve
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DeviceParameters,
@@ -32,7 +32,7 @@ def build_random_start(
     device: DeviceParameters,
     training: TrainingParameters,
     seed: int,
-) -> Classifier:
+) -> TrainedClassifier:
     """Build the same network with random weights."""
     random = backbone.model_copy(update={"weights": "none"})
     return _start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
@@ -45,7 +45,7 @@ def build_seed_start(
     device: DeviceParameters,
     training: TrainingParameters,
     seed: int,
-) -> Classifier:
+) -> TrainedClassifier:
     """Build what the Keras example trains: the pretrained backbone, and a random head with BatchNorm and dropout."""
     return _start(class_names, backbone, preprocessing, device, training, seed, head_batch_norm=True)
 
@@ -59,13 +59,13 @@ def _start(
     seed: int,
     *,
     head_batch_norm: bool,
-) -> Classifier:
+) -> TrainedClassifier:
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import attach_head
 
     size = image_size(preprocessing, backbone)
     network = build_backbone(backbone.name, size, backbone.weights, dtype_policy=device.dtype_policy, seed=seed)
-    return Classifier(
+    return TrainedClassifier(
         model=attach_head(network, len(class_names), training.head_dropout, head_batch_norm),
         class_names=tuple(class_names),
         backbone=backbone.name,
@@ -75,7 +75,7 @@ def _start(
 
 
 def find_learning_rate(
-    start: Classifier, train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
+    start: TrainedClassifier, train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
 ) -> pd.DataFrame:
     """Loss by learning rate over a short training that is thrown away."""
     from efficientnet_finetuning.training.learning_rate import find_learning_rate as find
@@ -96,29 +96,31 @@ def plot_learning_rates(learning_rates: pd.DataFrame, class_names: list[str], tr
 
 
 def train_classifier(
-    start: Classifier,
+    start: TrainedClassifier,
     train_images: Examples,
     validation_images: Examples,
     class_names: list[str],
     training: TrainingParameters,
+    flip: bool,
     seed: int,
     checkpoints: Checkpoints | None,
-) -> tuple[Classifier, dict[str, np.ndarray], pd.DataFrame]:
+) -> tuple[TrainedClassifier, dict[str, np.ndarray], pd.DataFrame]:
     """Train from a start and keep its best or its last weights.
 
     Returns:
-        The classifier; ``logits``, ``labels`` and ``ids`` of the validation images; and the history.
+        The classifier; ``logits`` (of its answers), ``labels`` and ``ids`` of the validation images; and the history.
     """
     from efficientnet_finetuning.training.fit import fit
 
     start.check_fits(train_images.images.shape[1], class_names)
     splits = (train_images.arrays, validation_images.arrays)
-    trained = fit(start.model, start.backbone, *splits, training, seed, checkpoints)
+    trained = fit(start.model, start.backbone, *splits, training, seed, checkpoints, flip=flip)
     held_out = {"logits": trained.validation_logits, "labels": validation_images.labels, "ids": validation_images.ids}
     classifier = replace(
         start,
         model=trained.model,
         class_weight=training.class_weight,
+        flip=flip,
         temperature=fit_temperature(held_out["logits"], held_out["labels"]),
     )
     about: dict[str, Any] = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.pipelines.training.nodes import (
     build_random_start,
     build_seed_start,
@@ -55,7 +55,7 @@ def create_seed_parity_pipeline() -> Pipeline:
     )
 
 
-def _start(regime: str, build: Callable[..., Classifier]) -> Pipeline:
+def _start(regime: str, build: Callable[..., TrainedClassifier]) -> Pipeline:
     start = Node(
         build,
         [
@@ -77,7 +77,16 @@ def _start(regime: str, build: Callable[..., Classifier]) -> Pipeline:
 def _training(regime: str, start: str) -> Pipeline:
     train = Node(
         train_classifier,
-        ["start", "train_images", "validation_images", "class_names", "params:training", "params:seed", "checkpoints"],
+        [
+            "start",
+            "train_images",
+            "validation_images",
+            "class_names",
+            "params:training",
+            "params:evaluation.flip",
+            "params:seed",
+            "checkpoints",
+        ],
         ["model", "held_out", "history"],
         name="train_classifier",
         tags="gpu",
@@ -87,5 +96,5 @@ def _training(regime: str, start: str) -> Pipeline:
         namespace=regime,
         inputs={"start": start} | {name: name for name in ("train_images", "validation_images", "class_names")},
         outputs={name: f"{regime}_{name}" for name in ("model", "held_out", "history")},
-        parameters={"seed"},
+        parameters={"seed", "evaluation.flip"},
     )

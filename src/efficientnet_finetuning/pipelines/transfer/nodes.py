@@ -11,8 +11,8 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
-from efficientnet_finetuning.models.classifier import Classifier
-from efficientnet_finetuning.models.inference import Images, KerasModel, predict_all
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.models.inference import Images, KerasModel, mirrored, predict_all
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     DeviceParameters,
@@ -41,22 +41,37 @@ def build_pretrained_backbone(
 
 
 def extract_features(
-    backbone: KerasModel, train_images: Examples, validation_images: Examples, head: HeadParameters, seed: int
+    backbone: KerasModel,
+    train_images: Examples,
+    validation_images: Examples,
+    head: HeadParameters,
+    flip: bool,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """One pass of the frozen backbone over every view of the training images, and over the validation images.
 
     Returns:
         ``train`` ``(views × N, channels)``, view by view, and ``validation`` ``(N, channels)``, float32, row by row as
-        the images, and ``seconds`` spent.
+        the images, and ``seconds`` spent. Where answers average over mirror images, ``mirrored`` too: features of the
+        mirror images of those that the head is judged by.
     """
     from efficientnet_finetuning.models.heads import feature_extractor
     from efficientnet_finetuning.training.augmentation import Augmentation, Views
+    from efficientnet_finetuning.training.head import number_of_folds
 
     started = time.perf_counter()
     extractor = feature_extractor(backbone)
-    views = Views(train_images.arrays[0], head.views, Augmentation(head.augmentation), seed)
-    images: dict[str, Images] = {"train": views, "validation": validation_images.arrays[0]}
+    train, validation = train_images.arrays[0], validation_images.arrays[0]
+    views = Views(train, head.views, Augmentation(head.augmentation), seed)
+    images: dict[str, Images] = {"train": views, "validation": validation}
+    if flip:
+        images["mirrored validation"] = mirrored(validation)
+        if number_of_folds(head, len(views), len(validation)):
+            images["mirrored train"] = mirrored(train)
     features = predict_all(extractor, images, head.batch_size, "features of ")
+    of_mirror_images = [features.pop(name) for name in ("mirrored train", "mirrored validation") if name in features]
+    if of_mirror_images:
+        features["mirrored"] = np.concatenate(of_mirror_images)
     return features | {"seconds": np.asarray(time.perf_counter() - started)}
 
 
@@ -66,8 +81,8 @@ def fit_head(
     """Fit the head, its regularization chosen on images that were held out.
 
     Returns:
-        The head; ``logits``, ``labels`` and ``ids`` of the images that were held out; and the path of strengths as a
-        history whose first row's seconds include the feature pass.
+        The head; ``logits`` (of the answers), ``labels`` and ``ids`` of the images that were held out; and the path of
+        strengths as a history whose first row's seconds include the feature pass.
     """
     from efficientnet_finetuning.models.heads import dense_head
 
@@ -98,7 +113,7 @@ def fit_start(
     backbone_parameters: BackboneParameters,
     preprocessing: PreprocessingParameters,
     head: HeadParameters,
-) -> Classifier:
+) -> TrainedClassifier:
     """What fine-tuning starts from: the backbone and a head on its last feature map alone.
 
     A head on all stages is two to three points better as it stands, but a worse start where images are few: figures are
@@ -136,6 +151,7 @@ def _fit(
         features["validation"][:, channels],
         validation_images.labels,
         head,
+        mirrored=features["mirrored"][:, channels] if "mirrored" in features else None,
         **options,
     )
 
@@ -148,13 +164,15 @@ def assemble_classifier(
     backbone_parameters: BackboneParameters,
     preprocessing: PreprocessingParameters,
     head: HeadParameters,
-) -> Classifier:
+    flip: bool,
+) -> TrainedClassifier:
     """Put the fitted head on the backbone: one model from pixels to logits, with its temperature."""
     from efficientnet_finetuning.models.heads import assemble
 
     model = assemble(backbone, fitted_head, head.head_dropout)
     temperature = fit_temperature(held_out["logits"], held_out["labels"])
-    return replace(_classifier(model, class_names, backbone_parameters, preprocessing, head), temperature=temperature)
+    plain = _classifier(model, class_names, backbone_parameters, preprocessing, head)
+    return replace(plain, flip=flip, temperature=temperature)
 
 
 def _classifier(
@@ -163,8 +181,8 @@ def _classifier(
     backbone: BackboneParameters,
     preprocessing: PreprocessingParameters,
     head: HeadParameters,
-) -> Classifier:
-    return Classifier(
+) -> TrainedClassifier:
+    return TrainedClassifier(
         model=model,
         class_names=tuple(class_names),
         backbone=backbone.name,

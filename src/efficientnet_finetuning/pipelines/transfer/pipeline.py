@@ -23,7 +23,14 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             extract_features,
-            ["backbone", "train_images", "validation_images", "params:head", "params:seed"],
+            [
+                "backbone",
+                "train_images",
+                "validation_images",
+                "params:head",
+                "params:evaluation.flip",
+                "params:seed",
+            ],
             "features",
             name="extract_features",
             tags="gpu",
@@ -45,6 +52,7 @@ def create_pipeline() -> Pipeline:
                 "params:backbone",
                 "params:preprocessing",
                 "params:head",
+                "params:evaluation.flip",
             ],
             "transfer_model",
             name="assemble_classifier",
@@ -56,7 +64,7 @@ def create_pipeline() -> Pipeline:
         namespace="transfer",
         inputs={"train_images", "validation_images", "class_names"},
         outputs={"transfer_model", "transfer_held_out", "transfer_history"},
-        parameters={"backbone", "preprocessing", "device", "seed"},
+        parameters={"backbone", "preprocessing", "device", "evaluation.flip", "seed"},
     )
 
 

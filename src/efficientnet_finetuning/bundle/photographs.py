@@ -1,0 +1,197 @@
+"""Photographs to be classified: found by a path, read as the classifier wants them, each fault a reason."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from glob import glob
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from efficientnet_finetuning.data.decode import (
+    IMAGE_SUFFIXES,
+    UNREADABLE,
+    is_image,
+    open_image,
+    resize_to_square,
+    upright_rgb,
+    why_unfit,
+    why_unreadable,
+)
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources import natural_key
+from efficientnet_finetuning.data.threads import map_in_threads
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+
+Photograph = EncodedImage | Image.Image | np.ndarray
+
+
+def find_photographs(path: Path | str) -> list[EncodedImage]:
+    """List the photographs that a path names, without opening those whose name says that they are some.
+
+    Args:
+        path: a file, a folder with all below it, a glob, or a CSV with a column ``path``, relative to the CSV.
+
+    Returns:
+        In natural order, a CSV's in its own. An id is the path below the folder, or as the glob or the CSV gives it.
+        Files that are meant as images are listed even where they are damaged; others are not.
+
+    Raises:
+        InputError: there is nothing at the path, or no photograph.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        found = _below(place)
+    elif place.suffix.lower() == ".csv" and place.is_file():
+        found = _listed(place)
+    elif place.exists():
+        found = [EncodedImage(place.name, place)]
+    else:
+        files = (Path(name) for name in sorted(glob(str(place), recursive=True), key=natural_key))  # noqa: PTH207
+        found = [EncodedImage(str(file), file) for file in files if file.is_file() and _is_meant_as_image(file)]
+        if not found and not place.parent.is_dir():
+            raise InputError(f"There is nothing at {path}: the folder {place.parent} does not exist.")
+    if not found:
+        beside = near_matches(place.name, sorted(near.name for near in place.parent.glob("*")))
+        what = "no photograph in" if place.is_dir() or place.exists() else "nothing at"
+        raise InputError(
+            f"There is {what} {path}.{beside} Name a file, a folder, a glob such as 'photos/*.jpg', or a CSV with a "
+            "column `path`."
+        )
+    return found
+
+
+def fingerprint(path: Path | str) -> str:
+    """A hash of the ids, sizes and times of the photographs at a path, without opening any of them.
+
+    Raises:
+        InputError: as :func:`find_photographs`.
+    """
+    entries = hashlib.sha256()
+    for photograph in find_photographs(path):
+        assert isinstance(photograph.content, Path)
+        with suppress(OSError):  # one that is gone counts by its id alone
+            status = os.stat(photograph.content)  # noqa: PTH116  twice as fast as pathlib
+            entries.update(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        entries.update(f"{photograph.id}\n".encode(errors="surrogateescape"))
+    return entries.hexdigest()
+
+
+def _below(folder: Path) -> list[EncodedImage]:
+    found = []
+    for place, subfolders, names in os.walk(folder, onerror=_cannot_be_listed):
+        subfolders[:] = sorted((name for name in subfolders if not name.startswith(".")), key=natural_key)
+        for name in sorted(names, key=natural_key):
+            file = Path(place, name)
+            if not name.startswith(".") and _is_meant_as_image(file):
+                found.append(EncodedImage(file.relative_to(folder).as_posix(), file))
+    return found
+
+
+def _cannot_be_listed(error: OSError) -> None:
+    raise InputError(f"The folder {error.filename} cannot be listed: {error.strerror}.") from error
+
+
+def _listed(file: Path) -> list[EncodedImage]:
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as a CSV in UTF-8: {error}") from error
+    if "path" not in table:
+        raise InputError(f"{file} has no column `path`. It has: {', '.join(map(str, table.columns))}.")
+    return [EncodedImage(name, file.parent / name) for name in table["path"].str.strip()]
+
+
+def _is_meant_as_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES or is_image(file)
+
+
+class Reader:
+    """Photographs as an array of pixels that is decoded on all cores while it is read, from its start to its end.
+
+    A photograph that cannot be read is blank, and :attr:`reasons` says why.
+    """
+
+    def __init__(
+        self, photographs: Sequence[Photograph], classifier: TrainedClassifier, max_megapixels: float = 100
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            photographs: encoded images, Pillow images, or uint8 arrays ``(height, width, 3)`` in RGB, ``(height, width,
+                4)`` with opacity, or ``(height, width)``.
+            classifier: that says how they become squares.
+            max_megapixels: larger ones are refused, by their header where they are encoded.
+        """
+        size = classifier.image_size
+        self.shape: tuple[int, ...] = (len(photographs), size, size, 3)
+        self.reasons = np.full(len(photographs), "", dtype=object)
+        self._classifier, self._max_megapixels = classifier, max_megapixels
+        self._decoded = map_in_threads(self._read, photographs)
+        self._first, self._kept = 0, list[np.ndarray]()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """uint8 pixels ``(rows, size, size, 3)``; what lies before these rows is forgotten."""
+        start, stop, _ = rows.indices(len(self))
+        if start < self._first:
+            raise IndexError(f"row {start} has been read already; the next one is {self._first}")
+        del self._kept[: start - self._first]
+        self._first = start
+        while self._first + len(self._kept) < stop:
+            row = self._first + len(self._kept)
+            pixels, self.reasons[row] = next(self._decoded)
+            self._kept.append(pixels)
+        return np.stack(self._kept[: stop - start])
+
+    def _read(self, photograph: Photograph) -> tuple[np.ndarray, str]:
+        try:
+            if not isinstance(photograph, EncodedImage):
+                return self._square(_as_image(photograph))
+            with photograph.open() as stream:
+                if not stream.read(1):
+                    return self._blank("empty: the file has no bytes")
+                stream.seek(0)
+                return self._decode(stream)
+        except OSError as error:
+            return self._blank(f"unreadable: {error.strerror or error}")
+
+    def _decode(self, stream: BinaryIO) -> tuple[np.ndarray, str]:
+        try:
+            opened = open_image(stream)
+        except UNREADABLE as error:
+            return self._blank(why_unreadable(error))
+        with opened:
+            return self._square(opened)
+
+    def _square(self, image: Image.Image) -> tuple[np.ndarray, str]:
+        if reason := why_unfit(image.size, self._max_megapixels):
+            return self._blank(reason)
+        rule = self._classifier
+        try:
+            upright = upright_rgb(image, rule.background)
+            how = (rule.image_size, rule.resize, rule.interpolation, rule.background)
+            return np.asarray(resize_to_square(upright, *how)), ""
+        except UNREADABLE as error:
+            return self._blank(f"truncated: {error}")
+
+    def _blank(self, reason: str) -> tuple[np.ndarray, str]:
+        return np.zeros(self.shape[1:], np.uint8), reason
+
+
+def _as_image(photograph: Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(photograph, Image.Image):
+        return photograph.copy()  # turning it upright would turn the caller's
+    if photograph.dtype != np.uint8 or photograph.ndim not in (2, 3) or photograph.shape[2:] not in ((), (3,), (4,)):
+        raise InputError(
+            f"An array of shape {photograph.shape} and type {photograph.dtype} is no image. Give uint8 in 0 to 255, "
+            "(height, width, 3) in the order red, green, blue; (height, width, 4) with opacity; or (height, width)."
+        )
+    return Image.fromarray(photograph)
