@@ -13,11 +13,12 @@ from typing import Any, ParamSpec
 import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import CatalogProtocol, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.data.sources import check_dataset
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
@@ -50,8 +51,10 @@ class RunHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        _check_inputs(pipeline, catalog)
         parameters = validate(self._config_loader["parameters"])
+        if "answers" in pipeline.all_outputs():
+            _choose_model(parameters, catalog)
+        _check_inputs(pipeline, catalog)
         if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
             raise InputError(
                 "backbone.name and preprocessing.image_size are auto, and no recommendation is stored for this job. "
@@ -79,6 +82,34 @@ class RunHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         if "report" in pipeline.all_outputs():
             click.echo(_outcome(catalog))
+        if "answers" in pipeline.all_outputs():
+            click.echo(_answered(catalog["answers"]))
+
+
+def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
+    """Let a file that the user names take the champion's place in the pipeline ``predict``."""
+    if parameters.predict.path is None:
+        raise InputError(
+            "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
+        )
+    if parameters.predict.model is not None:
+        prepare_process(parameters.device)
+        catalog["champion_model"] = MemoryDataset(Classifier.load(parameters.predict.model), copy_mode="assign")
+
+
+def _answered(dataset: Committed) -> str:
+    answers = dataset.load()
+    unreadable = answers["reason"] != ""
+    unsure = ~answers["answered"] & ~unreadable
+    counts = answers.loc[~unreadable, "class_1"].value_counts()
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
+    return f"""
+{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} not sure enough, \
+{unreadable.sum():,} could not be read
+{told}
+
+Answers: {dataset.path.resolve()} (and .parquet beside it)
+"""
 
 
 def _outcome(catalog: CatalogProtocol) -> str:

@@ -18,6 +18,7 @@ from kedro.runner import SequentialRunner, Task
 from pluggy import PluginManager
 from pydantic import BaseModel
 
+from efficientnet_finetuning.bundle.photographs import fingerprint as fingerprint_of_photographs
 from efficientnet_finetuning.code import libraries_of, sources_of
 from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
@@ -25,7 +26,7 @@ from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.costs import CostsDataset
-from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters
+from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters, PredictParameters
 from efficientnet_finetuning.storage import checksum, digest
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ def _files(parameters: Any) -> Iterator[tuple[str, str]]:
             yield "raw images", fingerprint(group)
         if isinstance(group, BackboneParameters) and Path(group.weights).is_file():
             yield "backbone weights", checksum(Path(group.weights))
+        if isinstance(group, PredictParameters) and group.path:
+            yield "photographs", fingerprint_of_photographs(group.path)
+        if isinstance(group, PredictParameters) and group.model:
+            yield "model", checksum(group.model)
 
 
 def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:

@@ -91,13 +91,14 @@ class PreprocessingParameters(_Group):
     Attributes:
         image_size: side in pixels; the backbone's native resolution where ``null``; what the pipeline
             ``choose_backbone`` recommended where ``auto``.
-        resize: ``stretch`` to a square, or scale the shorter side and ``center_crop``.
+        resize: ``stretch`` to a square, scale the shorter side and ``center_crop``, or scale the longer side and
+            ``pad`` with the background colour.
         interpolation: ``bicubic`` or ``bilinear``, both with anti-aliasing.
-        background: ``#rrggbb``, seen where an image is transparent.
+        background: ``#rrggbb``, seen where an image is transparent or padded.
     """
 
     image_size: ImageSize | Auto | None = None
-    resize: Literal["stretch", "center_crop"] = "stretch"
+    resize: Literal["stretch", "center_crop", "pad"] = "stretch"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     background: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
 
@@ -358,6 +359,22 @@ class EvaluationParameters(_Group):
     folds: Annotated[int, Field(ge=2)] = 5
 
 
+class PredictParameters(_Group):
+    """What the pipeline ``predict`` classifies.
+
+    Attributes:
+        path: photographs without labels: a file, a folder, a glob, or a CSV with a column ``path``.
+        model: a classifier's file, in the place of the job's champion.
+        top: how many classes are named for each photograph.
+        batch_size: photographs in a forward pass.
+    """
+
+    path: str | None = None
+    model: Path | None = None
+    top: Count = 5
+    batch_size: Count = 64
+
+
 class TrackingParameters(_Group):
     """Where MLflow records the runs.
 
@@ -396,6 +413,7 @@ class Parameters(_Group):
     seed_frozen: RegimeParameters | None = None
     seed_finetune: RegimeParameters | None = None
     evaluation: EvaluationParameters
+    predict: PredictParameters = PredictParameters()
     tracking: TrackingParameters
     choose_backbone: ChoiceParameters
 

@@ -10,6 +10,7 @@ from efficientnet_finetuning.pipelines import (
     cross_validation,
     evaluation,
     ingestion,
+    predict,
     preprocessing,
     reporting,
     training,
@@ -23,7 +24,7 @@ COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name the runs. Each name runs all it needs, from the raw images on, but for ``evaluation``."""
+    """Name the runs. Each name runs all it needs, from the raw images on, but for ``evaluation`` and ``predict``."""
     ingest = ingestion.pipeline.create_pipeline()
     prepare = ingest + preprocessing.pipeline.create_pipeline()
     baseline = training.pipeline.create_baseline_pipeline()
@@ -43,6 +44,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
         "evaluation": _compared(*LADDER),
+        "predict": predict.pipeline.create_pipeline(),
     }
 
 

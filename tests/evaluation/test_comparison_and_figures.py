@@ -133,9 +133,27 @@ def test_a_confusion_matrix_has_numbers_where_there_is_room(num_classes, numbers
 
 def test_confidence_curves_show_bins_and_coverage():
     table = pd.DataFrame({"confidence": np.linspace(0.5, 1, 30), "correct": np.arange(30) % 3 > 0})
-    reliable, coverage = confidence_curves({"finetune": table}).axes
+    reliable, coverage = confidence_curves({"finetune": table}, ["a", "b", "c"]).axes
     assert len(reliable.lines[1].get_xdata()) == 15
     assert coverage.lines[0].get_ydata()[-1] == pytest.approx(100 * 20 / 30)
+
+
+def test_two_classes_have_a_roc_curve_of_the_second_one():
+    table = pd.DataFrame(
+        {
+            "true": ["sound", "sound", "ill", "ill"],
+            "predicted": ["sound", "ill", "ill", "sound"],
+            "confidence": [0.9, 0.6, 0.8, 0.7],
+            "correct": [True, False, True, False],
+        }
+    )
+    roc = confidence_curves({"finetune": table}, ["sound", "ill"]).axes[2]
+    assert roc.get_title() == "ROC: ill at each threshold"
+    curve = roc.lines[1]
+    # By falling probability of ill: 0.8 (ill), 0.6 (sound), 0.3 (ill), 0.1 (sound).
+    np.testing.assert_allclose(curve.get_ydata(), [0, 50, 50, 100, 100])
+    np.testing.assert_allclose(curve.get_xdata(), [0, 0, 50, 50, 100])
+    assert curve.get_label() == "finetune (area 0.750)"
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])

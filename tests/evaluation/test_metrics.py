@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import classification_report
+from sklearn.metrics import average_precision_score, classification_report, roc_auc_score
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.metrics import (
@@ -30,10 +30,12 @@ def test_metrics_of_four_images_agree_with_the_hand():
     assert metrics["loss"] == pytest.approx(-math.log(0.5 * 0.2 * 0.3 * 0.7) / 4, abs=1e-5)
     assert metrics["top1"] == 0.5
     assert metrics["top5"] is None, "with three classes it says nothing"
-    assert metrics["per_class"] == {
-        "a": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
-        "b": {"precision": 1.0, "recall": pytest.approx(1 / 3), "f1": 0.5, "support": 3},
-        "c": {"precision": 0.0, "recall": None, "f1": None, "support": 0},
+    keys = ("precision", "recall", "f1", "roc_auc", "average_precision", "support")
+    assert {name: tuple(row[key] for key in keys) for name, row in metrics["per_class"].items()} == {
+        # The image of class a has the second highest probability of a; of b the highest, the third and the fourth.
+        "a": pytest.approx((0.5, 1.0, 2 / 3, 2 / 3, 1 / 2, 1)),
+        "b": pytest.approx((1.0, 1 / 3, 0.5, 2 / 3, (1 + 1 + 3 / 4) / 3, 3)),
+        "c": (0.0, None, None, None, None, 0),
     }
     assert metrics["balanced_accuracy"] == pytest.approx(2 / 3), "of the classes that have images"
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -46,6 +48,7 @@ def test_metrics_of_many_classes_agree_with_scikit_learn():
     targets = generator.integers(0, 30, 200)
     logits = generator.normal(size=(200, 40)).astype(np.float32) + 2 * one_hot(targets, 40)
     metrics = classification_metrics(logits, one_hot(targets, 40), [f"class {label}" for label in range(40)])
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     reference = classification_report(
         targets,
         logits.argmax(1),
@@ -56,6 +59,9 @@ def test_metrics_of_many_classes_agree_with_scikit_learn():
     )
     for name in list(metrics["per_class"])[:30]:
         expected = {key.replace("f1-score", "f1"): value for key, value in reference[name].items()}
+        of_class = (targets == int(name.split()[1]), probabilities[:, int(name.split()[1])])
+        expected["roc_auc"] = roc_auc_score(*of_class)
+        expected["average_precision"] = average_precision_score(*of_class)
         assert metrics["per_class"][name] == pytest.approx(expected)
     for mean in ("macro", "weighted"):
         for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
@@ -85,7 +91,8 @@ def test_top5_is_told_from_six_classes_on(num_classes, top5):
 def test_a_classifier_that_always_says_the_same_has_finite_numbers():
     logits = np.tile(np.array([[5.0, 0, 0]], np.float32), (4, 1))
     metrics = classification_metrics(logits, one_hot(TARGETS, 3), NAMES)
-    assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 3}
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "roc_auc": 0.5, "average_precision": 0.75, "support": 3}
+    assert metrics["per_class"]["b"] == nothing
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 

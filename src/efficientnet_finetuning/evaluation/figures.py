@@ -15,6 +15,7 @@ from efficientnet_finetuning.evaluation.backbone_choice import measured, pareto_
 from efficientnet_finetuning.evaluation.calibration import coverage_curve, reliability
 from efficientnet_finetuning.evaluation.comparison import STARTS_FROM
 from efficientnet_finetuning.evaluation.pictures import fit_name
+from efficientnet_finetuning.evaluation.ranking import area_under_roc, roc_curve
 
 _COLOURS = {
     "baseline": "#7f7f7f",
@@ -219,14 +220,19 @@ def _by_confusion(shares: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(squareform(distances, checks=False), "average", optimal_ordering=True))
 
 
-def confidence_curves(predictions: Mapping[str, pd.DataFrame]) -> Figure:
+def confidence_curves(predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]) -> Figure:
     """How far the confidence of each regime can be believed, and what is gained by leaving the unsure to people.
 
+    With two classes, sensitivity for the second one against false alarms, too.
+
     Args:
-        predictions: of each regime, with ``confidence`` (0–1) and ``correct``.
+        predictions: of each regime, of
+            :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
+        class_names: in the order of the labels.
     """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    reliable, coverage = figure.subplots(1, 2)
+    two = len(class_names) == 2
+    figure = Figure(figsize=(16 if two else 11, 4.5), layout="constrained")
+    reliable, coverage, *others = figure.subplots(1, 3 if two else 2)
     reliable.plot([0, 100], [0, 100], color="#bbbbbb", linestyle="--", label="as sure as right")
     for regime, table in predictions.items():
         confidence, correct = table["confidence"].to_numpy(), table["correct"].to_numpy(bool)
@@ -239,10 +245,27 @@ def confidence_curves(predictions: Mapping[str, pd.DataFrame]) -> Figure:
     reliable.set(xlim=(0, 102), ylim=(0, 102))
     coverage.set(title="if only the surest are answered", xlabel="answered, % of test images", ylabel="accuracy, %")
     coverage.set(xlim=(0, 102), ylim=(None, 101))
-    for axes in (reliable, coverage):
+    for axes in others:
+        _roc_curves(axes, predictions, class_names[1])
+    for axes in (reliable, coverage, *others):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
+
+
+def _roc_curves(axes: Axes, predictions: Mapping[str, pd.DataFrame], positive: str) -> None:
+    axes.plot([0, 100], [0, 100], color="#bbbbbb", linestyle="--", label="chance")
+    for regime, table in predictions.items():
+        is_positive = (table["true"] == positive).to_numpy(bool)
+        scores = np.where(table["predicted"] == positive, table["confidence"], 1 - table["confidence"])
+        curve, area = roc_curve(scores, is_positive), area_under_roc(scores, is_positive)
+        alarms, hits = curve["false_positives"], curve["true_positives"]
+        told = "" if area is None else f" (area {area:.3f})"
+        share = (100 * alarms / max(alarms.iloc[-1], 1), 100 * hits / max(hits.iloc[-1], 1))
+        axes.plot(*share, color=_COLOURS[regime], label=f"{regime}{told}")
+    axes.set_title(f"ROC: {fit_name(positive, 30)} at each threshold", parse_math=False)
+    axes.set(xlabel="false alarms, % of the others (1 − specificity)", ylabel="sensitivity, %")
+    axes.set(xlim=(-1, 102), ylim=(0, 102))
 
 
 def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figure:

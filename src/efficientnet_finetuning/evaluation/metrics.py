@@ -8,6 +8,7 @@ import pandas as pd
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import expected_calibration_error, log_softmax
+from efficientnet_finetuning.evaluation.ranking import area_under_roc, average_precision
 
 # With as many classes or fewer, the true one is always among the first five.
 _ALL_IN_TOP5 = 5
@@ -28,8 +29,10 @@ def classification_metrics(
         ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with five classes
         or fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
         ``macro`` and ``weighted`` ``_precision``, ``_recall`` and ``_f1``, ``calibration_error`` with the temperature
-        and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``
-        and ``support`` by name. A class without images has no recall and no F1 (``None``) and counts in no mean.
+        and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``,
+        ``roc_auc`` and ``average_precision`` (of its probability, against all other classes) and ``support`` by name,
+        with ``macro_roc_auc`` and ``macro_average_precision``. A class without images has no recall, no F1, no area and
+        no average precision (``None``) and counts in no mean; nor has it an area where all images are of one class.
 
     Raises:
         InputError: a logit is infinite or not a number.
@@ -42,14 +45,17 @@ def classification_metrics(
     targets, predicted = labels.argmax(1), logits.argmax(1)
     hits = predicted == targets
     rows = np.arange(len(targets))
-    per_class = _per_class(targets, predicted, len(class_names))
+    probabilities, raw = (np.exp(log_softmax(logits, t)) for t in (temperature, 1.0))
+    per_class = _per_class(targets, predicted, probabilities)
     seen = per_class[per_class["support"] > 0]
-    means = {f"macro_{name}": float(seen[name].mean()) for name in ("precision", "recall", "f1")}
+    means: dict[str, float | None] = {
+        f"macro_{name}": float(seen[name].mean()) for name in ("precision", "recall", "f1", "average_precision")
+    }
+    means["macro_roc_auc"] = None if seen["roc_auc"].isna().all() else float(seen["roc_auc"].mean())
     means |= {
         f"weighted_{name}": float(np.average(seen[name], weights=seen["support"]))
         for name in ("precision", "recall", "f1")
     }
-    calibrated, raw = (np.exp(log_softmax(logits, t))[rows, predicted] for t in (temperature, 1.0))
     return {
         "num_images": len(targets),
         "loss": float(-log_softmax(logits)[rows, targets].mean()),
@@ -57,18 +63,10 @@ def classification_metrics(
         "top5": float((_ranks(logits, targets) < 5).mean()) if len(class_names) > _ALL_IN_TOP5 else None,
         "balanced_accuracy": means["macro_recall"],
         **means,
-        "calibration_error": expected_calibration_error(calibrated, hits),
-        "calibration_error_raw": expected_calibration_error(raw, hits),
+        "calibration_error": expected_calibration_error(probabilities[rows, predicted], hits),
+        "calibration_error_raw": expected_calibration_error(raw[rows, predicted], hits),
         "temperature": temperature,
-        "per_class": {
-            name: {
-                "precision": row.precision,
-                "recall": row.recall if row.support else None,
-                "f1": row.f1 if row.support else None,
-                "support": row.support,
-            }
-            for name, row in zip(class_names, per_class.itertuples(), strict=True)
-        },
+        "per_class": dict(zip(class_names, _without_nan(per_class), strict=True)),
     }
 
 
@@ -122,17 +120,34 @@ def confused_pairs(predictions: pd.DataFrame, limit: int) -> pd.DataFrame:
     return pairs.sort_values(["num_images", "share", "true"], ascending=[False, False, True]).head(limit)
 
 
-def _per_class(targets: np.ndarray, predicted: np.ndarray, num_classes: int) -> pd.DataFrame:
-    """A row a class; a share of nothing is 0, as scikit-learn has it, which would take a second to import."""
+def _per_class(targets: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """A row a class, not a number where it has no images; precision of no answer is 0, as scikit-learn has it."""
+    num_classes = probabilities.shape[1]
     support, answers, hits = (
         np.bincount(labels, minlength=num_classes) for labels in (targets, predicted, targets[targets == predicted])
     )
 
-    def share(of: np.ndarray) -> np.ndarray:
-        return np.divide(hits, of, out=np.zeros(num_classes), where=of > 0)
+    def share(hits: np.ndarray, of: np.ndarray, otherwise: float) -> np.ndarray:
+        return np.divide(hits, of, out=np.full(num_classes, otherwise), where=of > 0)
 
-    f1 = np.divide(2 * hits, support + answers, out=np.zeros(num_classes), where=support + answers > 0)
-    return pd.DataFrame({"precision": share(answers), "recall": share(support), "f1": f1, "support": support})
+    ranked = [(probabilities[:, label], targets == label) for label in range(num_classes)]
+    return pd.DataFrame(
+        {
+            "precision": share(hits, answers, 0.0),
+            "recall": share(hits, support, np.nan),
+            "f1": np.where(support > 0, share(2 * hits, support + answers, 0.0), np.nan),
+            "roc_auc": [area_under_roc(*scores) for scores in ranked],
+            "average_precision": [average_precision(*scores) for scores in ranked],
+            "support": support,
+        }
+    )
+
+
+def _without_nan(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
 
 
 def _ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

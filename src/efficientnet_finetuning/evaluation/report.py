@@ -66,7 +66,11 @@ def render_report(results: Results) -> str:
     champion = results.verdict["champion"]
     metrics = results.metrics[champion]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "base64": lambda content: base64.b64encode(content).decode()}
+    environment.filters |= {
+        "percent": _percent,
+        "number": _number,
+        "base64": lambda content: base64.b64encode(content).decode(),
+    }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         verdict=results.verdict,
         champion=metrics,
@@ -76,6 +80,7 @@ def render_report(results: Results) -> str:
         pairs=_pairs(results.predictions[champion]),
         clustered=_clustered(len(metrics["per_class"])),
         classes=_classes(metrics["per_class"]),
+        two_classes=_two_classes(metrics["per_class"]),
         gallery=_gallery(results.predictions[champion]),
         disagreements=_disagreements(results),
         threshold=_threshold(metrics["threshold"]),
@@ -89,6 +94,10 @@ def render_report(results: Results) -> str:
 
 def _percent(share: Any) -> str:
     return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> _Table:
@@ -156,12 +165,27 @@ def _clustered(num_classes: int) -> str:
     return "" if num_classes <= 20 else ", in an order that puts classes that are confused beside each other"
 
 
+def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
+    if len(per_class) != 2:
+        return ""
+    (negative, specificity), (positive, sensitivity) = ((name, row["recall"]) for name, row in per_class.items())
+    return (
+        f"Sensitivity for {positive} {_percent(sensitivity)}, specificity {_percent(specificity)}: the shares of "
+        f"{positive} and of {negative} that are recognised."
+    )
+
+
 def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> _Table:
     worst_first = sorted(per_class.items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
     return _table(
-        ("class", "precision", "recall", "F1", "test images"),
+        ("class", "precision", "recall", "F1", "area under ROC", "average precision", "test images"),
         (
-            (name, *(_percent(row[key]) for key in ("precision", "recall", "f1")), row["support"])
+            (
+                name,
+                *(_percent(row[key]) for key in ("precision", "recall", "f1")),
+                *(_number(row[key]) for key in ("roc_auc", "average_precision")),
+                row["support"],
+            )
             for name, row in worst_first
         ),
     )

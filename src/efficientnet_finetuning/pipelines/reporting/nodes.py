@@ -5,7 +5,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.evaluation.calibration import choose_threshold
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
 from efficientnet_finetuning.evaluation.figures import (
     comparison_bars,
@@ -13,11 +15,12 @@ from efficientnet_finetuning.evaluation.figures import (
     confusion_matrix,
     learning_curves,
 )
-from efficientnet_finetuning.evaluation.metrics import confusion
+from efficientnet_finetuning.evaluation.metrics import confusion, predictions_table
 from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disagreements
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
-from efficientnet_finetuning.models.classifier import Classifier
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.parameters import EvaluationParameters
 
 _FEW_TEST_IMAGES = 300
 
@@ -40,6 +43,16 @@ def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFra
     return verdict, verdict["champion"]
 
 
+def keep_champion(champion: str, evaluation: EvaluationParameters, **results: Any) -> Classifier:
+    """The champion, ready for use: with the confidence from which on it answers, chosen on held-out images."""
+    model, held_out = results[f"{champion}_model"], results[f"{champion}_held_out"]
+    chosen_on = predictions_table(
+        held_out["logits"], held_out["labels"], held_out["ids"], model.class_names, model.temperature
+    )
+    fields = {name: value for name, value in model.__dict__.items() if name != "threshold"}
+    return Classifier(**fields, threshold=choose_threshold(chosen_on, evaluation.precision))
+
+
 def plot_comparison(comparison: pd.DataFrame) -> Figure:
     """Accuracies of the regimes as bars."""
     return comparison_bars(comparison)
@@ -56,9 +69,9 @@ def plot_confusion(champion: str, class_names: list[str], **predictions: pd.Data
     return confusion_matrix(counts, class_names, champion)
 
 
-def plot_confidence(**predictions: pd.DataFrame) -> Figure:
+def plot_confidence(class_names: list[str], **predictions: pd.DataFrame) -> Figure:
     """How far the confidence of each regime can be believed."""
-    return confidence_curves(_by_regime(predictions, "predictions"))
+    return confidence_curves(_by_regime(predictions, "predictions"), class_names)
 
 
 def show_disagreements(test_images: Examples, seed: int, **predictions: pd.DataFrame) -> Figure:
@@ -67,7 +80,7 @@ def show_disagreements(test_images: Examples, seed: int, **predictions: pd.DataF
     return disagreement_sheet(test_images.arrays[0][rows["row"]], rows)
 
 
-def measure_cost(model: Classifier) -> dict[str, float]:
+def measure_cost(model: TrainedClassifier) -> dict[str, float]:
     """Size of the network, which all regimes share, and its speed on this machine."""
     from efficientnet_finetuning.models.cost import cost_of
 

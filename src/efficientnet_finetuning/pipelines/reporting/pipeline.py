@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from efficientnet_finetuning.pipelines.reporting.nodes import (
     compare,
+    keep_champion,
     measure_cost,
     plot_comparison,
     plot_confidence,
@@ -45,6 +46,12 @@ def create_pipeline(*regimes: str) -> Pipeline:
             ["verdict", "champion"],
             name="reach_verdict",
         ),
+        Node(
+            keep_champion,
+            same("champion") | {"evaluation": "params:evaluation"} | of_all("model", "held_out"),
+            "champion_model",
+            name="keep_champion",
+        ),
         Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison"),
         Node(plot_learning_curves, of_all("history"), "learning_curves", name="plot_learning_curves"),
         Node(
@@ -53,7 +60,12 @@ def create_pipeline(*regimes: str) -> Pipeline:
             "confusion_matrix",
             name="plot_confusion",
         ),
-        Node(plot_confidence, of_all("predictions"), "confidence_curves", name="plot_confidence"),
+        Node(
+            plot_confidence,
+            same("class_names") | of_all("predictions"),
+            "confidence_curves",
+            name="plot_confidence",
+        ),
         Node(
             show_disagreements,
             same("test_images") | seed | of_all("predictions"),

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.predict import pipeline as pipeline

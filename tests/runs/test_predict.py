@@ -1,0 +1,85 @@
+"""From a run to a prediction, really run."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trained(project):
+    """A champion."""
+    result = project.kedro("run", "--pipelines", "transfer")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return project
+
+
+@pytest.fixture(scope="module")
+def new(trained):
+    """Photographs that nobody labelled, one of them broken."""
+    folder = trained.path / "new"
+    folder.mkdir()
+    for name in ("red", "blue"):
+        shutil.copy(trained.path / "photos" / name / "3.png", folder / f"={name}.png")
+    (folder / "broken.jpg").write_text("no image")
+    return folder
+
+
+def test_the_champion_answers_and_says_what_it_could_not_read(trained, new):
+    result = trained.kedro("run", "--pipelines", "predict", "--params", "predict.path=new")
+    output = " ".join(result.stdout.split())
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 photographs" in output
+    assert "1 could not be read" in output
+    answers = pd.read_parquet(trained.newest("answers.csv").with_suffix(".parquet")).set_index("id")
+    assert answers.loc["=red.png", "class_1"] == "red"
+    assert answers.loc["=blue.png", "class_1"] == "blue"
+    assert answers.loc["broken.jpg", "reason"].startswith("undecodable")
+    assert "'=red.png" in trained.newest("answers.csv").read_text()
+    from_python = Classifier.champion(trained.newest("champion_model.keras").parents[2].name, trained.path / "data")
+    pd.testing.assert_frame_equal(from_python.predict(new).set_index("id"), answers, check_exact=False)
+
+
+def test_the_same_photographs_are_not_classified_again(trained, new):
+    command = ("run", "--pipelines", "predict", "--params", "predict.path=new")
+    trained.kedro(*command)
+    assert "fresh  predict.answer_photographs" in " ".join(trained.kedro(*command).stdout.split(" "))
+    shutil.copy(new / "=red.png", new / "another.png")
+    result = trained.kedro(*command)
+    assert "stale  predict.answer_photographs: photographs changed" in result.stdout
+
+
+def test_the_threshold_is_that_of_the_report(trained):
+    champion = Classifier.load(trained.newest("champion_model.keras"))
+    metrics = json.loads(trained.newest("transfer_metrics.json").read_text())
+    assert champion.threshold == metrics["threshold"]["confidence"]
+    assert champion.temperature == metrics["temperature"]
+
+
+@pytest.mark.usefixtures("new")
+def test_a_file_takes_the_champions_place(trained, tmp_path):
+    model = tmp_path / "carried_away.keras"
+    shutil.copy(trained.newest("champion_model.keras"), model)
+    parameters = f"predict.path=new/=red.png,predict.model={model}"
+    result = trained.kedro("run", "--pipelines", "predict", "--params", parameters)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 photographs" in result.stdout
+
+
+@pytest.mark.usefixtures("new")
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("predict.top=3", "predict.path is not given"),
+        ("predict.path=newer", "There is nothing at newer. Did you mean 'new'"),
+        ("predict.path=new,predict.model=new/broken.jpg", "broken.jpg is not a classifier that this project saved"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_computed(trained, parameters, words):
+    output = trained.refuses("run", "--pipelines", "predict", "--params", parameters)
+    assert words in " ".join(output.split())
