@@ -1,0 +1,154 @@
+"""Exported classifiers tried as other programs will run them, beside the classifier that they came from."""
+
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from efficientnet_finetuning.bundle import run_export
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.formats import FILES, write_files
+from efficientnet_finetuning.bundle.photographs import Reader
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.evaluation.calibration import log_softmax
+from efficientnet_finetuning.evaluation.verdict import paired_difference
+
+# What a format may change: probabilities in float32, and the accuracy of those that round more.
+_PROBABILITY_TOLERANCE = 1e-4
+_ACCURACY_TOLERANCE = 0.01
+_EXACT = ("saved_model", "litert", "onnx")
+_SQUARES_ONLY = ("litert_int8",)
+_NUM_TIMED = 20
+
+
+class Tried(NamedTuple):
+    """What an exported classifier said: probabilities ``(N, num_classes)``, and the seconds of each answer."""
+
+    probabilities: np.ndarray
+    seconds: np.ndarray
+
+
+def check_exports(
+    files: Mapping[str, bytes],
+    classifier: Classifier,
+    test: Examples,
+    photographs: Sequence[np.ndarray],
+    seed: int,
+) -> pd.DataFrame:
+    """Try each format on test images, in a process of its own that imports nothing of this project.
+
+    Args:
+        files: of :func:`~efficientnet_finetuning.bundle.formats.convert`.
+        classifier: that they came from.
+        test: prepared images with labels and ids.
+        photographs: at least one as it is, uint8 ``(height, width, 3)``, upright and RGB, to try the resize inside.
+        seed: of the bootstrap.
+
+    Returns:
+        A row a format: ``format``, ``file``, ``megabytes``, ``images``; on the test images ``largest_difference`` of a
+        probability and where (``at_image``, ``at_class``), ``agreement`` of the predicted classes (0–1), ``accuracy``,
+        ``accuracy_change`` with its 95 % interval ``low``, ``high`` and ``p_value`` (McNemar); on the photographs
+        ``difference_with_resize``, missing where the format takes squares alone; ``milliseconds`` an image one by one,
+        and ``times_keras``, that as a multiple of Keras'. ``fault``: empty, or why the format must not be used.
+    """
+    squares, labels = test.arrays
+    answers, of_photographs = (
+        np.exp(log_softmax(classifier.predict_logits(images), classifier.temperature))
+        for images in (squares, Reader(photographs, classifier))
+    )
+    keras_milliseconds = _milliseconds_of_keras(classifier, squares)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(files, Path(folder))
+        for name, file in FILES.items():
+            if not (Path(folder) / file).exists():
+                continue
+            any_size = name not in _SQUARES_ONLY
+            given = [*squares, *photographs] if any_size else squares
+            tried = run(Path(folder) / file, given)
+            row = {"format": name, "file": file, "megabytes": _size(files, file) / 1e6, "images": len(squares)}
+            row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier, seed)
+            with_resize = tried.probabilities[len(squares) :] - of_photographs if any_size else np.array(np.nan)
+            row["difference_with_resize"] = float(np.abs(with_resize).max())
+            row["milliseconds"] = 1000 * float(np.median(tried.seconds[: len(squares)]))
+            row["times_keras"] = row["milliseconds"] / keras_milliseconds
+            rows.append(row | {"fault": _fault(row)})
+    return pd.DataFrame(rows)
+
+
+def run(file: Path, photographs: Iterable[np.ndarray]) -> Tried:
+    """Let an exported classifier answer photographs, uint8 ``(height, width, 3)``, in a process of its own.
+
+    Raises:
+        RuntimeError: it cannot be run, with what it said.
+    """
+    with tempfile.TemporaryFile() as stream:
+        for photograph in photographs:
+            stream.write(struct.pack("<II", *photograph.shape[:2]))
+            stream.write(np.ascontiguousarray(photograph).data)
+        stream.seek(0)
+        # -P: modules beside the script must not take the place of libraries'.
+        command = [sys.executable, "-P", run_export.__file__, str(file)]
+        with tempfile.TemporaryFile() as answers:
+            result = subprocess.run(command, stdin=stream, stdout=answers, stderr=subprocess.PIPE, check=False)
+            if result.returncode:
+                said = result.stderr.decode(errors="replace").strip().splitlines()
+                raise RuntimeError(f"{file.name} cannot be run: {said[-1] if said else 'it says nothing'}")
+            answers.seek(0)
+            table: np.ndarray = np.lib.format.read_array(answers, allow_pickle=False)
+    return Tried(table[:, :-1], table[:, -1])
+
+
+def _milliseconds_of_keras(classifier: Classifier, squares: np.ndarray) -> float:
+    seconds = []
+    for row in range(min(_NUM_TIMED, len(squares)) + 1):
+        began = time.perf_counter()
+        classifier.predict_logits(squares[row % len(squares)][None])
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[1:]))  # the first one compiles
+
+
+def _compare(
+    got: np.ndarray, expected: np.ndarray, labels: np.ndarray, ids: np.ndarray, classifier: Classifier, seed: int
+) -> dict[str, Any]:
+    differences = np.abs(got - expected)
+    image, label = np.unravel_index(int(differences.argmax()), differences.shape)
+    targets = labels.argmax(1)
+    before, after = expected.argmax(1) == targets, got.argmax(1) == targets
+    change = paired_difference(before, after, seed)
+    return {
+        "largest_difference": float(differences.max()),
+        "at_image": str(ids[image]),
+        "at_class": classifier.class_names[label],
+        "agreement": float((got.argmax(1) == expected.argmax(1)).mean()),
+        "accuracy": float(after.mean()),
+        "accuracy_change": change["difference"],
+        "low": change["low"],
+        "high": change["high"],
+        "p_value": change["p_value"],
+    }
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    if row["format"] in _EXACT and row["largest_difference"] > _PROBABILITY_TOLERANCE:
+        return (
+            f"the probability of {row['at_class']} for {row['at_image']} differs by {row['largest_difference']:.1e}, "
+            f"more than {_PROBABILITY_TOLERANCE:.0e}"
+        )
+    if row["accuracy_change"] < -_ACCURACY_TOLERANCE:
+        return (
+            f"it is right on {-100 * row['accuracy_change']:.1f} % fewer of the test images, most different at "
+            f"{row['at_image']}, {row['at_class']}"
+        )
+    return ""
+
+
+def _size(files: Mapping[str, bytes], file: str) -> int:
+    return sum(len(content) for path, content in files.items() if path == file or path.startswith(f"{file}/"))

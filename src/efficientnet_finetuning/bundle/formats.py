@@ -1,0 +1,136 @@
+"""A classifier in the formats of other programs, each from a photograph of any size to probabilities."""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.errors import InputError
+
+# Files by their path in the bundle.
+Files = Mapping[str, bytes]
+
+# The formats, and the file or folder of each.
+FILES = {
+    "saved_model": "saved_model",
+    "litert": "classifier.tflite",
+    "litert_float16": "classifier_float16.tflite",
+    "litert_int8": "classifier_int8.tflite",
+    "onnx": "classifier.onnx",
+}
+_ONNX_OPSET = 18
+# Images from which the ranges of int8 are learnt; more changed no answer of the embedded job.
+_NUM_CALIBRATION = 100
+
+
+def check_formats(formats: tuple[str, ...]) -> None:
+    """Refuse a format whose converter is not installed, before anything is computed.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    missing = [name for name in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise InputError(
+            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave it "
+            "out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
+        )
+
+
+def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str, ...]) -> dict[str, bytes]:
+    """Write a classifier in other formats.
+
+    Args:
+        classifier: whose whole answer they compute.
+        calibration: training images, uint8 ``(N, image_size, image_size, 3)``, for the ranges of int8.
+        formats: keys of :data:`FILES`.
+
+    Returns:
+        Files by their paths. All but int8 take one photograph of any size, uint8 ``(1, height, width, 3)``, upright and
+        RGB; int8 takes ``(1, image_size, image_size, 3)``, since eight bits are too few for the weights of a resize.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / FILES["saved_model"]
+        _save_model(classifier, place, any_size=True)
+        converters: dict[str, Callable[[], bytes]] = {
+            "litert": lambda: _litert(place),
+            "litert_float16": lambda: _litert(place, half=True),
+            "litert_int8": lambda: _litert_int8(classifier, calibration, Path(folder) / "square"),
+            "onnx": lambda: _onnx(classifier),
+        }
+        files = (
+            {f"{place.name}/{name}": content for name, content in read_files(place).items()}
+            if "saved_model" in formats
+            else {}
+        )
+        return files | {FILES[name]: converters[name]() for name in formats if name in converters}
+
+
+def write_files(files: Files, folder: Path) -> None:
+    """Write files into a folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """All files of a folder by their path below it."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()
+    }
+
+
+def _save_model(classifier: Classifier, folder: Path, *, any_size: bool) -> None:
+    import keras
+
+    archive = keras.export.ExportArchive()
+    archive.track(classifier.model)
+    archive.add_endpoint("serve", *_function(classifier, any_size=any_size))
+    archive.write_out(folder, verbose=False)
+
+
+def _function(classifier: Classifier, *, any_size: bool) -> tuple[Callable[..., Any], list[Any]]:
+    import tensorflow as tf
+
+    from efficientnet_finetuning.bundle.graph import answer_function
+
+    side = None if any_size else classifier.image_size
+    signature = [tf.TensorSpec([1, side, side, 3], tf.uint8, name="photograph")]
+    return answer_function(classifier, any_size=any_size), signature
+
+
+def _litert(saved_model: Path, *, half: bool = False) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if half:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
+
+
+def _litert_int8(classifier: Classifier, calibration: np.ndarray, folder: Path) -> bytes:
+    import tensorflow as tf
+
+    _save_model(classifier, folder, any_size=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    rows = np.linspace(0, len(calibration) - 1, min(_NUM_CALIBRATION, len(calibration))).astype(int)
+    converter.representative_dataset = lambda: ([calibration[row][None]] for row in rows)
+    content: bytes = converter.convert()
+    return content
+
+
+def _onnx(classifier: Classifier) -> bytes:
+    import tensorflow as tf
+    import tf2onnx
+
+    function, signature = _function(classifier, any_size=True)
+    model, _ = tf2onnx.convert.from_function(tf.function(function), input_signature=signature, opset=_ONNX_OPSET)
+    content: bytes = model.SerializeToString()
+    return content
