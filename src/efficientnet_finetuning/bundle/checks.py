@@ -73,7 +73,12 @@ def check_exports(
             any_size = name not in _SQUARES_ONLY
             given = [*squares, *photographs] if any_size else squares
             tried = run(Path(folder) / file, given)
-            row = {"format": name, "file": file, "megabytes": _size(files, file) / 1e6, "images": len(squares)}
+            row: dict[str, Any] = {
+                "format": name,
+                "file": file,
+                "megabytes": _size(files, file) / 1e6,
+                "images": len(squares),
+            }
             row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier, seed)
             with_resize = tried.probabilities[len(squares) :] - of_photographs if any_size else np.array(np.nan)
             row["difference_with_resize"] = float(np.abs(with_resize).max())

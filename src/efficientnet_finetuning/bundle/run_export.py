@@ -1,8 +1,8 @@
 """Run an exported classifier as another program would: this file imports nothing of the project.
 
 ``python run_export.py <file or folder>`` reads photographs from its standard input, each as its height and its width
-(unsigned 32-bit little-endian integers) and then its RGB bytes, row by row. It writes one array in NumPy's format to its
-standard output: probabilities ``(N, num_classes)`` with, as a last column, the seconds that each answer took.
+(unsigned 32-bit little-endian integers) and then its RGB bytes, row by row. It writes one array in NumPy's format to
+its standard output: probabilities ``(N, num_classes)`` with, as a last column, the seconds that each answer took.
 """
 
 import struct
