@@ -6,7 +6,7 @@ reached from its function, the versions of the libraries that compute, and the f
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, r
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
-from efficientnet_finetuning.io.costs import CostsDataset
+from efficientnet_finetuning.io.told import CostsDataset, LineageDataset
 from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters, PredictParameters
-from efficientnet_finetuning.storage import checksum, digest
+from efficientnet_finetuning.storage import checksum, digest, read_commit
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class IncrementalRunner(SequentialRunner):
             _tell_checkpoints(node, catalog, recipe)
             if reason := "it was asked for" if self._forced else why_stale(node, catalog, recipe):
                 logger.info("stale  %s: %s", node.name, reason)
-                _tell_costs(node, catalog)
+                _tell_of_the_run(node, catalog)
                 _tell_outputs(node, catalog, recipe)
                 Task(node, catalog, self._is_async, hook_manager, run_id).execute()
             else:
@@ -100,10 +100,31 @@ def _meter(node: Node) -> Callable[[], dict[str, Any]]:
     return read
 
 
-def _tell_costs(node: Node, catalog: CatalogProtocol) -> None:
+def _tell_of_the_run(node: Node, catalog: CatalogProtocol) -> None:
     for name in node.inputs:
         if isinstance(dataset := catalog[name], CostsDataset):
-            dataset.costs = dict(_costs(catalog))
+            dataset.value = dict(_costs(catalog))
+        elif isinstance(dataset, LineageDataset):
+            dataset.value = _lineage(node.inputs, catalog)
+
+
+def _lineage(names: Iterable[str], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
+    """All that stored datasets descend from, in the versions that their records name."""
+    found: dict[str, dict[str, Any]] = {}
+    wanted = [
+        (name, dataset.resolve_load_version()) for name in names if isinstance(dataset := catalog[name], Committed)
+    ]
+    while wanted:
+        name, version = wanted.pop()
+        dataset = catalog[name]
+        if name in found or not isinstance(dataset, Committed):
+            continue
+        record = read_commit(dataset.folder.parent / str(version)) or {}
+        recipe = record.get("recipe") or {"parameters": {}, "versions": {}}
+        content = record.get("content") or digest(record.get("files"))
+        found[name] = {"version": version, "content": content, "parameters": recipe["parameters"]}
+        wanted += recipe["versions"].items()
+    return found
 
 
 def _costs(catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:

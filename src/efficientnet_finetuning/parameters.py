@@ -375,6 +375,17 @@ class PredictParameters(_Group):
     batch_size: Count = 64
 
 
+class ExportParameters(_Group):
+    """What the pipeline ``export`` writes.
+
+    Attributes:
+        formats: beside the Keras file: ``saved_model`` (TensorFlow), ``litert``, ``litert_float16``, ``litert_int8``
+            (LiteRT, once TensorFlow Lite) and ``onnx``, which needs the extra ``export``.
+    """
+
+    formats: tuple[Literal["saved_model", "litert", "litert_float16", "litert_int8", "onnx"], ...]
+
+
 class TrackingParameters(_Group):
     """Where MLflow records the runs.
 
@@ -414,6 +425,7 @@ class Parameters(_Group):
     seed_finetune: RegimeParameters | None = None
     evaluation: EvaluationParameters
     predict: PredictParameters = PredictParameters()
+    export: ExportParameters
     tracking: TrackingParameters
     choose_backbone: ChoiceParameters
 

@@ -9,6 +9,7 @@ from efficientnet_finetuning.pipelines import (
     choice,
     cross_validation,
     evaluation,
+    export,
     ingestion,
     predict,
     preprocessing,
@@ -24,7 +25,10 @@ COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name the runs. Each name runs all it needs, from the raw images on, but for ``evaluation`` and ``predict``."""
+    """Name the runs. Each name runs all it needs, from the raw images on.
+
+    ``evaluation``, ``predict`` and ``export`` start from what is stored.
+    """
     ingest = ingestion.pipeline.create_pipeline()
     prepare = ingest + preprocessing.pipeline.create_pipeline()
     baseline = training.pipeline.create_baseline_pipeline()
@@ -44,6 +48,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),
         "evaluation": _compared(*LADDER),
+        "export": export.pipeline.create_pipeline(),
         "predict": predict.pipeline.create_pipeline(),
     }
 

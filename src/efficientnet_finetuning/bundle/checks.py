@@ -88,6 +88,14 @@ def check_exports(
     return pd.DataFrame(rows)
 
 
+def format_checks(checks: pd.DataFrame) -> str:
+    """The table of :func:`check_exports` for the terminal."""
+    shown = checks[
+        ["format", "megabytes", "largest_difference", "agreement", "accuracy", "milliseconds", "times_keras"]
+    ]
+    return "exports on the test images:\n" + shown.to_string(index=False, float_format=lambda value: f"{value:.3g}")
+
+
 def run(file: Path, photographs: Iterable[np.ndarray]) -> Tried:
     """Let an exported classifier answer photographs, uint8 ``(height, width, 3)``, in a process of its own.
 

@@ -70,6 +70,13 @@ def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str,
         return files | {FILES[name]: converters[name]() for name in formats if name in converters}
 
 
+def classifier_file(classifier: Classifier) -> bytes:
+    """The content of the ``.keras`` file that :meth:`Classifier.load` reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        classifier.save(Path(folder) / "classifier.keras")
+        return (Path(folder) / "classifier.keras").read_bytes()
+
+
 def write_files(files: Files, folder: Path) -> None:
     """Write files into a folder."""
     for name, content in files.items():

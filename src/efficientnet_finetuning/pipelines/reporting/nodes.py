@@ -43,14 +43,19 @@ def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFra
     return verdict, verdict["champion"]
 
 
-def keep_champion(champion: str, evaluation: EvaluationParameters, **results: Any) -> Classifier:
-    """The champion, ready for use: with the confidence from which on it answers, chosen on held-out images."""
+def keep_champion(champion: str, evaluation: EvaluationParameters, **results: Any) -> tuple[Classifier, dict[str, Any]]:
+    """The champion, ready for use: with the confidence from which on it answers, chosen on held-out images.
+
+    Returns:
+        The classifier, and its metrics with the name of its regime.
+    """
     model, held_out = results[f"{champion}_model"], results[f"{champion}_held_out"]
     chosen_on = predictions_table(
         held_out["logits"], held_out["labels"], held_out["ids"], model.class_names, model.temperature
     )
     fields = {name: value for name, value in model.__dict__.items() if name != "threshold"}
-    return Classifier(**fields, threshold=choose_threshold(chosen_on, evaluation.precision))
+    ready = Classifier(**fields, threshold=choose_threshold(chosen_on, evaluation.precision))
+    return ready, {"regime": champion} | results[f"{champion}_metrics"]
 
 
 def plot_comparison(comparison: pd.DataFrame) -> Figure:

@@ -48,8 +48,8 @@ def create_pipeline(*regimes: str) -> Pipeline:
         ),
         Node(
             keep_champion,
-            same("champion") | {"evaluation": "params:evaluation"} | of_all("model", "held_out"),
-            "champion_model",
+            same("champion") | {"evaluation": "params:evaluation"} | of_all("model", "held_out", "metrics"),
+            ["champion_model", "champion_metrics"],
             name="keep_champion",
         ),
         Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison"),

@@ -1,0 +1,29 @@
+"""The evidence for a bundle's metrics: its classifier on the test images that its receipt names."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.receipt import fingerprint_of_examples
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.evaluation.metrics import classification_metrics
+
+
+def find_test_images(data: Path, fingerprint: str) -> Examples | None:
+    """Stored test images with a fingerprint, of whatever job and version; ``None`` where there are none."""
+    for folder in sorted(data.glob("03_primary/*/test_images/*/test_images"), reverse=True):
+        names = ("images", "labels", "ids")
+        test = Examples(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names))
+        if fingerprint_of_examples(test) == fingerprint:
+            return test
+    return None
+
+
+def measure(classifier_file: Path, test: Examples) -> dict[str, Any]:
+    """Metrics of a classifier's file on prepared test images."""
+    classifier = Classifier.load(classifier_file)
+    images, labels = test.arrays
+    logits = classifier.predict_logits(images)
+    return classification_metrics(logits, labels, classifier.class_names, classifier.temperature)

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.export import pipeline as pipeline

@@ -1,0 +1,108 @@
+"""Check a bundle against its receipt: ``python -m efficientnet_finetuning.verify <bundle>``.
+
+Every file must be there as recorded, and no other. This needs Python's standard library alone, so the file can be
+copied and run anywhere. Where the project's data is at hand (``--data``), the metrics are recomputed on the test images
+too: they must be those of the receipt within 1e-6.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RECEIPT = "receipt.json"
+STATEMENT, PROVENANCE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
+_TOLERANCE = 1e-6
+
+
+def main() -> None:
+    """Print what is wrong and exit with 1, or what was checked and exit with 0."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("bundle", type=Path, help="folder that holds receipt.json")
+    parser.add_argument("--data", type=Path, help="the project's folder `data`, to recompute the metrics")
+    options = parser.parse_args()
+    faults = list(verify(options.bundle))
+    if not faults and options.data:
+        faults = list(verify_metrics(options.bundle, options.data))
+    if faults:
+        sys.exit("\n".join(f"{options.bundle}: {fault}" for fault in faults))
+    receipt = read_receipt(options.bundle)
+    told = " The metrics were recomputed and are the same." if options.data else ""
+    print(f"{options.bundle}: {len(receipt['subject'])} files are as the receipt records them.{told}")  # noqa: T201
+
+
+def verify(bundle: Path) -> Iterator[str]:
+    """What in a bundle is not as its receipt says, by name; nothing where all is."""
+    try:
+        receipt = read_receipt(bundle)
+    except ValueError as error:
+        yield str(error)
+        return
+    recorded = {subject["name"]: subject["digest"]["sha256"] for subject in receipt["subject"]}
+    for name, expected in recorded.items():
+        file = bundle / name
+        if not file.resolve().is_relative_to(bundle.resolve()):
+            yield f"the receipt names {name}, which lies outside of the bundle"
+        elif not file.is_file():
+            yield f"{name} is missing"
+        elif _sha256(file) != expected:
+            yield f"{name} is not what the receipt records (its SHA-256 differs)"
+    for file in sorted(bundle.rglob("*")):
+        name = file.relative_to(bundle).as_posix()
+        if file.is_file() and name not in recorded and name != RECEIPT:
+            yield f"{name} is not in the receipt"
+
+
+def read_receipt(bundle: Path) -> dict[str, Any]:
+    """The receipt of a bundle.
+
+    Raises:
+        ValueError: there is none, or it is none that this version reads, or it is not complete.
+    """
+    try:
+        receipt: dict[str, Any] = json.loads((bundle / RECEIPT).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{RECEIPT} cannot be read: {error.strerror}. Is this the folder of a bundle?") from error
+    except ValueError as error:
+        raise ValueError(f"{RECEIPT} is not JSON: {error}") from error
+    try:
+        kinds = receipt["_type"], receipt["predicateType"]
+        complete = all(len(subject["digest"]["sha256"]) == 64 and subject["name"] for subject in receipt["subject"])
+        dependencies = receipt["predicate"]["buildDefinition"]["resolvedDependencies"]
+        complete = complete and {"manifest", "test images"} <= {dependency["name"] for dependency in dependencies}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{RECEIPT} is not complete: {error} is missing or of another kind") from error
+    if kinds != (STATEMENT, PROVENANCE):
+        raise ValueError(f"{RECEIPT} is of another version: {kinds[0]}, {kinds[1]}")
+    if not complete:
+        raise ValueError(f"{RECEIPT} is not complete: a file, the manifest or the test images lack their SHA-256")
+    return receipt
+
+
+def verify_metrics(bundle: Path, data: Path) -> Iterator[str]:
+    """Which metrics of a bundle's classifier on the test images are not those of its receipt."""
+    # The rest of this file runs without the package.
+    from efficientnet_finetuning.bundle.evidence import find_test_images, measure
+
+    definition = read_receipt(bundle)["predicate"]["buildDefinition"]
+    digests = {item["name"]: item.get("digest", {}).get("sha256") for item in definition["resolvedDependencies"]}
+    test = find_test_images(data, str(digests["test images"]))
+    if test is None:
+        yield f"the test images of the receipt are not in {data}, so the metrics cannot be recomputed"
+        return
+    found = measure(bundle / "classifier.keras", test)
+    for name, expected in definition["internalParameters"]["metrics"].items():
+        if isinstance(expected, float) and name in found and not abs(found[name] - expected) <= _TOLERANCE:
+            yield f"{name} is {found[name]:.6f}; the receipt says {expected:.6f}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    main()
