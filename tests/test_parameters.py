@@ -58,6 +58,7 @@ def test_the_base_configuration_is_valid_and_flat_under_dotted_names_defaults_in
         "transfer.head.inverse_regularizations": tuple(raw["transfer"]["head"]["inverse_regularizations"]),
         "choose_backbone.backbones": tuple(raw["choose_backbone"]["backbones"]),
         "choose_backbone.image_sizes": tuple(raw["choose_backbone"]["image_sizes"]),
+        "export.formats": tuple(raw["export"]["formats"]),
     }
 
 

@@ -1,7 +1,9 @@
-"""From a run to a prediction, really run."""
+"""From a run to a prediction and to a bundle, really run."""
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -83,3 +85,37 @@ def test_a_file_takes_the_champions_place(trained, tmp_path):
 def test_mistakes_are_named_before_anything_is_computed(trained, parameters, words):
     output = trained.refuses("run", "--pipelines", "predict", "--params", parameters)
     assert words in " ".join(output.split())
+
+
+def test_the_bundle_leaves_with_formats_card_and_receipt(trained):
+    result = trained.kedro("run", "--pipelines", "export", "--params", "export.formats=[litert]")
+    assert result.returncode == 0, result.stdout + result.stderr
+    bundle = trained.newest("bundle")
+    files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md",
+        "classifier.keras",
+        "classifier.tflite",
+        "exports.csv",
+        "known_failures.png",
+        "receipt.json",
+    }
+    metrics = json.loads(trained.newest("transfer_metrics.json").read_text())
+    card = (bundle / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: keras\n")
+    assert f"{100 * metrics['top1']:.1f} %" in card
+    receipt = json.loads((bundle / "receipt.json").read_text())["predicate"]["buildDefinition"]
+    assert receipt["externalParameters"]["transfer.head.max_iterations"] == 500
+    assert receipt["externalParameters"]["dataset.path"] == "photos"
+    lineage = receipt["internalParameters"]["lineage"]
+    assert {"champion_model", "transfer_model", "transfer.backbone", "manifest", "source"} <= lineage.keys()
+    assert lineage["champion_model"]["version"] == trained.versions("champion_model.keras")[-1]
+    command = [sys.executable, "-m", "efficientnet_finetuning.verify", str(bundle), "--data", "data"]
+    checked = subprocess.run(command, cwd=trained.path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "The metrics were recomputed and are the same." in checked.stdout
+
+
+def test_an_unknown_format_is_refused(trained):
+    output = trained.refuses("run", "--pipelines", "export", "--params", "export.formats=[coreml]")
+    assert "export.formats.0" in output
