@@ -36,6 +36,9 @@ class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
         data.save(path)
 
     def _read(self, path: Path) -> KerasModel:
+        from efficientnet_finetuning.models.untrusted import check_keras_file
+
+        check_keras_file(path)
         import keras
 
         return keras.models.load_model(path, safe_mode=True)

@@ -13,6 +13,7 @@ import numpy as np
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.efficientnet_lite import efficientnet_lite, load_torch_weights
 from efficientnet_finetuning.models.torch_weights import read_torch_weights
+from efficientnet_finetuning.models.untrusted import check_weights
 
 # Means and standard deviations of ImageNet's channels in 0–1, as in keras.applications.efficientnet.
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
@@ -128,7 +129,10 @@ def _load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
     if not path.is_file():
         raise InputError(f"The weights file {path} (backbone.weights) does not exist.")
     try:
+        check_weights(path, str(path))
         model.load_weights(path)
+    except InputError:
+        raise
     except Exception as error:  # h5py and Keras raise a dozen kinds for a file that does not fit
         raise InputError(
             f"The weights file {path} does not fit {name} without its top. It must be an .h5 or .weights.h5 file "

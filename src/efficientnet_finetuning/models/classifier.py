@@ -93,16 +93,23 @@ class TrainedClassifier:
         """Read what :meth:`save` wrote, in Keras' safe mode.
 
         Raises:
-            InputError: the file is missing, damaged, or a ``.keras`` file without this metadata.
+            InputError: the file is missing, damaged, a ``.keras`` file without this metadata, or one that could run
+                code.
         """
-        import keras
+        # Here, since Keras takes seconds to import, and must not see a file before it is known to be harmless.
+        from efficientnet_finetuning.models.untrusted import check_keras_file
 
         try:
+            check_keras_file(Path(path))
+            import keras
+
             with zipfile.ZipFile(path) as archive:
                 metadata = json.loads(archive.read(_METADATA_NAME))
             metadata["class_names"] = tuple(metadata["class_names"])
             return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
         except FileNotFoundError:
             raise InputError(f"There is no classifier at {path}.") from None
+        except InputError:
+            raise
         except (zipfile.BadZipFile, zlib.error, KeyError, OSError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not a classifier that this project saved, or is damaged: {error}") from error
