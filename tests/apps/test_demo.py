@@ -112,7 +112,7 @@ def test_a_photograph_is_answered_with_bars_a_map_its_neighbours_and_a_receipt(v
     assert "blue &lt;b&gt;" in bars.value
     assert [caption for caption in captions(page) if caption] == [
         "The picture",
-        "What speaks for red: the brighter, the more",
+        "What speaks for red, from dark to yellow",
     ]
     nearest = [image for image in page.get("image") if image.captions == [""]]
     assert len(nearest) == 6
@@ -125,7 +125,7 @@ def test_an_unsure_answer_says_so_with_its_confidence_and_the_threshold(visit):
     assert subheaders(page) == ["grey.png"]
     (warning,) = page.warning
     assert "Not sure enough to answer" in warning.value
-    assert "answers from 70.0 % on" in warning.value
+    assert "This classifier answers from 70.0 % on." in warning.value
 
 
 def test_each_bad_file_has_a_message_of_its_own_and_the_others_are_answered(visit, bomb):
@@ -173,7 +173,7 @@ def test_a_page_without_prepared_images_answers_all_the_same(visit, data, tmp_pa
     page = visit(folder=tmp_path)
     assert not page.button
     assert subheaders(drop(page, ("a.jpg", picture()))) == ["a.jpg: red"]
-    assert captions(page) == ["The picture", "What speaks for red: the brighter, the more"]
+    assert captions(page) == ["The picture", "What speaks for red, from dark to yellow"]
 
 
 def test_images_of_other_classes_than_the_champions_are_not_shown(data, tmp_path):

@@ -12,7 +12,15 @@ import numpy as np
 import streamlit as st
 
 from efficientnet_finetuning.bundle.classifier import Classifier
-from efficientnet_finetuning.bundle.explain import MAX_PHOTOGRAPHS, Answer, Fault, Neighbours, explain, samples
+from efficientnet_finetuning.bundle.explain import (
+    MAX_MEGABYTES,
+    MAX_PHOTOGRAPHS,
+    Answer,
+    Fault,
+    Neighbours,
+    explain,
+    samples,
+)
 from efficientnet_finetuning.bundle.stored import find_champion, prepared_images
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, shorten
@@ -20,9 +28,8 @@ from efficientnet_finetuning.storage import read_commit
 
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _NUM_SAMPLES, _NUM_NEAREST = 6, 6
-# Widths in pixels: on a phone, three small pictures or one large one stand beside each other.
-_SMALL, _LARGE = 88, 310
-_NEVER_SURE = "no confidence was high enough where its threshold was looked for"
+# Widths in pixels: on a phone, three samples, three small pictures or one large one stand beside each other.
+_SAMPLE, _SMALL, _LARGE = 100, 88, 310
 
 
 class Showcase(NamedTuple):
@@ -80,6 +87,10 @@ def show_page(job: str, data: Path) -> None:
 def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
     """What the visitor has dropped; before that, the sample image that was clicked."""
     files = st.file_uploader(f"Drop up to {MAX_PHOTOGRAPHS} pictures", type=_TYPES, accept_multiple_files=True)
+    st.caption(
+        f"A file that turns red was not taken: it is larger than {MAX_MEGABYTES} MB, or no picture by its name. "
+        "Make it smaller, or save it as JPEG."
+    )
     if files:
         return [EncodedImage(file.name, file.getvalue()) for file in files]
     clicked = []
@@ -87,8 +98,8 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
         st.caption("Or try a test image, which the classifier has not learnt from:")
         with st.container(horizontal=True):
             for sample in showcase.samples:
-                with st.container(width=_SMALL, gap="small"):
-                    st.image(sample.content, width=_SMALL)
+                with st.container(width=_SAMPLE):
+                    st.image(sample.content, width=_SAMPLE)
                     name = showcase.classifier.class_names[sample.label]
                     if st.button(_plain(name), key=sample.id, width="stretch"):
                         clicked.append(sample)
@@ -127,12 +138,16 @@ def show_answer(answer: Answer, threshold: float | None) -> None:
     likeliest, confidence = _plain(answer.classes[0]), _percent(answer.probabilities[0])
     st.subheader(_plain(answer.name) if not answer.answered else f"{_plain(answer.name)}: {likeliest}", anchor=False)
     if not answer.answered:
-        why = f"it answers from {_percent(threshold)} on" if threshold is not None else _NEVER_SURE
-        st.warning(f"Not sure enough to answer. The likeliest class is {likeliest} with {confidence}, and {why}.")
+        limit = (
+            f"This classifier answers from {_percent(threshold)} on."
+            if threshold is not None
+            else "No confidence of this classifier is high enough to rely on."
+        )
+        st.warning(f"Not sure enough to answer. The likeliest class is {likeliest} with {confidence}. {limit}")
     st.html(_bars(answer))
     with st.container(horizontal=True):
         st.image(answer.photograph, "The picture", width=_LARGE)
-        st.image(answer.evidence, f"What speaks for {likeliest}: the brighter, the more", width=_LARGE)
+        st.image(answer.evidence, f"What speaks for {likeliest}, from dark to yellow", width=_LARGE)
 
 
 def show_nearest(answer: Answer, images: np.ndarray) -> None:

@@ -5,11 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+from efficientnet_finetuning.bundle.explain import MAX_MEGABYTES
 from efficientnet_finetuning.bundle.stored import find_champion
 from efficientnet_finetuning.errors import InputError
-
-# Of a file that is dropped on the page.
-_MAX_MEGABYTES = 20
 
 
 def command(job: str, data: Path) -> list[str]:
@@ -25,10 +23,10 @@ def command(job: str, data: Path) -> list[str]:
         "server.address": "127.0.0.1",
         "server.headless": "true",
         "server.fileWatcherType": "none",
-        "server.maxUploadSize": _MAX_MEGABYTES,
+        "server.maxUploadSize": MAX_MEGABYTES,
         "server.enableXsrfProtection": "true",
         "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "viewer",
+        "client.toolbarMode": "minimal",
     }
     page = Path(__file__).with_name("demo.py")
     flags = [f"--{name}={value}" for name, value in options.items()]

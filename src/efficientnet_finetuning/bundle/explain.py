@@ -16,8 +16,8 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict
 
-MAX_PHOTOGRAPHS = 10
-MAX_MEGAPIXELS = 50
+# At once, and of each; its megabytes are limited where it is received.
+MAX_PHOTOGRAPHS, MAX_MEGABYTES, MAX_MEGAPIXELS = 10, 20, 50
 # Of a picture that is shown, in pixels.
 _PICTURE_SIDE = 480
 # Training images among which the nearest are looked for: on two cores their features take a few seconds.
@@ -125,7 +125,7 @@ def _answers(
 
 def _evidence(classifier: Classifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Maps ``(N, height, width)`` of what speaks for a class of each image, whose mean is the classifier's logit."""
-    # Here, since Keras takes seconds to import, and who wants the limits alone need not wait for it.
+    # Here, since Keras takes seconds to import, and the launcher wants the limits alone.
     from efficientnet_finetuning.models.activation_maps import class_activation_maps
 
     indices = np.array([classifier.class_names.index(name) for name in classes])
@@ -150,7 +150,7 @@ def _square(picture: Image.Image, classifier: Classifier) -> Image.Image:
 
 
 def _overlaid(square: Image.Image, speaks: np.ndarray) -> Image.Image:
-    """A square in grey under a map in colours: the brighter, the more that place speaks for the class."""
+    """A square in grey under a map in colours: from dark to yellow, the more that place speaks for the class."""
     scaled = (speaks - speaks.min()) / (np.ptp(speaks) or 1)
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(square.size, Image.Resampling.BICUBIC)
     colours = Image.fromarray(mpl.colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
