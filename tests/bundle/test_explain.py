@@ -42,6 +42,15 @@ def test_the_evidence_is_brightest_where_the_class_is_seen(colours):
     assert row < 240 < column
 
 
+def test_its_probabilities_are_those_of_the_classifier(colours):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    (answer,) = explain(colours, [encoded(pixels)])
+    assert isinstance(answer, Answer)
+    expected = colours.predict([pixels])
+    assert answer.classes == tuple(expected[f"class_{place}"][0] for place in (1, 2, 3))
+    assert answer.probabilities == tuple(expected[f"probability_{place}"][0] for place in (1, 2, 3))
+
+
 def test_answers_stay_in_the_order_of_the_photographs(colours):
     red, green = (np.full((40, 40, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 200, 0)))
     results = explain(
