@@ -1,0 +1,229 @@
+"""Answers for a person to look at: what speaks for them, which training images are like them, and what went wrong."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import NamedTuple, Self
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.photographs import Reader
+from efficientnet_finetuning.data.decode import open_image, resize_to_square, upright_rgb
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict
+
+# At once, and of each; its megabytes are limited where it is received.
+MAX_PHOTOGRAPHS, MAX_MEGABYTES, MAX_MEGAPIXELS = 10, 20, 50
+# Of a picture that is shown, in pixels.
+_PICTURE_SIDE = 480
+# Training images among which the nearest are looked for: on two cores their features take a few seconds.
+_MAX_COMPARED = 500
+
+# By kind of fault: what is wrong, where {why} is the reader's reason, and what to do.
+_FAULTS = {
+    "empty": ("is empty", "Copy it again from where it came."),
+    "undecodable": (
+        "is no picture that can be read here, whatever its name says",
+        "Save it as JPEG or PNG, and try that file.",
+    ),
+    "too_large": (
+        f"is too large: {{why}}, where at most {MAX_MEGAPIXELS} are read",
+        "Make it smaller, and try it again.",
+    ),
+    "too_small": ("is too small: {why}", "Take a larger picture."),
+    "truncated": ("is damaged ({why})", "Copy it again from where it came, or save it as JPEG or PNG."),
+}
+_OTHER_FAULT = ("cannot be read ({why})", "Save it as JPEG or PNG, and try that file.")
+
+
+class Fault(NamedTuple):
+    """A photograph without an answer: its name, and a sentence that says why and what to do."""
+
+    name: str
+    message: str
+
+
+class Answer(NamedTuple):
+    """A classifier's answer to one photograph.
+
+    Attributes:
+        name: of the photograph.
+        classes: the likeliest ones, likeliest first.
+        probabilities: theirs, calibrated, 0–1.
+        answered: whether the first of these reaches the classifier's threshold.
+        photograph: upright RGB, small enough to be shown.
+        evidence: the square that the classifier sees, with what speaks for the first class over it.
+        square: the same as the classifier takes it, uint8 ``(image_size, image_size, 3)``.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    answered: bool
+    photograph: Image.Image
+    evidence: Image.Image
+    square: np.ndarray
+
+
+def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: int = 5) -> list[Answer | Fault]:
+    """Classify photographs and show why, each faulty one by itself.
+
+    Args:
+        classifier: a champion.
+        photographs: with their bytes.
+        top: how many classes are named for each.
+
+    Returns:
+        One a photograph, in their order.
+
+    Raises:
+        InputError: there are more than :data:`MAX_PHOTOGRAPHS`.
+    """
+    if len(photographs) > MAX_PHOTOGRAPHS:
+        raise InputError(
+            f"These are {len(photographs)} photographs, and at most {MAX_PHOTOGRAPHS} are answered at once. "
+            f"Remove {len(photographs) - MAX_PHOTOGRAPHS}."
+        )
+    reader = Reader(photographs, classifier, MAX_MEGAPIXELS)
+    squares = reader[:]
+    sound = [row for row, reason in enumerate(reader.reasons) if not reason]
+    answers = dict(
+        zip(sound, _answers(classifier, [photographs[row] for row in sound], squares[sound], top), strict=True)
+    )
+    return [
+        answers.get(row) or _fault(photograph.id, reader.reasons[row]) for row, photograph in enumerate(photographs)
+    ]
+
+
+def _answers(
+    classifier: Classifier, photographs: Sequence[EncodedImage], squares: np.ndarray, top: int
+) -> list[Answer]:
+    if not photographs:
+        return []
+    table = classifier.predict(list(squares), top)
+    maps = _evidence(classifier, squares, table["class_1"].tolist())
+    answers = []
+    for photograph, row, square, speaks in zip(photographs, table.to_dict("records"), squares, maps, strict=True):
+        picture = _picture(photograph, classifier)
+        answers.append(
+            Answer(
+                name=photograph.id,
+                classes=tuple(value for name, value in row.items() if str(name).startswith("class_")),
+                probabilities=tuple(value for name, value in row.items() if str(name).startswith("probability_")),
+                answered=row["answered"],
+                photograph=picture,
+                evidence=_overlaid(_square(picture, classifier), speaks),
+                square=square,
+            )
+        )
+    return answers
+
+
+def _evidence(classifier: Classifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Maps ``(N, height, width)`` of what speaks for a class of each image, whose mean is the classifier's logit."""
+    # Here, since Keras takes seconds to import, and the launcher wants the limits alone.
+    from efficientnet_finetuning.models.activation_maps import class_activation_maps
+
+    indices = np.array([classifier.class_names.index(name) for name in classes])
+    maps = class_activation_maps(classifier.model, squares, indices)
+    if not classifier.flip:
+        return maps
+    of_mirrored = class_activation_maps(classifier.model, mirrored(squares), indices)
+    averaged: np.ndarray = (maps + of_mirrored[:, :, ::-1]) / 2
+    return averaged
+
+
+def _picture(photograph: EncodedImage, classifier: Classifier) -> Image.Image:
+    with photograph.open() as stream, open_image(stream) as opened:
+        picture = upright_rgb(opened, classifier.background)
+        picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+        return picture
+
+
+def _square(picture: Image.Image, classifier: Classifier) -> Image.Image:
+    """What the classifier sees of a picture, in more pixels than it does, for a person to recognize."""
+    return resize_to_square(picture, _PICTURE_SIDE, classifier.resize, classifier.interpolation, classifier.background)
+
+
+def _overlaid(square: Image.Image, speaks: np.ndarray) -> Image.Image:
+    """A square in grey under a map in colours: from dark to yellow, the more that place speaks for the class."""
+    scaled = (speaks - speaks.min()) / (np.ptp(speaks) or 1)
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize(square.size, Image.Resampling.BICUBIC)
+    colours = Image.fromarray(mpl.colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
+    return Image.blend(square.convert("L").convert("RGB"), colours, 0.5)
+
+
+def _fault(name: str, reason: str) -> Fault:
+    kind, _, why = reason.partition(": ")
+    what, remedy = _FAULTS.get(kind, _OTHER_FAULT)
+    return Fault(name, f"{name} {what.format(why=why)}. {remedy}")
+
+
+def samples(classifier: Classifier, images: Examples, count: int) -> list[EncodedImage]:
+    """The first image of each of the first classes, to be tried where no photograph is at hand."""
+    pixels, one_hot = images.arrays
+    labels, rows = np.unique(one_hot.argmax(1), return_index=True)
+    found = []
+    for label, row in zip(labels[:count].tolist(), rows, strict=False):
+        stream = BytesIO()
+        Image.fromarray(pixels[row]).save(stream, "PNG")
+        found.append(EncodedImage(f"A test image of {classifier.class_names[label]}", stream.getvalue(), label))
+    return found
+
+
+class Neighbours:
+    """Training images of a classifier, to be searched for those that are most like a photograph."""
+
+    def __init__(self, extractor: KerasModel, images: np.ndarray, labels: np.ndarray) -> None:
+        """Compute the features of all images.
+
+        Args:
+            extractor: from pixels to features.
+            images: uint8 ``(N, image_size, image_size, 3)``.
+            labels: their class indices ``(N,)``.
+        """
+        self.images, self.labels = images, labels
+        self._extractor = extractor
+        features = predict(extractor, images, 64, "training images")
+        self._mean, self._deviation = features.mean(0), features.std(0) + 1e-6
+        self._directions = self._standardized(features)
+
+    @classmethod
+    def of(cls, classifier: Classifier, train: Examples) -> Self:
+        """Take the first training images of each class, as many of each, 500 at most in all."""
+        from efficientnet_finetuning.models.heads import backbone_of, feature_extractor  # imports Keras
+
+        images, one_hot = train.arrays
+        labels = one_hot.argmax(1)
+        per_class = max(1, _MAX_COMPARED // len(classifier.class_names))
+        rows = [np.flatnonzero(labels == label)[:per_class] for label in range(len(classifier.class_names))]
+        chosen = np.sort(np.concatenate(rows)[:_MAX_COMPARED])
+        return cls(feature_extractor(backbone_of(classifier.model)), images[chosen], labels[chosen])
+
+    def nearest(self, squares: np.ndarray, labels: Sequence[int], count: int) -> list[np.ndarray]:
+        """The images of a class that are nearest to each square by the angle between their features.
+
+        Args:
+            squares: uint8 ``(M, image_size, image_size, 3)``.
+            labels: a class index for each square.
+            count: how many are wanted.
+
+        Returns:
+            For each square, uint8 ``(count, image_size, image_size, 3)``, nearest first; fewer where there are fewer.
+        """
+        similarities = self._standardized(predict(self._extractor, squares, 64, "photographs")) @ self._directions.T
+        found = []
+        for similarity, label in zip(similarities, labels, strict=True):
+            rows = np.flatnonzero(self.labels == label)
+            found.append(self.images[rows[np.argsort(-similarity[rows], kind="stable")[:count]]])
+        return found
+
+    def _standardized(self, features: np.ndarray) -> np.ndarray:
+        """Features of one scale and length: those of the stages differ by orders of magnitude."""
+        scaled = (features - self._mean) / self._deviation
+        directions: np.ndarray = scaled / (np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-12)
+        return directions

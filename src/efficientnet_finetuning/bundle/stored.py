@@ -1,0 +1,67 @@
+"""What runs have stored for a job, found without Kedro: its champion and its prepared images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+
+CHAMPION = "champion_model.keras"
+# Of the images that come with the project: what a plain `kedro run` trains on.
+EMBEDDED_JOB = "cifar10_sample"
+
+
+def newest(dataset: Path) -> Path | None:
+    """The file or folder of a dataset's newest version; ``None`` where nothing is stored."""
+    versions = sorted(dataset.glob(f"*/{dataset.name}"))
+    return versions[-1] if versions else None
+
+
+def find_champion(job: str, data: Path) -> Path:
+    """The file of a job's newest champion.
+
+    Args:
+        job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.
+        data: the project's folder of that name.
+
+    Raises:
+        InputError: none is stored, with the command that makes one.
+    """
+    models = data / "06_models"
+    if champion := newest(models / job / CHAMPION):
+        return champion
+    jobs = sorted({path.parent.parent.parent.name for path in models.glob(f"*/{CHAMPION}/*/{CHAMPION}")})
+    command = "kedro run" if job == EMBEDDED_JOB else f"kedro run --env {job}"
+    raise InputError(
+        f"No champion of the job {job!r} is stored in {models}.{near_matches(job, jobs)} Make one: `{command}`. "
+        f"Jobs with a champion: {', '.join(jobs) or 'none'}."
+    )
+
+
+def prepared_images(job: str, split: str, classifier: TrainedClassifier, data: Path) -> Examples | None:
+    """The newest prepared images of a job, memory-mapped.
+
+    Args:
+        job: as in :func:`find_champion`.
+        split: ``train``, ``validation`` or ``test``.
+        classifier: that the images are for.
+        data: as in :func:`find_champion`.
+
+    Returns:
+        ``None`` where there are none, or where they are of another size or of other classes than the classifier's.
+    """
+    folder = newest(data / "03_primary" / job / f"{split}_images")
+    names = newest(data / "02_intermediate" / job / "class_names.json")
+    if folder is None or names is None:
+        return None
+    images, labels, ids = (
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "labels", "ids")
+    )
+    try:
+        classifier.check_fits(images.shape[1], json.loads(names.read_text(encoding="utf-8")))
+    except InputError:
+        return None
+    return Examples(images, labels, ids)
