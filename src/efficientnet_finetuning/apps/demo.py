@@ -121,7 +121,7 @@ def show_results(showcase: Showcase, photographs: Sequence[EncodedImage]) -> Non
             st.error(_plain(result.message))
             continue
         with st.container(border=True):
-            show_answer(result, showcase.classifier.threshold)
+            show_answer(result)
             show_nearest(result, next(nearest))
 
 
@@ -133,17 +133,12 @@ def find_nearest(showcase: Showcase, answers: Sequence[Answer]) -> list[np.ndarr
     return showcase.neighbours.nearest(np.stack([answer.square for answer in answers]), labels, _NUM_NEAREST)
 
 
-def show_answer(answer: Answer, threshold: float | None) -> None:
+def show_answer(answer: Answer) -> None:
     """The likeliest classes, and the photograph beside what speaks for the first of them."""
-    likeliest, confidence = _plain(answer.classes[0]), _percent(answer.probabilities[0])
-    st.subheader(_plain(answer.name) if not answer.answered else f"{_plain(answer.name)}: {likeliest}", anchor=False)
-    if not answer.answered:
-        limit = (
-            f"This classifier answers from {_percent(threshold)} on."
-            if threshold is not None
-            else "No confidence of this classifier is high enough to rely on."
-        )
-        st.warning(f"Not sure enough to answer. The likeliest class is {likeliest} with {confidence}. {limit}")
+    likeliest = _plain(answer.classes[0])
+    st.subheader(_plain(answer.name) if answer.unanswered else f"{_plain(answer.name)}: {likeliest}", anchor=False)
+    if answer.unanswered:
+        st.warning(_plain(answer.unanswered))
     st.html(_bars(answer))
     with st.container(horizontal=True):
         st.image(answer.photograph, "The picture", width=_LARGE)

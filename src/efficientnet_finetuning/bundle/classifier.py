@@ -3,34 +3,42 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from efficientnet_finetuning.bundle.novelty import distances
 from efficientnet_finetuning.bundle.photographs import Photograph, Reader, find_photographs
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.models.inference import predict_batches
+from efficientnet_finetuning.models.inference import KerasModel, predict_batches
 
 _CHAMPION = "champion_model.keras"
 
 
 @dataclass(frozen=True)
 class Classifier(TrainedClassifier):
-    """A trained classifier with the confidence from which on it answers.
+    """A trained classifier that knows when not to answer.
 
     ``Classifier.champion("photos").predict("new/")`` classifies a folder by the best classifier of the job ``photos``.
 
     Attributes:
         threshold: the least confidence at which it answers, 0–1; ``None`` where no confidence was high enough. Of a
             model whose threshold was not looked for it is 0.
+        references: what it has learnt from, of :func:`~efficientnet_finetuning.bundle.novelty.directions`: float16
+            ``(M, channels)``. ``None``: it does not know what is unlike everything that it has learnt.
+        max_distance: the largest distance from these at which it answers, 0–1.
     """
 
+    _ARRAYS: ClassVar[tuple[str, ...]] = ("references",)
+
     threshold: float | None = 0.0
+    references: np.ndarray | None = None
+    max_distance: float = 1.0
 
     @classmethod
     def champion(cls, job: str, data: Path | str = "data") -> Self:
@@ -82,18 +90,29 @@ class Classifier(TrainedClassifier):
 
         Yields:
             A row a photograph: ``id``; ``class_1``, ``probability_1`` and so on for the likeliest classes;
-            ``answered``: whether the confidence, ``probability_1``, reaches the threshold; and ``reason``, empty or why
-            it could not be read, as ``<kind>: <why>``. The classes of such a one are empty, its probabilities missing.
+            ``distance`` from everything that was learnt, 0–1, where the classifier has references; ``answered``:
+            whether the confidence, ``probability_1``, and the distance keep to its limits; and ``reason``, empty or why
+            it could not be read, as ``<kind>: <why>``. The classes of such a one are empty, its numbers missing.
         """
         reader = Reader(photographs, self)
-        start = 0
-        for logits in predict_batches(self.model, reader, batch_size, "photographs", flip=self.flip):
-            rows = slice(start, start + len(logits))
+        num_classes, start = len(self.class_names), 0
+        for outputs in predict_batches(self._network(), reader, batch_size, "photographs", flip=self.flip):
+            rows = slice(start, start + len(outputs))
             start = rows.stop
             ids = [_id(item, rows.start + row) for row, item in enumerate(photographs[rows])]
-            yield self._table(ids, logits, reader.reasons[rows], min(top, len(self.class_names)))
+            far = None if self.references is None else distances(outputs[:, num_classes:], self.references)
+            yield self._table(ids, outputs[:, :num_classes], far, reader.reasons[rows], min(top, num_classes))
 
-    def _table(self, ids: list[str], logits: np.ndarray, reasons: np.ndarray, top: int) -> pd.DataFrame:
+    def _network(self) -> KerasModel:
+        if self.references is None:
+            return self.model
+        from efficientnet_finetuning.models.heads import with_features  # imports Keras
+
+        return with_features(self.model)
+
+    def _table(
+        self, ids: list[str], logits: np.ndarray, far: np.ndarray | None, reasons: np.ndarray, top: int
+    ) -> pd.DataFrame:
         probabilities = np.exp(log_softmax(logits, self.temperature))
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         named = np.asarray(self.class_names, dtype=object)[order]
@@ -103,8 +122,11 @@ class Classifier(TrainedClassifier):
         columns: dict[str, object] = {"id": ids}
         for place in range(top):
             columns |= {f"class_{place + 1}": named[:, place], f"probability_{place + 1}": shares[:, place]}
-        confident = shares[:, 0] >= (np.inf if self.threshold is None else self.threshold)
-        return pd.DataFrame(columns | {"answered": confident, "reason": reasons})
+        answered = shares[:, 0] >= (np.inf if self.threshold is None else self.threshold)
+        if far is not None:
+            columns["distance"] = np.where(unreadable, np.nan, far)
+            answered &= far <= self.max_distance
+        return pd.DataFrame(columns | {"answered": answered, "reason": reasons})
 
 
 def _id(photograph: Photograph, number: int) -> str:

@@ -1,8 +1,8 @@
 """Answers for a person to look at: what speaks for them, which training images are like them, and what went wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import matplotlib as mpl
 import numpy as np
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
         name: of the photograph.
         classes: the likeliest ones, likeliest first.
         probabilities: theirs, calibrated, 0–1.
-        answered: whether the first of these reaches the classifier's threshold.
+        unanswered: why the classifier does not answer; empty where it does.
         photograph: upright RGB, small enough to be shown.
         evidence: the square that the classifier sees, with what speaks for the first class over it.
         square: the same as the classifier takes it, uint8 ``(image_size, image_size, 3)``.
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    answered: bool
+    unanswered: str
     photograph: Image.Image
     evidence: Image.Image
     square: np.ndarray
@@ -114,13 +114,25 @@ def _answers(
                 name=photograph.id,
                 classes=tuple(value for name, value in row.items() if str(name).startswith("class_")),
                 probabilities=tuple(value for name, value in row.items() if str(name).startswith("probability_")),
-                answered=row["answered"],
+                unanswered="" if row["answered"] else _why_unanswered(classifier, row),
                 photograph=picture,
                 evidence=_overlaid(_square(picture, classifier), speaks),
                 square=square,
             )
         )
     return answers
+
+
+def _why_unanswered(classifier: Classifier, row: Mapping[Any, Any]) -> str:
+    if row.get("distance", 0.0) > classifier.max_distance:
+        return (
+            f"This is unlike everything that the classifier has learnt: its distance is {row['distance']:.2f}, and it "
+            f"answers up to {classifier.max_distance:.2f}."
+        )
+    likeliest = f"The likeliest class is {row['class_1']} with {100 * row['probability_1']:.1f} %."
+    if classifier.threshold is None:
+        return f"Not sure enough to answer. {likeliest} No confidence of this classifier is high enough to rely on."
+    return f"Not sure enough to answer. {likeliest} This classifier answers from {100 * classifier.threshold:.1f} % on."
 
 
 def _evidence(classifier: Classifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -5,8 +5,9 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -38,6 +39,9 @@ class TrainedClassifier:
         flip: whether its answer averages the logits of an image and of its mirror image.
         temperature: what to divide those by before the softmax, so that confidences can be believed.
     """
+
+    # Attributes that are arrays, which have members of their own in the file.
+    _ARRAYS: ClassVar[tuple[str, ...]] = ()
 
     model: "keras.Model"
     class_names: tuple[str, ...]
@@ -84,9 +88,13 @@ class TrainedClassifier:
     def save(self, path: Path) -> None:
         """Write a ``.keras`` file that also holds the metadata, as ``classifier.json`` in the same archive."""
         self.model.save(path)
-        metadata = {name: value for name, value in self.__dict__.items() if name != "model"}
+        metadata = {name: value for name, value in self.__dict__.items() if name not in ("model", *self._ARRAYS)}
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(_METADATA_NAME, json.dumps(metadata, ensure_ascii=False, indent=2))
+            for name in self._ARRAYS:
+                if (array := getattr(self, name)) is not None:
+                    with archive.open(f"{name}.npy", "w") as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -105,6 +113,10 @@ class TrainedClassifier:
 
             with zipfile.ZipFile(path) as archive:
                 metadata = json.loads(archive.read(_METADATA_NAME))
+                for name in cls._ARRAYS:
+                    if f"{name}.npy" in archive.namelist():
+                        content = BytesIO(archive.read(f"{name}.npy"))
+                        metadata[name] = np.lib.format.read_array(content, allow_pickle=False)
             metadata["class_names"] = tuple(metadata["class_names"])
             return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
         except FileNotFoundError:

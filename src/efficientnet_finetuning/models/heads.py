@@ -97,6 +97,16 @@ def averaged_maps(model: keras.Model) -> list:
     return [pool.input for pool in pools]
 
 
+def with_features(model: keras.Model) -> keras.Model:
+    """A classifier that says its logits and, after them, the averages of its last feature map.
+
+    Returns:
+        A model from pixels to float32 ``(batch, num_classes + channels)``, which shares its layers.
+    """
+    outputs = [model.output, model.get_layer(_POOLED).output]
+    return keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(outputs))
+
+
 def from_features(model: keras.Model) -> list[keras.Layer]:
     """The layers of a classifier's head, from features to logits."""
     start = max(index for index, layer in enumerate(model.layers) if layer.name in (_POOLED, _FEATURES))

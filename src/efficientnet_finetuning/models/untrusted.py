@@ -15,7 +15,13 @@ import h5py
 from efficientnet_finetuning.errors import InputError, shorten
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
-_MOST_BYTES = {_WEIGHTS: 4 << 30, _CONFIG: 64 << 20, "metadata.json": 1 << 20, "classifier.json": 64 << 20}
+_MOST_BYTES = {
+    _WEIGHTS: 4 << 30,
+    _CONFIG: 64 << 20,
+    "metadata.json": 1 << 20,
+    "classifier.json": 64 << 20,
+    "references.npy": 1 << 30,
+}
 _MOST_COMPRESSED = 100
 # Layers of Keras that run what a file says, or load what it names.
 _RUN_CODE = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})

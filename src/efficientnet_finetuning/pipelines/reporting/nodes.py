@@ -1,11 +1,14 @@
 """Reporting: the regimes of a run side by side, which of them to take, and why to trust it."""
 
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.novelty import choose_max_distance, directions
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
@@ -20,9 +23,12 @@ from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disa
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.models.inference import predict_all
 from efficientnet_finetuning.parameters import EvaluationParameters
 
 _FEW_TEST_IMAGES = 300
+# A photograph is compared with so many training images at most, which travel with the classifier.
+_MOST_REFERENCES = 2_000
 
 
 def compare(**results: Any) -> pd.DataFrame:
@@ -43,8 +49,16 @@ def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFra
     return verdict, verdict["champion"]
 
 
-def keep_champion(champion: str, evaluation: EvaluationParameters, **results: Any) -> tuple[Classifier, dict[str, Any]]:
-    """The champion, ready for use: with the confidence from which on it answers, chosen on held-out images.
+def keep_champion(
+    champion: str,
+    evaluation: EvaluationParameters,
+    train_images: Examples,
+    validation_images: Examples,
+    **results: Any,
+) -> tuple[Classifier, dict[str, Any]]:
+    """The champion, ready for use: it knows from which confidence on, and how far from what it learnt, it may answer.
+
+    Both limits are chosen on held-out images.
 
     Returns:
         The classifier, and its metrics with the name of its regime.
@@ -53,9 +67,30 @@ def keep_champion(champion: str, evaluation: EvaluationParameters, **results: An
     chosen_on = predictions_table(
         held_out["logits"], held_out["labels"], held_out["ids"], model.class_names, model.temperature
     )
-    fields = {name: value for name, value in model.__dict__.items() if name != "threshold"}
-    ready = Classifier(**fields, threshold=choose_threshold(chosen_on, evaluation.precision))
+    splits = {"train": train_images.arrays[0], "validation": validation_images.arrays[0]}
+    features = _features_of_some(model, splits, evaluation.batch_size)
+    references = directions(features["train"])
+    trained = {field.name: getattr(model, field.name) for field in fields(TrainedClassifier)}
+    ready = Classifier(
+        **trained,
+        threshold=choose_threshold(chosen_on, evaluation.precision),
+        references=references,
+        max_distance=choose_max_distance(features["validation"], references),
+    )
     return ready, {"regime": champion} | results[f"{champion}_metrics"]
+
+
+def _features_of_some(
+    model: TrainedClassifier, splits: dict[str, np.ndarray], batch_size: int
+) -> dict[str, np.ndarray]:
+    from efficientnet_finetuning.models.heads import with_features
+
+    some = {
+        name: images[np.unique(np.linspace(0, len(images) - 1, _MOST_REFERENCES).astype(int))]
+        for name, images in splits.items()
+    }
+    outputs = predict_all(with_features(model.model), some, batch_size, "features of ", flip=model.flip)
+    return {name: values[:, len(model.class_names) :] for name, values in outputs.items()}
 
 
 def plot_comparison(comparison: pd.DataFrame) -> Figure:

@@ -46,12 +46,6 @@ def create_pipeline(*regimes: str) -> Pipeline:
             ["verdict", "champion"],
             name="reach_verdict",
         ),
-        Node(
-            keep_champion,
-            same("champion") | {"evaluation": "params:evaluation"} | of_all("model", "held_out", "metrics"),
-            ["champion_model", "champion_metrics"],
-            name="keep_champion",
-        ),
         Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison"),
         Node(plot_learning_curves, of_all("history"), "learning_curves", name="plot_learning_curves"),
         Node(
@@ -79,6 +73,17 @@ def create_pipeline(*regimes: str) -> Pipeline:
             name="write_report",
         ),
     ]
+    ready = Node(
+        keep_champion,
+        same("champion", "train_images", "validation_images")
+        | {"evaluation": "params:evaluation"}
+        | of_all("model", "held_out", "metrics"),
+        ["champion_model", "champion_metrics"],
+        name="keep_champion",
+        tags="gpu",
+    )
     # Of one regime, since they differ in weights alone.
     cost = Node(measure_cost, f"{regimes[-1]}_model", "cost", name="measure_cost", tags="gpu")
-    return Pipeline([Pipeline(nodes, tags="cpu"), cost], namespace="reporting", prefix_datasets_with_namespace=False)
+    return Pipeline(
+        [Pipeline(nodes, tags="cpu"), ready, cost], namespace="reporting", prefix_datasets_with_namespace=False
+    )

@@ -1,0 +1,74 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.novelty import choose_max_distance, directions, distances
+from efficientnet_finetuning.evaluation.ranking import area_under_roc
+from efficientnet_finetuning.models.heads import attach_head, with_features
+from efficientnet_finetuning.models.inference import predict
+
+GENERATOR = np.random.default_rng(0)
+LEARNT = GENERATOR.normal(size=(60, 16)) + np.repeat(8 * np.eye(3, 16), 20, axis=0)
+KNOWN = GENERATOR.normal(size=(30, 16)) + np.repeat(8 * np.eye(3, 16), 10, axis=0)
+UNKNOWN = GENERATOR.normal(size=(30, 16)) + 8 * np.eye(16)[9]
+
+
+def test_what_was_learnt_is_near_and_what_was_not_is_far():
+    references = directions(LEARNT)
+    scores = distances(np.concatenate([KNOWN, UNKNOWN]), references)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert area_under_roc(scores, np.arange(60) >= 30) > 0.99
+    copies = np.repeat(LEARNT[:1], 5, axis=0)
+    assert distances(LEARNT[:1], directions(copies)) == pytest.approx(0, abs=1e-3)
+    assert distances(3 * KNOWN, references) == pytest.approx(scores[:30], abs=1e-3), "length does not matter"
+
+
+def test_nearly_all_held_out_images_lie_within_the_limit():
+    references = directions(LEARNT)
+    limit = choose_max_distance(KNOWN, references)
+    assert 0.97 < (distances(KNOWN, references) <= limit).mean() <= 1
+    assert (distances(UNKNOWN, references) > limit).mean() > 0.9
+
+
+def test_fewer_references_than_neighbours_do():
+    assert np.isfinite(distances(KNOWN, directions(LEARNT[:2]))).all()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """Five images of a colour each."""
+    colours = np.array([(250, 0, 0), (0, 250, 0), (250, 250, 0), (0, 0, 250), (0, 120, 250)], np.uint8)
+    return np.broadcast_to(colours[:, None, None], (5, 32, 32, 3)).copy()
+
+
+@pytest.fixture(scope="module")
+def knowing(pixels) -> Classifier:
+    """It has learnt the first three of them."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    model = attach_head(keras.Model(inputs, keras.layers.AveragePooling2D(8)(inputs)), 2, 0.0)
+    plain = Classifier(model, ("a", "b"), "EfficientNetLite0", 32, "stretch", "bilinear", threshold=0.0)
+    features = predict(with_features(model), pixels[:3], 8)[:, 2:]
+    return dataclasses.replace(plain, references=directions(np.repeat(features, 5, axis=0)), max_distance=0.01)
+
+
+def test_a_classifier_does_not_answer_what_is_unlike_all_it_has_learnt(knowing, pixels):
+    answers = knowing.predict(list(pixels))
+    assert list(answers["answered"]) == [True, True, True, False, False]
+    assert (answers["distance"][:3] < 0.01).all()
+    without = dataclasses.replace(knowing, references=None).predict(list(pixels))
+    assert "distance" not in without
+    assert without["answered"].all()
+    np.testing.assert_allclose(answers["probability_1"], without["probability_1"], atol=1e-5)
+
+
+def test_what_it_has_learnt_travels_in_its_file(knowing, pixels, tmp_path):
+    knowing.save(tmp_path / "knowing.keras")
+    loaded = Classifier.load(tmp_path / "knowing.keras")
+    np.testing.assert_array_equal(loaded.references, knowing.references)
+    np.testing.assert_allclose(
+        loaded.predict(list(pixels))["distance"], knowing.predict(list(pixels))["distance"], atol=1e-6
+    )
