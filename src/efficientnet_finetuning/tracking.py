@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from efficientnet_finetuning.registry import register
+
 logger = logging.getLogger(__name__)
 
 JOURNALS = Path("data/08_reporting/mlflow/journal")
@@ -191,6 +193,9 @@ class _Delivery:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # What a run says is for the run's user: no progress of copies, no steps on the way.
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         # Now that MLflow has set its loggers up: this one writes a traceback of what is raised and told in one line.
@@ -261,6 +266,9 @@ class _Delivery:
     def _send_artifact(self, event: Event) -> None:
         if Path(event["path"]).is_file():  # it may have been pruned since
             self._client.log_artifact(self._run_id(event["key"]), event["path"])
+
+    def _send_model(self, event: Event) -> None:
+        register(self._client, self._experiment, self._run_id(event["key"]), event)
 
     def _send_table(self, event: Event) -> None:
         self._client.log_table(self._run_id(event["key"]), event["data"], event["name"])
