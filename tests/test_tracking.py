@@ -247,7 +247,9 @@ def test_a_champion_arrives_as_a_registered_model_without_pickle(journals, store
     requirements = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().split()}
     assert requirements == {"mlflow", "keras", "numpy", "pandas", "pillow", "pydantic", "tensorflow", "tqdm"}
     assert (folder / "artifacts" / "champion_model.keras").read_text() == FIRST
-    assert (folder / "code" / "efficientnet_finetuning" / "bundle" / "classifier.py").is_file()
+    code = folder / "code" / "efficientnet_finetuning"
+    assert (code / "bundle" / "classifier.py").is_file()
+    assert not (code / "training").exists(), "only what inference needs"
     assert not list(folder.rglob("*.pkl"))
 
 

@@ -5,6 +5,7 @@ The alias goes to the newest champion, unless that is clearly worse on the same 
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from efficientnet_finetuning.code import files_of
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.storage import digest
 
@@ -108,19 +110,29 @@ def _save(folder: str, run_id: str, model_id: str, champion: Mapping[str, Any]) 
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    from efficientnet_finetuning.serving import ARTIFACT, example, signature
+    from efficientnet_finetuning import serving
 
-    save_model(
-        folder,
-        python_model=str(_PACKAGE / "serving.py"),
-        artifacts={ARTIFACT: champion["path"]},
-        code_paths=[str(_PACKAGE)],
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
-        metadata=champion["metadata"],
-        signature=signature(len(champion["metadata"]["class_names"])),
-        input_example=example(),
-        pip_requirements=champion["requirements"],
-    )
+    with TemporaryDirectory() as code:
+        save_model(
+            folder,
+            python_model=serving.__file__,
+            artifacts={serving.ARTIFACT: champion["path"]},
+            code_paths=[str(_copy_code(serving.__name__, Path(code)))],
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            metadata=champion["metadata"],
+            signature=serving.signature(len(champion["metadata"]["class_names"])),
+            input_example=serving.example(),
+            pip_requirements=champion["requirements"],
+        )
+
+
+def _copy_code(module: str, folder: Path) -> Path:
+    """The part of this package that a module needs, since each file is a request to the server."""
+    for file in files_of(module):
+        copy = folder / file.relative_to(_PACKAGE.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    return folder / _PACKAGE.name
 
 
 def _make_registered_model(client: "MlflowClient", name: str) -> None:

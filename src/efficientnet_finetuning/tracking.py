@@ -2,7 +2,7 @@
 
 A journal is a file of one JSON event a line. Whoever writes it holds a lock on it, so a journal that can be locked was
 left by a process that has died, or by one that could not send all of it. Its events can be sent again without harm:
-runs are found by a tag of ours, and metrics carry the time at which they were measured.
+runs are found by a tag of ours, models by their run, and metrics carry the time at which they were measured.
 
 ``python -m efficientnet_finetuning.tracking`` sends what is left; so does the next ``kedro run``.
 """
