@@ -1,14 +1,19 @@
 """What reaches MLflow when its server is there, away, hung, or dies; real stores, real sockets, real kills."""
 
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
@@ -314,32 +319,73 @@ def test_a_champion_that_was_pruned_before_it_was_sent_costs_no_other_record(jou
     assert runs(store)[FIRST] == ("FINISHED", [], None)
 
 
-@pytest.mark.slow
-def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
+@contextmanager
+def mlflow_server(store: dict, folder: Path) -> Iterator[str]:
+    """A real one, which is killed in the end."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    arguments = ["--backend-store-uri", store["uri"], "--default-artifact-root", str(tmp_path / "artifacts")]
+    arguments = ["--backend-store-uri", store["uri"], "--default-artifact-root", str(folder / "artifacts")]
     server = subprocess.Popen([*command, *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
-    uri = f"http://127.0.0.1:{port}"
     try:
         wait_for(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
+    with mlflow_server(store, tmp_path) as uri:
         journal = Journal(journals / f"{KEY}.jsonl", store | {"uri": uri, "artifact_location": None})
         for event in events(steps=(1, 2)):
             journal.write(event)
         deadline = time.monotonic() + 60
         while not list(journals.glob("*.sent")) and time.monotonic() < deadline:
             time.sleep(0.1)
-    finally:
-        import os
-
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
     for event in [metrics(3), *ENDS]:
         journal.write(event)
     journal.close()
     point_to(journals, store, uri)
     replay(journals)
     assert runs(store) == COMPLETE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_server_that_takes_no_models_takes_the_rest_of_the_run(journals, store, tmp_path, caplog, status):
+    class OldServer(BaseHTTPRequestHandler):
+        """Hands everything on but models."""
+
+        def do_GET(self):
+            if "logged-models" in self.path or "model-versions" in self.path:
+                self.send_error(status)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+            request = Request(uri + self.path, body, {"Content-Type": "application/json"}, method=self.command)
+            try:
+                answer = urlopen(request, timeout=30)
+            except HTTPError as error:
+                answer = error
+            with answer:
+                self.send_response(answer.status)
+                self.end_headers()
+                self.wfile.write(answer.read())
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with mlflow_server(store, tmp_path) as uri, ThreadingHTTPServer(("127.0.0.1", 0), OldServer) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        remote = {"uri": f"http://127.0.0.1:{proxy.server_port}", "artifact_location": None}
+        record(journals, store | remote, champion(tmp_path, FIRST), FIRST)
+        replay(journals)  # what was too slow for the end of the run
+        proxy.shutdown()
+    assert "MLflow refuses a record of this run" in caplog.text
+    assert runs(store)[FIRST] == ("FINISHED", [], None)
+    assert not list(journals.iterdir())
 
 
 def wait_for(port: int) -> None:

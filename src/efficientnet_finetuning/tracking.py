@@ -28,6 +28,9 @@ _KEY = "efficientnet_finetuning.key"
 _PATIENCE_SERVER, _PATIENCE_LOCAL = 4.0, 60.0
 # What MLflow's errors say when the fault is the event's. All others, a proxy's error pages too, are the server's.
 _HOPELESS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
+# And what a server says to a model if it keeps runs but no models, or none of ours. The run has arrived there before,
+# and must not wait for it.
+_HOPELESS_MODEL = _HOPELESS | {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED"}
 
 Event = dict[str, Any]
 
@@ -215,7 +218,7 @@ class _Delivery:
         try:
             getattr(self, f"_send_{event['op']}")(event)
         except MlflowException as error:
-            if error.error_code not in _HOPELESS:
+            if error.error_code not in (_HOPELESS_MODEL if event["op"] == "model" else _HOPELESS):
                 raise
             logger.warning("MLflow refuses a record of this run: %s", error)
 
