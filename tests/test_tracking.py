@@ -1,17 +1,26 @@
 """What reaches MLflow when its server is there, away, hung, or dies; real stores, real sockets, real kills."""
 
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+import pandas as pd
 import pytest
 
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.registry import describe
 from efficientnet_finetuning.tracking import Journal, replay
 
 KEY, CHILD = "2026-01-01T00.00.00.000Z", "2026-01-01T00.00.00.000Z finetune"
@@ -196,32 +205,187 @@ def test_a_process_that_dies_while_it_notes_its_progress_blocks_nothing(journals
     assert runs(store) == COMPLETE
 
 
-@pytest.mark.slow
-def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
+MODEL = "efficientnet-finetuning.photos"
+CLASSIFIER = TrainedClassifier(None, ("cat", "dog"), "EfficientNetLite0", 32, "stretch", "bilinear")
+
+
+def champion(folder: Path, version: str, hits: int = 80, images: str = "photo") -> list[dict]:
+    """The events of a run that made a champion, which is right on so many of a hundred test images."""
+    path = folder / version / "champion_model.keras"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(version)
+    low, high = wilson_interval(hits, 100)
+    result = {"regime": "finetune", "top1": hits / 100, "top1_low": low, "top1_high": high}
+    predictions = pd.DataFrame({"id": [f"{images}{number}" for number in range(100)], "true": ["cat", "dog"] * 50})
+    model = {"op": "model", "key": version, "time": 1_500, "path": str(path)}
+    return [
+        {"op": "run", "key": version, "name": version, "time": 1_000, "params": {}, "tags": {}, "parent": None},
+        model | describe("photos", version, CLASSIFIER, result, predictions),
+        {"op": "end", "key": version, "status": "FINISHED", "time": 2_000},
+    ]
+
+
+def registered(store: dict) -> tuple[dict[str, str], str | None]:
+    """Number → save version of all registered champions, and the number that has the alias."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store["uri"])
+    versions = {str(found.version): found.tags["save_version"] for found in client.search_model_versions()}
+    alias = client.get_registered_model(MODEL).aliases.get("champion") if versions else None
+    return versions, alias and str(alias)
+
+
+FIRST, SECOND = "2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"
+
+
+def test_a_champion_arrives_as_a_registered_model_without_pickle(journals, store, tmp_path):
+    from mlflow import MlflowClient
+    from mlflow.models import Model
+
+    record(journals, store, champion(tmp_path, FIRST), FIRST)
+    version = MlflowClient(store["uri"]).get_model_version_by_alias(MODEL, "champion")
+    assert (version.tags["regime"], version.tags["test_accuracy"]) == ("finetune", "0.8")
+    folder = Path(version.source.removeprefix("file://"))
+    model = Model.load(folder)
+    assert (model.run_id, model.metadata["class_names"]) == (version.run_id, ["cat", "dog"])
+    assert model.signature.inputs.input_names() == ["image"]
+    requirements = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().split()}
+    assert requirements == {"mlflow", "keras", "numpy", "pandas", "pillow", "pydantic", "tensorflow", "tqdm"}
+    assert (folder / "artifacts" / "champion_model.keras").read_text() == FIRST
+    code = folder / "code" / "efficientnet_finetuning"
+    assert (code / "bundle" / "classifier.py").is_file()
+    assert not (code / "training").exists(), "only what inference needs"
+    assert not list(folder.rglob("*.pkl"))
+
+
+def test_a_champion_that_is_sent_twice_is_there_once(journals, store, tmp_path):
+    for _ in range(2):
+        record(journals, store, champion(tmp_path, FIRST), FIRST)
+    assert registered(store) == ({"1": FIRST}, "1")
+
+
+def test_a_champion_whose_logging_was_killed_midway_is_logged_once(journals, store, tmp_path):
+    from mlflow import MlflowClient
+
+    run, model, end = champion(tmp_path, FIRST)
+    record(journals, store, [run], FIRST)
+    client = MlflowClient(store["uri"])
+    (found,) = client.search_runs(experiments := [client.get_experiment_by_name("test").experiment_id])
+    client.create_logged_model(experiments[0], "champion", found.info.run_id)
+    record(journals, store, [run, model, end], FIRST)
+    assert registered(store) == ({"1": FIRST}, "1")
+    (logged,) = client.search_logged_models(experiments)
+    assert logged.status.value == "READY"
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "alias", "words"),
+    [
+        (95, "photo", "2", "the champion from now on: 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
+        (75, "photo", "2", "the champion from now on: 75.0%"),
+        (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) on the same test images, which stays the champion"),
+        (60, "other", "2", "not compared with version 1, whose test images differ"),
+    ],
+)
+def test_the_alias_moves_unless_the_newcomer_is_clearly_worse(
+    journals, store, tmp_path, caplog, hits, images, alias, words
+):
+    record(journals, store, champion(tmp_path, FIRST, hits=80), FIRST)
+    with caplog.at_level(logging.INFO):
+        record(journals, store, champion(tmp_path, SECOND, hits, images), SECOND)
+    assert registered(store) == ({"1": FIRST, "2": SECOND}, alias)
+    assert words in caplog.text
+
+
+def test_a_champion_that_is_sent_late_does_not_take_the_alias_from_a_later_one(journals, store, tmp_path):
+    record(journals, store, champion(tmp_path, SECOND), SECOND)
+    record(journals, store, champion(tmp_path, FIRST, hits=95), FIRST)
+    assert registered(store) == ({"1": SECOND, "2": FIRST}, "1")
+
+
+def test_a_champion_waits_for_a_server_that_is_away(journals, store, tmp_path):
+    away = f"http://127.0.0.1:{free_port()}"
+    record(journals, store | {"uri": away}, champion(tmp_path, FIRST), FIRST)
+    point_to(journals, store, away)
+    assert replay(journals) == (3, {})
+    assert registered(store) == ({"1": FIRST}, "1")
+
+
+def test_a_champion_that_was_pruned_before_it_was_sent_costs_no_other_record(journals, store, tmp_path):
+    events_ = champion(tmp_path, FIRST)
+    Path(events_[1]["path"]).unlink()
+    record(journals, store, events_, FIRST)
+    assert registered(store) == ({}, None)
+    assert runs(store)[FIRST] == ("FINISHED", [], None)
+
+
+@contextmanager
+def mlflow_server(store: dict, folder: Path) -> Iterator[str]:
+    """A real one, which is killed in the end."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    arguments = ["--backend-store-uri", store["uri"], "--default-artifact-root", str(tmp_path / "artifacts")]
+    arguments = ["--backend-store-uri", store["uri"], "--default-artifact-root", str(folder / "artifacts")]
     server = subprocess.Popen([*command, *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
-    uri = f"http://127.0.0.1:{port}"
     try:
         wait_for(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
+    with mlflow_server(store, tmp_path) as uri:
         journal = Journal(journals / f"{KEY}.jsonl", store | {"uri": uri, "artifact_location": None})
         for event in events(steps=(1, 2)):
             journal.write(event)
         deadline = time.monotonic() + 60
         while not list(journals.glob("*.sent")) and time.monotonic() < deadline:
             time.sleep(0.1)
-    finally:
-        import os
-
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
     for event in [metrics(3), *ENDS]:
         journal.write(event)
     journal.close()
     point_to(journals, store, uri)
     replay(journals)
     assert runs(store) == COMPLETE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_server_that_takes_no_models_takes_the_rest_of_the_run(journals, store, tmp_path, caplog, status):
+    class OldServer(BaseHTTPRequestHandler):
+        """Hands everything on but models."""
+
+        def do_GET(self):
+            if "logged-models" in self.path or "model-versions" in self.path:
+                self.send_error(status)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+            request = Request(uri + self.path, body, {"Content-Type": "application/json"}, method=self.command)
+            try:
+                answer = urlopen(request, timeout=30)
+            except HTTPError as error:
+                answer = error
+            with answer:
+                self.send_response(answer.status)
+                self.end_headers()
+                self.wfile.write(answer.read())
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with mlflow_server(store, tmp_path) as uri, ThreadingHTTPServer(("127.0.0.1", 0), OldServer) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        remote = {"uri": f"http://127.0.0.1:{proxy.server_port}", "artifact_location": None}
+        record(journals, store | remote, champion(tmp_path, FIRST), FIRST)
+        replay(journals)  # what was too slow for the end of the run
+        proxy.shutdown()
+    assert "MLflow refuses a record of this run" in caplog.text
+    assert runs(store)[FIRST] == ("FINISHED", [], None)
+    assert not list(journals.iterdir())
 
 
 def wait_for(port: int) -> None:

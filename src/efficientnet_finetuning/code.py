@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,13 @@ def libraries_of(function: Callable[..., Any]) -> dict[str, str]:
     return {name: version(name) for name in sorted(used)}
 
 
+def files_of(module: str) -> set[Path]:
+    """Files of all modules of this package that a module needs: itself, what it reaches, and the packages above."""
+    files = {path for name in _closure([module]) if (path := _path(name))}
+    above = {folder / "__init__.py" for file in files for folder in file.parents if folder.is_relative_to(_ROOT)}
+    return files | above
+
+
 def _own_code(function: Callable[..., Any]) -> ast.Module:
     """The definitions of a module that a function uses, itself included, and the imports of what they name."""
     tree = _tree(function.__module__)
@@ -64,8 +71,13 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _reached(function: Callable[..., Any]) -> set[str]:
+    return _closure(_modules(_own_code(function)))
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    """Modules of this package with all that they import, directly or not."""
     reached: set[str] = set()
-    wanted = list(_modules(_own_code(function)))
+    wanted = list(modules)
     while wanted:
         name = wanted.pop()
         if name not in reached:

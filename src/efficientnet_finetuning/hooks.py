@@ -24,8 +24,10 @@ from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameter_validation import flatten, validate
 from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters
+from efficientnet_finetuning.registry import describe
 from efficientnet_finetuning.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
@@ -217,6 +219,9 @@ class TrackingHooks:
             prefix = "cost" if dataset_name == "cost" else "test"
             numbers = {f"{prefix}_{name}": value for name, value in data.items() if isinstance(value, float)}
             self._write("metrics", key, metrics=numbers, step=0)
+        elif dataset_name == "champion_model":
+            assert isinstance(dataset, Committed)
+            self._write("model", key, path=str(dataset.path), **self._about_champion(data))
 
     @hook_impl
     @_never_fail
@@ -275,6 +280,13 @@ class TrackingHooks:
         }
         for key in self._children.values():
             self._write("dataset", key, **about)
+
+    def _about_champion(self, champion: TrainedClassifier) -> dict[str, Any]:
+        regime = self._catalog["champion"].load()
+        comparison = self._catalog["comparison"].load()
+        (result,) = comparison[comparison["regime"] == regime].to_dict("records")
+        predictions = self._catalog[f"{regime}_predictions"].load()
+        return describe(self._config_loader["globals"]["job"], self._version, champion, result, predictions)
 
     def _start(self, key: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None) -> None:
         params = {name: str(value) for name, value in parameters.items()}

@@ -2,7 +2,7 @@
 
 A journal is a file of one JSON event a line. Whoever writes it holds a lock on it, so a journal that can be locked was
 left by a process that has died, or by one that could not send all of it. Its events can be sent again without harm:
-runs are found by a tag of ours, and metrics carry the time at which they were measured.
+runs are found by a tag of ours, models by their run, and metrics carry the time at which they were measured.
 
 ``python -m efficientnet_finetuning.tracking`` sends what is left; so does the next ``kedro run``.
 """
@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from efficientnet_finetuning.registry import register
+
 logger = logging.getLogger(__name__)
 
 JOURNALS = Path("data/08_reporting/mlflow/journal")
@@ -26,6 +28,9 @@ _KEY = "efficientnet_finetuning.key"
 _PATIENCE_SERVER, _PATIENCE_LOCAL = 4.0, 60.0
 # What MLflow's errors say when the fault is the event's. All others, a proxy's error pages too, are the server's.
 _HOPELESS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
+# And what a server says to a model if it keeps runs but no models, or none of ours. The run has arrived there before,
+# and must not wait for it.
+_HOPELESS_MODEL = _HOPELESS | {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED"}
 
 Event = dict[str, Any]
 
@@ -191,6 +196,9 @@ class _Delivery:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # What a run says is for the run's user: no progress of copies, no steps on the way.
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         # Now that MLflow has set its loggers up: this one writes a traceback of what is raised and told in one line.
@@ -210,7 +218,7 @@ class _Delivery:
         try:
             getattr(self, f"_send_{event['op']}")(event)
         except MlflowException as error:
-            if error.error_code not in _HOPELESS:
+            if error.error_code not in (_HOPELESS_MODEL if event["op"] == "model" else _HOPELESS):
                 raise
             logger.warning("MLflow refuses a record of this run: %s", error)
 
@@ -261,6 +269,9 @@ class _Delivery:
     def _send_artifact(self, event: Event) -> None:
         if Path(event["path"]).is_file():  # it may have been pruned since
             self._client.log_artifact(self._run_id(event["key"]), event["path"])
+
+    def _send_model(self, event: Event) -> None:
+        register(self._client, self._experiment, self._run_id(event["key"]), event)
 
     def _send_table(self, event: Event) -> None:
         self._client.log_table(self._run_id(event["key"]), event["data"], event["name"])
