@@ -89,6 +89,7 @@ def signature(num_classes: int) -> ModelSignature:
     for place in range(1, min(_TOP, num_classes) + 1):
         columns.append(ColSpec(DataType.string, f"class_{place}"))
         columns.append(ColSpec(DataType.double, f"probability_{place}", required=False))
+    columns.append(ColSpec(DataType.double, "distance", required=False))
     columns += [ColSpec(DataType.boolean, "answered"), ColSpec(DataType.string, "reason")]
     return ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(columns))
 
