@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-accelerator bench-overhead bench-data lint format demo viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data lint format demo viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a tab
 
 bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
 	$(BIN)/python tests/benchmarks/inference.py
+
+bench-predict: $(INSTALLED) ## Measure classifying files beside the forward pass and the decoder
+	$(BIN)/python tests/benchmarks/predict.py
 
 bench-accelerator: $(INSTALLED) ## Measure B0 at 224 px on this device, with and without XLA and bfloat16, beside timm
 	$(BIN)/python tests/benchmarks/accelerator.py $(BENCH)
