@@ -250,7 +250,7 @@ def test_a_champion_arrives_as_a_registered_model_without_pickle(journals, store
     assert (model.run_id, model.metadata["class_names"]) == (version.run_id, ["cat", "dog"])
     assert model.signature.inputs.input_names() == ["image"]
     requirements = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().split()}
-    assert requirements == {"mlflow", "keras", "numpy", "pandas", "pillow", "pydantic", "tensorflow", "tqdm"}
+    assert requirements == {"mlflow", "h5py", "keras", "numpy", "pandas", "pillow", "pydantic", "tensorflow", "tqdm"}
     assert (folder / "artifacts" / "champion_model.keras").read_text() == FIRST
     code = folder / "code" / "efficientnet_finetuning"
     assert (code / "bundle" / "classifier.py").is_file()

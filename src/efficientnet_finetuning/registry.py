@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
 _PACKAGE = Path(__file__).parent
-# What `bundle.classifier` imports. MLflow adds itself.
-_LIBRARIES = ("keras", "numpy", "pandas", "pillow", "pydantic", "tqdm")
+# What the code behind `serving` imports to answer. MLflow adds itself.
+_LIBRARIES = ("h5py", "keras", "numpy", "pandas", "pillow", "pydantic", "tqdm")
 
 
 def describe(
