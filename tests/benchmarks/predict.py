@@ -1,7 +1,7 @@
 """What classifying files costs beside its parts: `make bench-predict` prints a table. Nothing here passes or fails.
 
 Small photographs (the size of the network) should be bound by the forward pass, large ones (12 megapixels) by decoding.
-Goals: at least 0.9 of the forward pass' or of the decoder's images a second; memory that does not grow with their number.
+Goals: at least 0.9 of the forward pass' or of the decoder's images a second; memory that does not grow with the number.
 """
 
 import os

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError, Version
 
-from efficientnet_finetuning.io.models import ClassifierDataset, KerasModelDataset
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.io.models import ChampionDataset, ClassifierDataset, KerasModelDataset
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 VERSION = "2026-01-01T00.00.00.000Z"
@@ -80,3 +81,20 @@ def test_a_model_that_is_no_classifier_of_this_project_is_refused_and_named(tmp_
     dataset(KerasModelDataset, tmp_path, VERSION).save(model)
     with pytest.raises(DatasetError, match=r"model\.keras is not a classifier that this project saved"):
         dataset(ClassifierDataset, tmp_path).load()
+
+
+def test_a_model_on_the_way_is_stored_as_it_was_whoever_reads_it(tmp_path, classifier):
+    """What a training made, and what a resumed run makes of what it has read, are the same file."""
+    dataset(ClassifierDataset, tmp_path, VERSION).save(classifier)
+    stored = dataset(ClassifierDataset, tmp_path)
+    again = dataset(ClassifierDataset, tmp_path / "again", VERSION)
+    again.save(replace(stored.load(), model=classifier.model))
+    assert again.content() == stored.content()
+
+
+def test_a_champion_is_read_with_its_limits(tmp_path, classifier):
+    champion = Classifier(**classifier.__dict__, threshold=0.6, references=np.eye(3, dtype=np.float16))
+    dataset(ChampionDataset, tmp_path, VERSION).save(champion)
+    loaded = dataset(ChampionDataset, tmp_path).load()
+    assert loaded.threshold == 0.6
+    assert np.array_equal(loaded.references, champion.references)

@@ -17,6 +17,7 @@ FROM_TRAINING_ON = {
         f"reporting.{name}"
         for name in (
             "compare",
+            "keep_champion",
             "measure_cost",
             "plot_comparison",
             "plot_confidence",

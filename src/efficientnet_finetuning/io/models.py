@@ -51,6 +51,7 @@ class ClassifierDataset(_KerasFile, LocalVersionedDataset[TrainedClassifier]):
     before they change it.
     """
 
+    _kind: type[TrainedClassifier] = TrainedClassifier
     _saved: tuple[str, TrainedClassifier] | None = None
 
     def _write(self, data: TrainedClassifier, path: Path) -> None:
@@ -60,4 +61,10 @@ class ClassifierDataset(_KerasFile, LocalVersionedDataset[TrainedClassifier]):
     def _read(self, path: Path) -> TrainedClassifier:
         if self._saved is not None and self._saved[0] == path.parent.name:
             return self._saved[1]
-        return Classifier.load(path)
+        return self._kind.load(path)
+
+
+class ChampionDataset(ClassifierDataset):
+    """A classifier that is ready for use."""
+
+    _kind = Classifier
