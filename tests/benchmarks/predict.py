@@ -23,22 +23,25 @@ from efficientnet_finetuning.models.backbones import build_backbone
 from efficientnet_finetuning.models.heads import attach_head
 from efficientnet_finetuning.parameters import DeviceParameters
 
-SIZE, BATCH_SIZE = 224, 64
+SIZE, MANY_SIZE, BATCH_SIZE = 224, 64, 64
 SMALL, LARGE, MANY = 2_000, 100, 100_000
 
 
 def main() -> None:
     prepare_process(DeviceParameters(accelerator="cpu"))
-    model = attach_head(build_backbone("EfficientNetLite0", SIZE, "imagenet"), 10, 0.0)
-    names = tuple("abcdefghij")
-    references = np.ones((1_000, 1_280), np.float16) / np.float16(36)
-    classifier = Classifier(model, names, "EfficientNetLite0", SIZE, "stretch", "bicubic", references=references)
+    classifier = classifier_of(SIZE)
     with tempfile.TemporaryDirectory() as folder:
         for name, size, count in (("small", (SIZE, SIZE), SMALL), ("large", (4_000, 3_000), LARGE)):
             files = write(Path(folder) / name, size, count)
             compare(classifier, name, files)
-        many = (write(Path(folder) / "small", (SIZE, SIZE), SMALL) * (MANY // SMALL))[:MANY]
-        watch_memory(classifier, many)
+        watch_memory(classifier_of(MANY_SIZE), write(Path(folder) / "many", (MANY_SIZE, MANY_SIZE), MANY))
+
+
+def classifier_of(size: int) -> Classifier:
+    """Of random answers, with everything that a champion has."""
+    model = attach_head(build_backbone("EfficientNetLite0", size, "imagenet"), 10, 0.0)
+    learnt = {"references": np.full((1_000, 1_280), 0.03, np.float16), "reference_labels": np.arange(1_000) % 10}
+    return Classifier(model, tuple("abcdefghij"), "EfficientNetLite0", size, "stretch", "bicubic", **learnt)
 
 
 def compare(classifier: Classifier, name: str, files: list[EncodedImage]) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.bundle.classifier import Classifier
-from efficientnet_finetuning.bundle.novelty import choose_max_distance, directions, distances
+from efficientnet_finetuning.bundle.novelty import References, choose_max_distance, directions, distances
 from efficientnet_finetuning.evaluation.ranking import area_under_roc
 from efficientnet_finetuning.models.heads import attach_head, with_features
 from efficientnet_finetuning.models.inference import predict
@@ -16,25 +16,36 @@ KNOWN = GENERATOR.normal(size=(30, 16)) + np.repeat(8 * np.eye(3, 16), 10, axis=
 UNKNOWN = GENERATOR.normal(size=(30, 16)) + 8 * np.eye(16)[9]
 
 
+REFERENCES = References(directions(LEARNT), np.repeat([0, 1, 2], 20))
+KNOWN_CLASSES, UNKNOWN_CLASSES = np.repeat([0, 1, 2], 10), np.zeros(30, int)
+
+
 def test_what_was_learnt_is_near_and_what_was_not_is_far():
-    references = directions(LEARNT)
-    scores = distances(np.concatenate([KNOWN, UNKNOWN]), references)
+    known, unknown = distances(KNOWN, KNOWN_CLASSES, REFERENCES), distances(UNKNOWN, UNKNOWN_CLASSES, REFERENCES)
+    scores = np.concatenate([known, unknown])
     assert ((scores >= 0) & (scores <= 1)).all()
     assert area_under_roc(scores, np.arange(60) >= 30) > 0.99
-    copies = np.repeat(LEARNT[:1], 5, axis=0)
-    assert distances(LEARNT[:1], directions(copies)) == pytest.approx(0, abs=1e-3)
-    assert distances(3 * KNOWN, references) == pytest.approx(scores[:30], abs=1e-3), "length does not matter"
+    copies = References(directions(np.repeat(LEARNT[:1], 5, axis=0)), np.zeros(5, int))
+    assert distances(LEARNT[:1], np.array([0]), copies) == pytest.approx(0, abs=1e-3)
+    assert distances(3 * KNOWN, KNOWN_CLASSES, REFERENCES) == pytest.approx(known, abs=1e-3), "length does not matter"
+
+
+def test_an_image_is_compared_with_its_predicted_class_alone():
+    right, wrong = (distances(KNOWN[:10], np.full(10, label), REFERENCES) for label in (0, 1))
+    assert (wrong > right + 0.2).all()
 
 
 def test_nearly_all_held_out_images_lie_within_the_limit():
-    references = directions(LEARNT)
-    limit = choose_max_distance(KNOWN, references)
-    assert 0.97 < (distances(KNOWN, references) <= limit).mean() <= 1
-    assert (distances(UNKNOWN, references) > limit).mean() > 0.9
+    held_out = distances(KNOWN, KNOWN_CLASSES, REFERENCES)
+    limit = choose_max_distance(held_out)
+    assert 0.97 < (held_out <= limit).mean() <= 1
+    assert (distances(UNKNOWN, UNKNOWN_CLASSES, REFERENCES) > limit).mean() > 0.9
 
 
-def test_fewer_references_than_neighbours_do():
-    assert np.isfinite(distances(KNOWN, directions(LEARNT[:2]))).all()
+def test_a_class_of_few_references_or_of_none_is_no_fault():
+    few = References(REFERENCES.directions[:2], REFERENCES.labels[:2])
+    assert list(distances(KNOWN[-1:], np.array([2]), few)) == [1.0]
+    assert 0 < distances(KNOWN[:1], np.array([0]), few)[0] < 1
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,9 @@ def knowing(pixels) -> Classifier:
     model = attach_head(keras.Model(inputs, keras.layers.AveragePooling2D(8)(inputs)), 2, 0.0)
     plain = Classifier(model, ("a", "b"), "EfficientNetLite0", 32, "stretch", "bilinear", threshold=0.0)
     features = predict(with_features(model), pixels[:3], 8)[:, 2:]
-    return dataclasses.replace(plain, references=directions(np.repeat(features, 5, axis=0)), max_distance=0.01)
+    learnt = directions(np.repeat(features, 5, axis=0))
+    labels = plain.predict_logits(pixels[:3]).argmax(1).repeat(5)
+    return dataclasses.replace(plain, references=learnt, reference_labels=labels, max_distance=0.01)
 
 
 def test_a_classifier_does_not_answer_what_is_unlike_all_it_has_learnt(knowing, pixels):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from efficientnet_finetuning.bundle.novelty import distances
+from efficientnet_finetuning.bundle.novelty import References, distances
 from efficientnet_finetuning.bundle.photographs import Photograph, Reader, find_photographs
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, near_matches
@@ -31,13 +31,15 @@ class Classifier(TrainedClassifier):
             model whose threshold was not looked for it is 0.
         references: what it has learnt from, of :func:`~efficientnet_finetuning.bundle.novelty.directions`: float16
             ``(M, channels)``. ``None``: it does not know what is unlike everything that it has learnt.
+        reference_labels: the class indices of these, ``(M,)``.
         max_distance: the largest distance from these at which it answers, 0–1.
     """
 
-    _ARRAYS: ClassVar[tuple[str, ...]] = ("references",)
+    _ARRAYS: ClassVar[tuple[str, ...]] = ("references", "reference_labels")
 
     threshold: float | None = 0.0
     references: np.ndarray | None = None
+    reference_labels: np.ndarray | None = None
     max_distance: float = 1.0
 
     @classmethod
@@ -100,8 +102,11 @@ class Classifier(TrainedClassifier):
             rows = slice(start, start + len(outputs))
             start = rows.stop
             ids = [_id(item, rows.start + row) for row, item in enumerate(photographs[rows])]
-            far = None if self.references is None else distances(outputs[:, num_classes:], self.references)
-            yield self._table(ids, outputs[:, :num_classes], far, reader.reasons[rows], min(top, num_classes))
+            logits, far = outputs[:, :num_classes], None
+            if self.references is not None and self.reference_labels is not None:
+                learnt = References(self.references, self.reference_labels)
+                far = distances(outputs[:, num_classes:], logits.argmax(1), learnt)
+            yield self._table(ids, logits, far, reader.reasons[rows], min(top, num_classes))
 
     def _network(self) -> KerasModel:
         if self.references is None:

@@ -21,6 +21,7 @@ _MOST_BYTES = {
     "metadata.json": 1 << 20,
     "classifier.json": 64 << 20,
     "references.npy": 1 << 30,
+    "reference_labels.npy": 64 << 20,
 }
 _MOST_COMPRESSED = 100
 # Layers of Keras that run what a file says, or load what it names.

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.classifier import Classifier
-from efficientnet_finetuning.bundle.novelty import choose_max_distance, directions
+from efficientnet_finetuning.bundle.novelty import References, choose_max_distance, directions, distances
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
@@ -67,30 +67,33 @@ def keep_champion(
     chosen_on = predictions_table(
         held_out["logits"], held_out["labels"], held_out["ids"], model.class_names, model.temperature
     )
-    splits = {"train": train_images.arrays[0], "validation": validation_images.arrays[0]}
-    features = _features_of_some(model, splits, evaluation.batch_size)
-    references = directions(features["train"])
+    references, held_out_distances = _what_was_learnt(model, train_images, validation_images, evaluation.batch_size)
     trained = {field.name: getattr(model, field.name) for field in fields(TrainedClassifier)}
     ready = Classifier(
         **trained,
         threshold=choose_threshold(chosen_on, evaluation.precision),
-        references=references,
-        max_distance=choose_max_distance(features["validation"], references),
+        references=references.directions,
+        reference_labels=references.labels,
+        max_distance=choose_max_distance(held_out_distances),
     )
     return ready, {"regime": champion} | results[f"{champion}_metrics"]
 
 
-def _features_of_some(
-    model: TrainedClassifier, splits: dict[str, np.ndarray], batch_size: int
-) -> dict[str, np.ndarray]:
+def _what_was_learnt(
+    model: TrainedClassifier, train_images: Examples, validation_images: Examples, batch_size: int
+) -> tuple[References, np.ndarray]:
+    """Some training images to compare photographs with, and how far some validation images lie from them."""
     from efficientnet_finetuning.models.heads import with_features
 
-    some = {
-        name: images[np.unique(np.linspace(0, len(images) - 1, _MOST_REFERENCES).astype(int))]
-        for name, images in splits.items()
-    }
-    outputs = predict_all(with_features(model.model), some, batch_size, "features of ", flip=model.flip)
-    return {name: values[:, len(model.class_names) :] for name, values in outputs.items()}
+    splits = {"train": train_images, "validation": validation_images}
+    rows = {name: np.unique(np.linspace(0, len(of) - 1, _MOST_REFERENCES).astype(int)) for name, of in splits.items()}
+    images = {name: of.arrays[0][rows[name]] for name, of in splits.items()}
+    outputs = predict_all(with_features(model.model), images, batch_size, "features of ", flip=model.flip)
+    num_classes = len(model.class_names)
+    labels = train_images.arrays[1][rows["train"]].argmax(1)
+    references = References(directions(outputs["train"][:, num_classes:]), labels)
+    held_out = outputs["validation"]
+    return references, distances(held_out[:, num_classes:], held_out[:, :num_classes].argmax(1), references)
 
 
 def plot_comparison(comparison: pd.DataFrame) -> Figure:
