@@ -94,9 +94,9 @@ def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
         raise InputError(
             "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
         )
-    if parameters.predict.model is not None:
+    if (file := parameters.predict.model_file) is not None:
         prepare_process(parameters.device)
-        catalog["champion_model"] = MemoryDataset(Classifier.load(parameters.predict.model), copy_mode="assign")
+        catalog["champion_model"] = MemoryDataset(Classifier.load(file), copy_mode="assign")
 
 
 def _answered(dataset: Committed) -> str:

@@ -190,8 +190,8 @@ def _files(parameters: Any) -> Iterator[tuple[str, str]]:
             yield "backbone weights", checksum(Path(group.weights))
         if isinstance(group, PredictParameters) and group.path:
             yield "photographs", fingerprint_of_photographs(group.path)
-        if isinstance(group, PredictParameters) and group.model:
-            yield "model", checksum(group.model)
+        if isinstance(group, PredictParameters) and group.model_file:
+            yield "model", checksum(group.model_file)
 
 
 def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:

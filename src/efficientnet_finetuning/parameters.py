@@ -365,7 +365,7 @@ class PredictParameters(_Group):
 
     Attributes:
         path: photographs without labels: a file, a folder, a glob, or a CSV with a column ``path``.
-        model: a classifier's file, in the place of the job's champion.
+        model: a classifier's file, or a bundle's folder, in the place of the job's champion.
         top: how many classes are named for each photograph.
         batch_size: photographs in a forward pass.
     """
@@ -374,6 +374,11 @@ class PredictParameters(_Group):
     model: Path | None = None
     top: Count = 5
     batch_size: Count = 64
+
+    @property
+    def model_file(self) -> Path | None:
+        """The file of the classifier that ``model`` names."""
+        return self.model / "classifier.keras" if self.model and self.model.is_dir() else self.model
 
 
 class ExportParameters(_Group):
