@@ -105,10 +105,10 @@ became 87.5. Training on the validation images too, from the start on, brought 0
 Fitting that head on mirror images too brought nothing. No ``C`` between 1e-4 and 0.01 was better than 1 / images
 by more than luck. Transfer's own logits, added to those of the trained network, made them worse on CIFAR-10.
 
-Tried in the last step and not kept (CIFAR-10, development draws of 10, 10, 25 and 25 a class; 63.7, 66.0, 72.5 and 72.7
-as it is): fitting the head at 128 px after a training at 96 px (FixRes, Touvron et al. 2019, arXiv:1906.06423) 66.4,
-67.2, 74.2 and 74.3, but training at 128 px in about the same time 68.5, 67.6 and 74.9 on the first three; the average of
-the last three epochs' weights 63.9, 66.0 and 72.4; label smoothing of 0.1 64.7, 64.0, 72.8 and 73.3.
+Tried in the last step and not kept (CIFAR-10, development draws of 10, 10, 25 and 25 a class; 63.7, 66.0, 72.5 and
+72.7 as it is): fitting the head at 128 px after a training at 96 px (FixRes, Touvron et al. 2019, arXiv:1906.06423):
+66.4, 67.2, 74.2 and 74.3, but training at 128 px in about the same time 68.5, 67.6 and 74.9 on the first three; the
+average of the last three epochs' weights: 63.9, 66.0 and 72.4; label smoothing of 0.1: 64.7, 64.0, 72.8 and 73.3.
 
 Ending a training after the first epoch whose mean loss is below a threshold, epochs in brackets. Each column is a
 single draw or a single cut into five folds, so a point may be luck; 0.01 lost least on the photographs:
