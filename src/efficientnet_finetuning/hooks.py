@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +18,7 @@ from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.data.sources import check_dataset
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError
@@ -248,7 +248,7 @@ class TrackingHooks:
             "save_version": self._version,
             "pipelines": ", ".join(self._run_params.get("pipeline_names") or ["__default__"]),
             "env": str(self._run_params.get("env") or "local"),
-            "git_commit": _git_commit(self._project_path),
+            "git_commit": commit_of(self._project_path) or "none",
         }
         self._children[""] = self._version
         self._start(self._version, tags, flatten(parameters), parent=None)
@@ -336,13 +336,3 @@ def _store(parameters: Parameters, project_path: Path) -> dict[str, str | None]:
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
     return {"uri": uri, "artifact_location": (folder / "artifacts").as_uri(), "experiment": experiment}
-
-
-def _git_commit(project_path: Path) -> str:
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=project_path, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-    return result.stdout.strip()

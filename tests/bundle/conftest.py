@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.data.examples import Examples
 
 CLASSES = ("red", "green", '=cmd|"/c calc"!A1')
 
@@ -30,3 +31,12 @@ def classifier() -> Classifier:
     model = keras.Model(inputs, logits(brightness))
     logits.set_weights([np.eye(3, dtype=np.float32) / 50])
     return Classifier(model, CLASSES, "EfficientNetLite0", 32, "stretch", "bilinear", temperature=2.0, threshold=0.7)
+
+
+@pytest.fixture(scope="session")
+def test_images() -> Examples:
+    """Twelve squares, each with the colour of its class."""
+    labels = np.arange(12) % 3
+    images = np.random.default_rng(0).integers(0, 120, (12, 32, 32, 3), np.uint8)
+    images[np.arange(12), :, :, labels] += 100
+    return Examples(images, np.eye(3, dtype=np.uint8)[labels], np.array([f"{row}.png" for row in range(12)]))

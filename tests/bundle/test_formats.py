@@ -13,14 +13,6 @@ NAMES = tuple(FILES)
 
 
 @pytest.fixture(scope="module")
-def test_images() -> Examples:
-    labels = np.arange(12) % 3
-    images = np.random.default_rng(0).integers(0, 120, (12, 32, 32, 3), np.uint8)
-    images[np.arange(12), :, :, labels] += 100
-    return Examples(images, np.eye(3, dtype=np.uint8)[labels], np.array([f"{row}.png" for row in range(12)]))
-
-
-@pytest.fixture(scope="module")
 def using(classifier):
     return dataclasses.replace(classifier, flip=True)
 

@@ -12,17 +12,8 @@ from efficientnet_finetuning import verify
 from efficientnet_finetuning.bundle.evidence import measure
 from efficientnet_finetuning.bundle.formats import classifier_file, write_files
 from efficientnet_finetuning.bundle.receipt import as_bytes, code_of, make_receipt
-from efficientnet_finetuning.data.examples import Examples
 
 OTHERS = {"README.md": b"a card", "saved_model/variables/x.index": b"\0\1\2"}
-
-
-@pytest.fixture(scope="module")
-def test_images() -> Examples:
-    labels = np.arange(12) % 3
-    images = np.random.default_rng(0).integers(0, 120, (12, 32, 32, 3), np.uint8)
-    images[np.arange(12), :, :, labels] += 60
-    return Examples(images, np.eye(3, dtype=np.uint8)[labels], np.array([f"{row}.png" for row in range(12)]))
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,11 @@ from PIL import Image
 
 from efficientnet_finetuning.bundle.novelty import References, distances
 from efficientnet_finetuning.bundle.photographs import Photograph, Reader, find_photographs
+from efficientnet_finetuning.bundle.stored import find_champion
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel, predict_batches
-
-_CHAMPION = "champion_model.keras"
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,7 @@ class Classifier(TrainedClassifier):
         Raises:
             InputError: no champion of that job is stored.
         """
-        models = Path(data) / "06_models"
-        versions = sorted(models.glob(f"{job}/{_CHAMPION}/*/{_CHAMPION}"))
-        if not versions:
-            jobs = sorted(path.parent.name for path in models.glob(f"*/{_CHAMPION}"))
-            raise InputError(
-                f"No champion of the job {job!r} is stored in {models}.{near_matches(job, jobs)} "
-                f"Jobs with a champion: {', '.join(jobs) or 'none'}. `kedro run` makes one."
-            )
-        return cls.load(versions[-1])
+        return cls.load(find_champion(job, Path(data)))
 
     def predict(
         self,

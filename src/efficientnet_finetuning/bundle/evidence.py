@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.receipt import fingerprint_of_examples
 from efficientnet_finetuning.data.examples import Examples
@@ -14,8 +12,7 @@ from efficientnet_finetuning.evaluation.metrics import classification_metrics
 def find_test_images(data: Path, fingerprint: str) -> Examples | None:
     """Stored test images with a fingerprint, of whatever job and version; ``None`` where there are none."""
     for folder in sorted(data.glob("03_primary/*/test_images/*/test_images"), reverse=True):
-        names = ("images", "labels", "ids")
-        test = Examples(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names))
+        test = Examples.open(folder)
         if fingerprint_of_examples(test) == fingerprint:
             return test
     return None

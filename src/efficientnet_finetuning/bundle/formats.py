@@ -23,7 +23,7 @@ FILES = {
     "onnx": "classifier.onnx",
 }
 _ONNX_OPSET = 18
-# Images from which the ranges of int8 are learnt; more changed no answer of the embedded job.
+# Images from which the ranges of int8 are learnt.
 _NUM_CALIBRATION = 100
 
 
@@ -51,7 +51,7 @@ def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str,
 
     Returns:
         Files by their paths. All but int8 take one photograph of any size, uint8 ``(1, height, width, 3)``, upright and
-        RGB; int8 takes ``(1, image_size, image_size, 3)``, since eight bits are too few for the weights of a resize.
+        RGB; int8 takes ``(1, image_size, image_size, 3)``, or the resize would be rounded to eight bits, too.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / FILES["saved_model"]

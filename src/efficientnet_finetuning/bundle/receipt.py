@@ -93,11 +93,17 @@ def fingerprint_of_examples(examples: Examples) -> str:
 
 def code_of(project: Path) -> dict[str, str]:
     """The commit of the project, ``gitCommit``, and the SHA-256 of what differs from it; empty without git."""
-    commit, changes = (_git(project, *arguments) for arguments in (("rev-parse", "HEAD"), ("diff", "HEAD")))
+    commit, changes = commit_of(project), _git(project, "diff", "HEAD")
     if commit is None or changes is None:
         return {}
-    about = {"gitCommit": commit.decode().strip()}
+    about = {"gitCommit": commit}
     return about | {"sha256OfUncommittedDiff": _sha256(changes)} if changes else about
+
+
+def commit_of(project: Path) -> str | None:
+    """The commit that a folder's repository is at; ``None`` without git."""
+    found = _git(project, "rev-parse", "HEAD")
+    return None if found is None else found.decode().strip()
 
 
 def as_bytes(receipt: Mapping[str, Any]) -> bytes:

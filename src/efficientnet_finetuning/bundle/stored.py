@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -57,11 +55,9 @@ def prepared_images(job: str, split: str, classifier: TrainedClassifier, data: P
     names = newest(data / "02_intermediate" / job / "class_names.json")
     if folder is None or names is None:
         return None
-    images, labels, ids = (
-        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "labels", "ids")
-    )
+    stored = Examples.open(folder)
     try:
-        classifier.check_fits(images.shape[1], json.loads(names.read_text(encoding="utf-8")))
+        classifier.check_fits(stored.images.shape[1], json.loads(names.read_text(encoding="utf-8")))
     except InputError:
         return None
-    return Examples(images, labels, ids)
+    return stored

@@ -1,7 +1,9 @@
 """Images (or features) with their labels, row by row: what is stored between the steps of a run."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -40,6 +42,11 @@ class Examples:
     images: np.ndarray | LazyRows
     labels: np.ndarray
     ids: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Memory-map what is stored in a folder, as one ``.npy`` file for each attribute."""
+        return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False) for field in fields(cls)))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -31,7 +31,7 @@ class ExamplesDataset(Committed, LocalVersionedDataset[Examples]):
         _write_arrays({"images": data.images, "labels": data.labels, "ids": data.ids}, path)
 
     def _read(self, path: Path) -> Examples:
-        return Examples(**{name: _read_array(path / f"{name}.npy") for name in ("images", "labels", "ids")})
+        return Examples.open(path)
 
 
 def _write_arrays(arrays: Mapping[str, np.ndarray | LazyRows], folder: Path) -> None:
