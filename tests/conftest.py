@@ -1,0 +1,8 @@
+"""What every test needs."""
+
+import os
+
+# A proxy of the machine must not stand between a test and the servers it starts. Some of the clients do not understand
+# an exception like 127.0.0.0/8, so the exceptions are spelled out.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
