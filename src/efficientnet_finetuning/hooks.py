@@ -21,7 +21,7 @@ from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.data.sources import check_dataset
 from efficientnet_finetuning.device import prepare_process, select_device
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -56,6 +56,10 @@ class RunHooks:
         parameters = validate(self._config_loader["parameters"])
         if "answers" in pipeline.all_outputs():
             _choose_model(parameters, catalog)
+        if "extended_model" in pipeline.all_outputs() and parameters.add_class.path is None:
+            raise InputError(
+                "add_class.path is not given. Name a folder of photographs: --params add_class.path=<folder>."
+            )
         _check_inputs(pipeline, catalog)
         if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
             raise InputError(
@@ -86,6 +90,8 @@ class RunHooks:
             click.echo(_outcome(catalog))
         if "answers" in pipeline.all_outputs():
             click.echo(_answered(catalog["answers"]))
+        if "extended_model" in pipeline.all_outputs():
+            click.echo(_extended(catalog))
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
@@ -111,6 +117,19 @@ def _answered(dataset: Committed) -> str:
 {told}
 
 Answers: {dataset.path.resolve()} (and .parquet beside it)
+"""
+
+
+def _extended(catalog: CatalogProtocol) -> str:
+    extension, model = catalog["extension"].load(), catalog["extended_model"].path.resolve()
+    unreadable = [f"{name}: {reason}" for name, reason in extension["unreadable"].items()]
+    told = f"\n{len(unreadable)} could not be read: {shorten(unreadable, limit=3)}\n" if unreadable else ""
+    return f"""
+{fill(extension["words"], 110)}
+{told}
+Model:  {model}
+Use it: kedro run --pipelines predict --params predict.model=<that file>,predict.path=<photographs>
+        To recognize more of the class at the cost of the others: add_class.max_loss=0.02
 """
 
 

@@ -26,7 +26,12 @@ from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.told import CostsDataset, LineageDataset
-from efficientnet_finetuning.parameters import BackboneParameters, DatasetParameters, PredictParameters
+from efficientnet_finetuning.parameters import (
+    AddClassParameters,
+    BackboneParameters,
+    DatasetParameters,
+    PredictParameters,
+)
 from efficientnet_finetuning.storage import checksum, digest, read_commit
 
 logger = logging.getLogger(__name__)
@@ -188,7 +193,7 @@ def _files(parameters: Any) -> Iterator[tuple[str, str]]:
             yield "raw images", fingerprint(group)
         if isinstance(group, BackboneParameters) and Path(group.weights).is_file():
             yield "backbone weights", checksum(Path(group.weights))
-        if isinstance(group, PredictParameters) and group.path:
+        if isinstance(group, PredictParameters | AddClassParameters) and group.path:
             yield "photographs", fingerprint_of_photographs(group.path)
         if isinstance(group, PredictParameters) and group.model_file:
             yield "model", checksum(group.model_file)

@@ -381,6 +381,21 @@ class PredictParameters(_Group):
         return self.model / "classifier.keras" if self.model and self.model.is_dir() else self.model
 
 
+class AddClassParameters(_Group):
+    """What the pipeline ``add_class`` adds to the champion.
+
+    Attributes:
+        path: photographs of the new class: a folder, or as in :class:`PredictParameters`.
+        name: of the class; the folder's where ``null``.
+        max_loss: share of the known classes' images that may be lost to it. The more may be, the more of its own are
+            recognized.
+    """
+
+    path: Path | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
+    max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.003
+
+
 class ExportParameters(_Group):
     """What the pipeline ``export`` writes.
 
@@ -431,6 +446,7 @@ class Parameters(_Group):
     seed_finetune: RegimeParameters | None = None
     evaluation: EvaluationParameters
     predict: PredictParameters = PredictParameters()
+    add_class: AddClassParameters = AddClassParameters()
     export: ExportParameters
     tracking: TrackingParameters
     choose_backbone: ChoiceParameters

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from efficientnet_finetuning.bundle.classifier import Classifier
 
@@ -71,6 +73,42 @@ def test_a_file_takes_the_champions_place(trained, tmp_path):
     result = trained.kedro("run", "--pipelines", "predict", "--params", parameters)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 photographs" in result.stdout
+
+
+def test_a_class_is_added_and_used(trained):
+    folder = trained.path / "yellow"
+    folder.mkdir()
+    generator = np.random.default_rng(1)
+    for number in range(6):
+        pixels = generator.integers(0, 120, (40, 48, 3), dtype=np.uint8) + np.array([120, 120, 0], np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.jpg").write_text("no image")
+    result = trained.kedro("run", "--pipelines", "add_class", "--params", "add_class.path=yellow")
+    output = " ".join(result.stdout.split())
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "yellow is added." in output
+    assert "1 could not be read: broken.jpg: undecodable" in output
+    extension = json.loads(trained.newest("extension.json").read_text())
+    assert extension["num_photographs"] == 6
+    assert extension["before"] - extension["after"] <= 0.1
+    model = trained.newest("extended_model.keras")
+    answers = Classifier.load(model).predict([folder / "0.png", trained.path / "photos" / "red" / "3.png"], top=4)
+    assert list(answers["class_1"]) == ["yellow", "red"]
+    assert "yellow" not in Classifier.load(trained.newest("champion_model.keras")).class_names
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("add_class.name=yellow", "add_class.path is not given"),
+        ("add_class.path=nowhere", "There is nothing at nowhere"),
+        ("add_class.path=photos/red", "The champion knows the class 'red' already"),
+        ("add_class.path=photos/red,add_class.max_loss=0", "add_class.max_loss: Input should be greater than 0"),
+    ],
+)
+def test_a_class_that_cannot_be_added_is_refused(trained, parameters, words):
+    output = trained.refuses("run", "--pipelines", "add_class", "--params", parameters)
+    assert words in " ".join(output.split())
 
 
 @pytest.mark.usefixtures("new")

@@ -7,7 +7,7 @@ import numpy as np
 
 DROP_CONNECT_SUFFIX = "_drop"
 HEAD_DROPOUT = "head_dropout"
-_POOLED, _FEATURES, _CLASSIFIER = "avg_pool", "features", "_classifier"
+_POOLED, _FEATURES, _LOGITS, _CLASSIFIER = "avg_pool", "features", "logits", "_classifier"
 
 
 def stage_of(layer: keras.Layer) -> str:
@@ -38,7 +38,7 @@ def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float, ba
 
 def dense_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
     """A head alone: features ``(batch, channels)`` to logits ``(batch, num_classes)``."""
-    head = keras.Sequential([keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], name="logits")])
+    head = keras.Sequential([keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], name=_LOGITS)])
     head.set_weights([kernel, bias])
     return head
 
@@ -56,7 +56,7 @@ def assemble(backbone: keras.Model, head: keras.Model, head_dropout: float) -> k
         model = attach_head(backbone, num_classes, head_dropout)
     else:
         model = _with_logits(backbone, _averaged_stages(backbone), num_classes, head_dropout)
-    model.get_layer("logits").set_weights(head.get_weights())
+    model.get_layer(_LOGITS).set_weights(head.get_weights())
     return model
 
 
@@ -107,6 +107,33 @@ def with_features(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(outputs))
 
 
+def with_head_inputs(model: keras.Model) -> keras.Model:
+    """:func:`with_features` that says, after all, what the layer of the logits takes."""
+    outputs = [with_features(model).output, model.get_layer(_LOGITS).input]
+    return keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(outputs))
+
+
+def logits_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` of a classifier's last layer."""
+    kernel, bias = model.get_layer(_LOGITS).get_weights()
+    return kernel, bias
+
+
+def with_class(model: keras.Model, kernel: np.ndarray, bias: float) -> keras.Model:
+    """A classifier with one more class, the last; it shares the other layers.
+
+    Args:
+        model: a classifier.
+        kernel: of the new class, ``(channels,)``.
+        bias: likewise.
+    """
+    kernels, biases = logits_of(model)
+    logits = keras.layers.Dense(len(biases) + 1, dtype="float32", name=_LOGITS)
+    wider = keras.Model(model.input, logits(model.get_layer(_LOGITS).input), name=model.name)
+    logits.set_weights([np.c_[kernels, kernel], np.append(biases, bias)])
+    return wider
+
+
 def from_features(model: keras.Model) -> list[keras.Layer]:
     """The layers of a classifier's head, from features to logits."""
     start = max(index for index, layer in enumerate(model.layers) if layer.name in (_POOLED, _FEATURES))
@@ -136,7 +163,7 @@ def _with_rate(rate_of: Callable[[str], float | None]) -> Callable[[keras.Layer]
 
 def _with_logits(backbone: keras.Model, features, num_classes: int, head_dropout: float) -> keras.Model:
     x = keras.layers.Dropout(head_dropout, name=HEAD_DROPOUT)(features)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=_LOGITS)(x)
     return keras.Model(backbone.input, logits, name=backbone.name + _CLASSIFIER)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.new_class import features_of
 from efficientnet_finetuning.bundle.novelty import References, choose_max_distance, directions, distances
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
@@ -23,11 +24,11 @@ from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disa
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.models.inference import predict_all
 from efficientnet_finetuning.parameters import EvaluationParameters
 
 _FEW_TEST_IMAGES = 300
-# A photograph is compared with so many training images at most, which travel with the classifier.
+# A photograph is compared with so many training images at most, which travel with the classifier; so many of each split
+# show what a new class costs.
 _MOST_REFERENCES = 2_000
 
 
@@ -54,46 +55,46 @@ def keep_champion(
     evaluation: EvaluationParameters,
     train_images: Examples,
     validation_images: Examples,
+    test_images: Examples,
     **results: Any,
-) -> tuple[Classifier, dict[str, Any]]:
+) -> tuple[Classifier, dict[str, Any], dict[str, np.ndarray]]:
     """The champion, ready for use: it knows from which confidence on, and how far from what it learnt, it may answer.
 
     Both limits are chosen on held-out images.
 
     Returns:
-        The classifier, and its metrics with the name of its regime.
+        The classifier; its metrics with the name of its regime; and what it sees of some images, so that a class can
+        be added without looking at them again: see :func:`~efficientnet_finetuning.bundle.new_class.add_class`.
     """
     model, held_out = results[f"{champion}_model"], results[f"{champion}_held_out"]
     chosen_on = predictions_table(
         held_out["logits"], held_out["labels"], held_out["ids"], model.class_names, model.temperature
     )
-    references, held_out_distances = _what_was_learnt(model, train_images, validation_images, evaluation.batch_size)
-    trained = {field.name: getattr(model, field.name) for field in fields(TrainedClassifier)}
+    splits = {"train": train_images, "validation": validation_images, "test": test_images}
+    rows = {name: np.unique(np.linspace(0, len(of) - 1, _MOST_REFERENCES).astype(int)) for name, of in splits.items()}
+    images = {name: of.arrays[0][rows[name]] for name, of in splits.items()}
+    labels = {name: of.arrays[1][rows[name]].argmax(1) for name, of in splits.items()}
+    seen = features_of(model, images, evaluation.batch_size)
+    references = References(directions(seen["train"].last_map), labels["train"])
+    validation = seen["validation"]
     ready = Classifier(
-        **trained,
+        **{field.name: getattr(model, field.name) for field in fields(TrainedClassifier)},
         threshold=choose_threshold(chosen_on, evaluation.precision),
         references=references.directions,
         reference_labels=references.labels,
-        max_distance=choose_max_distance(held_out_distances),
+        max_distance=choose_max_distance(distances(validation.last_map, validation.logits.argmax(1), references)),
     )
-    return ready, {"regime": champion} | results[f"{champion}_metrics"]
-
-
-def _what_was_learnt(
-    model: TrainedClassifier, train_images: Examples, validation_images: Examples, batch_size: int
-) -> tuple[References, np.ndarray]:
-    """Some training images to compare photographs with, and how far some validation images lie from them."""
-    from efficientnet_finetuning.models.heads import with_features
-
-    splits = {"train": train_images, "validation": validation_images}
-    rows = {name: np.unique(np.linspace(0, len(of) - 1, _MOST_REFERENCES).astype(int)) for name, of in splits.items()}
-    images = {name: of.arrays[0][rows[name]] for name, of in splits.items()}
-    outputs = predict_all(with_features(model.model), images, batch_size, "features of ", flip=model.flip)
-    num_classes = len(model.class_names)
-    labels = train_images.arrays[1][rows["train"]].argmax(1)
-    references = References(directions(outputs["train"][:, num_classes:]), labels)
-    held_out = outputs["validation"]
-    return references, distances(held_out[:, num_classes:], held_out[:, :num_classes].argmax(1), references)
+    # The last rows of training and validation images are those that were held out.
+    logits = np.full((len(train_images) + len(validation_images), len(model.class_names)), np.nan, np.float32)
+    logits[-len(held_out["logits"]) :] = held_out["logits"]
+    features = {
+        "head_inputs": np.concatenate([seen["train"].head_inputs, validation.head_inputs]),
+        "labels": np.concatenate([labels["train"], labels["validation"]]),
+        "held_out_logits": logits[np.concatenate([rows["train"], len(train_images) + rows["validation"]])],
+        "test_head_inputs": seen["test"].head_inputs,
+        "test_labels": labels["test"],
+    }
+    return ready, {"regime": champion} | results[f"{champion}_metrics"], features
 
 
 def plot_comparison(comparison: pd.DataFrame) -> Figure:

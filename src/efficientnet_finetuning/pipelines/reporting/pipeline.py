@@ -75,10 +75,10 @@ def create_pipeline(*regimes: str) -> Pipeline:
     ]
     ready = Node(
         keep_champion,
-        same("champion", "train_images", "validation_images")
+        same("champion", "train_images", "validation_images", "test_images")
         | {"evaluation": "params:evaluation"}
         | of_all("model", "held_out", "metrics"),
-        ["champion_model", "champion_metrics"],
+        ["champion_model", "champion_metrics", "champion_features"],
         name="keep_champion",
         tags="gpu",
     )

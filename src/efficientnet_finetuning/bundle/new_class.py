@@ -1,0 +1,143 @@
+"""A class that is added to a champion in seconds: its photographs pass through the network, and nothing else does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.novelty import directions
+from efficientnet_finetuning.bundle.photographs import Reader
+from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.evaluation.verdict import paired_difference
+from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.models.inference import Images, predict_all
+
+
+class Features(NamedTuple):
+    """What a classifier says and sees of images, averaged over mirror images where its answers are.
+
+    Attributes:
+        logits: float32 ``(N, num_classes)``.
+        last_map: the averages of its last feature map, ``(N, channels)``.
+        head_inputs: what its logits are computed from, ``(N, head_channels)``.
+    """
+
+    logits: np.ndarray
+    last_map: np.ndarray
+    head_inputs: np.ndarray
+
+
+def features_of(model: TrainedClassifier, images: Mapping[str, Images], batch_size: int) -> dict[str, Features]:
+    """One forward pass over the images of each key, pixels ``(N, image_size, image_size, 3)`` in 0–255."""
+    from efficientnet_finetuning.models.heads import logits_of, with_head_inputs  # imports Keras
+
+    outputs = predict_all(with_head_inputs(model.model), images, batch_size, "features of ", flip=model.flip)
+    num_classes, width = len(model.class_names), len(logits_of(model.model)[0])
+    return {
+        name: Features(values[:, :num_classes], values[:, num_classes:-width], values[:, -width:])
+        for name, values in outputs.items()
+    }
+
+
+def read_photographs(classifier: Classifier, photographs: Sequence[EncodedImage]) -> tuple[np.ndarray, dict[str, str]]:
+    """Photographs of a new class as squares, and why others cannot be read, by id.
+
+    Raises:
+        InputError: fewer than two can be read, and none could be judged by the others.
+    """
+    reader = Reader(photographs, classifier)
+    squares = reader[:]
+    is_sound = reader.reasons == ""
+    unreadable = {photographs[row].id: str(reader.reasons[row]) for row in np.flatnonzero(~is_sound)}
+    if is_sound.sum() < 2:
+        why = f" Not readable: {shorten([f'{name} ({reason})' for name, reason in unreadable.items()])}."
+        raise InputError(
+            f"A new class needs two photographs that can be read, better twenty; there are {is_sound.sum()}."
+            f"{why if unreadable else ''}"
+        )
+    return squares[is_sound], unreadable
+
+
+def add_class(
+    classifier: Classifier,
+    learnt: Mapping[str, np.ndarray],
+    name: str,
+    images: np.ndarray,
+    max_loss: float,
+    seed: int,
+    batch_size: int = 64,
+) -> tuple[Classifier, dict[str, Any]]:
+    """Add a class to a classifier by one more column of its head.
+
+    Args:
+        classifier: a champion.
+        learnt: what it has seen: ``head_inputs`` ``(N, head_channels)``, ``labels`` ``(N,)`` and ``held_out_logits``
+            ``(N, num_classes)`` as :func:`~efficientnet_finetuning.training.new_class.fit_new_class` takes them, and
+            ``test_head_inputs`` and ``test_labels`` of the test images.
+        name: of the class.
+        images: of the class, two at least: uint8 ``(M, image_size, image_size, 3)``.
+        max_loss: the share (0–1) of the known classes' images that may be lost to it.
+        seed: of the bootstrap.
+        batch_size: images in a forward pass.
+
+    Returns:
+        The classifier that knows one class more, the last; and what that has cost and brought: ``class``,
+        ``num_photographs``, ``num_recognized`` of them where they were held out, ``num_test_images``, top-1 ``before``
+        and ``after`` (0–1) on those, how they differ (:func:`~efficientnet_finetuning.evaluation.verdict.
+        paired_difference`), and ``words``.
+
+    Raises:
+        InputError: the classifier knows the class.
+    """
+    from efficientnet_finetuning.models.heads import logits_of, with_class
+    from efficientnet_finetuning.training.new_class import fit_new_class
+
+    if name in classifier.class_names:
+        raise InputError(
+            f"The champion knows the class {name!r} already. Its photographs belong into the images that it is trained "
+            "on. Give another name with add_class.name."
+        )
+    new = features_of(classifier, {name: images}, batch_size)[name]
+    kernel, bias = logits_of(classifier.model)
+    known = learnt["head_inputs"], learnt["head_inputs"] @ kernel + bias
+    column = fit_new_class(known, (new.head_inputs, new.logits), learnt["labels"], learnt["held_out_logits"], max_loss)
+    wider = replace(
+        classifier,
+        model=with_class(classifier.model, column.kernel, column.bias),
+        class_names=(*classifier.class_names, name),
+        **_references(classifier, new.last_map),
+    )
+    test = learnt["test_head_inputs"]
+    before = test @ kernel + bias
+    after = np.c_[before, test @ column.kernel + column.bias]
+    return wider, _judged(name, column.is_recognized, learnt["test_labels"], before, after, seed)
+
+
+def _references(classifier: Classifier, last_map: np.ndarray) -> dict[str, Any]:
+    """The photographs of the new class beside what the classifier compares photographs with."""
+    if classifier.references is None or classifier.reference_labels is None:
+        return {}
+    labels = np.full(len(last_map), len(classifier.class_names), classifier.reference_labels.dtype)
+    return {
+        "references": np.concatenate([classifier.references, directions(last_map)]),
+        "reference_labels": np.concatenate([classifier.reference_labels, labels]),
+    }
+
+
+def _judged(
+    name: str, is_recognized: np.ndarray, labels: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int
+) -> dict[str, Any]:
+    hits = before.argmax(1) == labels, after.argmax(1) == labels
+    found = paired_difference(*hits, seed)
+    counts = {"num_photographs": len(is_recognized), "num_recognized": int(is_recognized.sum())}
+    top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
+    low, points, high = (100 * found[key] for key in ("low", "difference", "high"))
+    words = (
+        f"{name} is added. {counts['num_recognized']} of its {counts['num_photographs']} photographs are recognized by "
+        f"a model that did not see them. Of {len(labels):,} test images of the other classes, {top1['before']:.1%} "
+        f"were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval {low:.1f} to {high:.1f})."
+    )
+    return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.add_class import pipeline as pipeline
