@@ -10,6 +10,7 @@ The server reads a request as a whole before it gets here, so the bounds below p
 
 import base64
 from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import mlflow
@@ -38,9 +39,10 @@ class Served(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         self._classifier = Classifier.load(context.artifacts[ARTIFACT])
+        self._lock = Lock()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Classify the photographs of one request.
+        """Classify the photographs of one request, while others wait: it uses all cores, and memory is bounded.
 
         Returns:
             A row a photograph. One that cannot be read has its ``reason``, empty classes, and ``None`` for
@@ -54,9 +56,10 @@ class Served(PythonModel):
                 f"The request holds {len(model_input)} images. Send 1 to {MAX_IMAGES} at a time.",
                 INVALID_PARAMETER_VALUE,
             )
-        contents, refusals = zip(*map(_decode, model_input["image"]), strict=True)
-        photographs = [EncodedImage(str(row), content) for row, content in enumerate(contents)]
-        answers = self._classifier.predict(photographs, _TOP, MAX_IMAGES).drop(columns="id")
+        with self._lock:
+            contents, refusals = zip(*map(_decode, model_input["image"]), strict=True)
+            photographs = [EncodedImage(str(row), content) for row, content in enumerate(contents)]
+            answers = self._classifier.predict(photographs, _TOP, MAX_IMAGES).drop(columns="id")
         answers["reason"] = [ours or its for ours, its in zip(refusals, answers["reason"], strict=True)]
         return answers.astype(object).where(answers.notna(), None)  # JSON has no word for "not a number"
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from efficientnet_finetuning import verify
 from efficientnet_finetuning.bundle.evidence import measure
@@ -137,3 +140,29 @@ def test_the_code_is_named_by_its_commit_and_what_differs_from_it(tmp_path):
     subprocess.run(["git", "add", "a.py"], cwd=tmp_path, check=True)
     assert code_of(tmp_path)["gitCommit"] == clean["gitCommit"]
     assert len(code_of(tmp_path)["sha256OfUncommittedDiff"]) == 64
+
+
+def test_a_bundle_is_signed_with_a_key_of_ones_own_and_without_a_network(copy):
+    """As the README says; nobody listens at the proxy."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=copy, env=os.environ | proxies, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def sign(what: str, key: str) -> subprocess.CompletedProcess[str]:
+        signer = str(Path(sys.executable).with_name("model_signing"))
+        return run(signer, what, "key", "bundle", key, key[2:-4] + ".pem", "--signature", "bundle.sig")
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    (copy / "private.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (copy / "public.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    signed = sign("sign", "--private_key")
+    assert signed.returncode == 0, signed.stderr
+    assert faults(copy / "bundle") == [], "the signature lies beside it"
+    assert sign("verify", "--public_key").returncode == 0
+    (copy / "bundle" / "README.md").write_bytes(b"a carD")
+    forged = sign("verify", "--public_key")
+    assert forged.returncode == 1
+    assert "README.md" in forged.stdout + forged.stderr

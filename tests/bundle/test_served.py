@@ -3,6 +3,8 @@
 import ast
 import base64
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import mlflow
@@ -14,6 +16,7 @@ from mlflow.pyfunc import PythonModelContext
 from PIL import Image
 
 from efficientnet_finetuning import serving
+from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.code import files_of
 from efficientnet_finetuning.registry import describe
 from efficientnet_finetuning.serving import ARTIFACT, MAX_IMAGES, Served, example, signature
@@ -99,6 +102,25 @@ def test_too_many_images_are_refused(served, count):
 
 def test_as_many_as_are_allowed_are_answered(served):
     assert len(ask(served, *[encoded(coloured("red"))] * MAX_IMAGES)) == MAX_IMAGES
+
+
+def test_requests_wait_for_each_other(served, monkeypatch):
+    answer, running, seen = Classifier.predict, [], []
+
+    def watched(self, *arguments):
+        running.append(1)
+        seen.append(len(running))
+        try:
+            time.sleep(0.05)
+            return answer(self, *arguments)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(Classifier, "predict", watched)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(served, encoded(coloured("red"))), range(4)))
+    assert seen == [1, 1, 1, 1]
+    assert {got["class_1"][0] for got in answers} == {"red"}
 
 
 def test_the_signature_is_that_of_the_answer(served, classifier):

@@ -132,12 +132,14 @@ def test_the_bundle_leaves_with_formats_card_and_receipt(trained):
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert files == {
         "README.md",
+        "classifier.json",
         "classifier.keras",
         "classifier.tflite",
         "exports.csv",
         "known_failures.png",
         "receipt.json",
     }
+    assert json.loads((bundle / "classifier.json").read_text())["class_names"] == ["red", "green", "blue"]
     metrics = json.loads(trained.newest("transfer_metrics.json").read_text())
     card = (bundle / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: keras\n")

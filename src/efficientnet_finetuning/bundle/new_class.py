@@ -51,7 +51,7 @@ def read_photographs(classifier: Classifier, photographs: Sequence[EncodedImage]
     reader = Reader(photographs, classifier)
     squares = reader[:]
     is_sound = reader.reasons == ""
-    unreadable = {photographs[row].id: str(reader.reasons[row]) for row in np.flatnonzero(~is_sound)}
+    unreadable = {one.id: why for one, why in zip(photographs, reader.reasons, strict=True) if why}
     if is_sound.sum() < 2:
         why = f" Not readable: {shorten([f'{name} ({reason})' for name, reason in unreadable.items()])}."
         raise InputError(

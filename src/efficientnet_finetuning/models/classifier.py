@@ -17,7 +17,7 @@ from efficientnet_finetuning.models.inference import Images, predict
 if TYPE_CHECKING:
     import keras
 
-_METADATA_NAME = "classifier.json"
+METADATA_NAME = "classifier.json"
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,16 @@ class TrainedClassifier:
             "(--load-versions)."
         )
 
+    def metadata(self) -> str:
+        """All attributes but the model and arrays, as JSON."""
+        metadata = {name: value for name, value in self.__dict__.items() if name not in ("model", *self._ARRAYS)}
+        return json.dumps(metadata, ensure_ascii=False, indent=2)
+
     def save(self, path: Path) -> None:
         """Write a ``.keras`` file that also holds the metadata, as ``classifier.json`` in the same archive."""
         self.model.save(path)
-        metadata = {name: value for name, value in self.__dict__.items() if name not in ("model", *self._ARRAYS)}
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(_METADATA_NAME, json.dumps(metadata, ensure_ascii=False, indent=2))
+            archive.writestr(METADATA_NAME, self.metadata())
             for name in self._ARRAYS:
                 if (array := getattr(self, name)) is not None:
                     with archive.open(f"{name}.npy", "w") as member:
@@ -112,7 +116,7 @@ class TrainedClassifier:
             import keras
 
             with zipfile.ZipFile(path) as archive:
-                metadata = json.loads(archive.read(_METADATA_NAME))
+                metadata = json.loads(archive.read(METADATA_NAME))
                 for name in cls._ARRAYS:
                     if f"{name}.npy" in archive.namelist():
                         content = BytesIO(archive.read(f"{name}.npy"))

@@ -20,6 +20,7 @@ from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.metrics import predictions_table
 from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
+from efficientnet_finetuning.models.classifier import METADATA_NAME
 from efficientnet_finetuning.parameters import ExportParameters
 from efficientnet_finetuning.verify import RECEIPT
 
@@ -96,6 +97,7 @@ def write_bundle(
     files = {
         **exports,
         "classifier.keras": classifier_file(champion_model),
+        METADATA_NAME: champion_model.metadata().encode(),
         "exports.csv": export_checks.to_csv(index=False).encode(),
         _FAILURES: known_failures,
     }
