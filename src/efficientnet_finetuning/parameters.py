@@ -231,6 +231,8 @@ class TrainingParameters(_Group):
             sure of the few images that it was fitted on, which then teach the backbone nothing. ``null``: as it is.
             ``auto``: 0.8 where there are few images.
         weight_decay: AdamW's decoupled decay, of kernels only.
+        start_decay: likewise towards the weights that training starts from, of all but the head. ``auto``: 50 where
+            there are few images, else 0.
         label_smoothing: share of a label that is spread over all classes.
         class_weight: ``balanced`` weighs an image by the inverse of its class' frequency, one on average.
         drop_connect_rate: stochastic depth: the rate of the last block, growing linearly from zero.
@@ -242,9 +244,8 @@ class TrainingParameters(_Group):
         keep: the weights of the ``best`` epoch by validation accuracy, the start's included, or of the ``last`` one;
             ``auto``: the best where validation has 200 images or more, since choosing by fewer is choosing by luck,
             or where ``early_stopping_patience`` is given.
-        interpolation: after the last epoch, go this share of the way from the start's weights to the trained ones, and
-            there fit the head anew, on all stages as transfer does and on the validation images too. ``null``: stay,
-            with the head that was trained. ``auto``: 0.75 where there are few images, else 1.
+        refit_head: after the last epoch, fit the head anew, on all stages as transfer does and on the validation images
+            too; else the head stays that was trained.
         stop_at_loss: training ends after an epoch whose mean training loss is lower, since little is left to learn;
             ``null``: never. ``auto``: 0.01 where there are few images and the number of epochs is ``auto`` too.
         early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
@@ -261,6 +262,7 @@ class TrainingParameters(_Group):
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     start_loss: Fraction | Auto | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    start_decay: Annotated[float, Field(ge=0)] | Auto = 0.0
     label_smoothing: Rate = 0.0
     class_weight: ClassWeight = "none"
     drop_connect_rate: Rate = 0.2
@@ -269,7 +271,7 @@ class TrainingParameters(_Group):
     cached_views: Count | None = None
     freeze_batch_norm: bool = True
     keep: Literal["auto", "best", "last"] = "auto"
-    interpolation: Annotated[float, Field(gt=0, le=1)] | Auto | None = None
+    refit_head: bool = False
     stop_at_loss: Annotated[float, Field(gt=0)] | Auto | None = None
     early_stopping_patience: Count | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(default=15.0, exclude=True)
@@ -294,7 +296,7 @@ class SettledTrainingParameters(TrainingParameters):
     learning_rate: Annotated[float, Field(gt=0)] | Literal["find"]
     start_loss: Fraction | None = None
     keep: Literal["best", "last"]
-    interpolation: Annotated[float, Field(gt=0, le=1)] | None = None
+    start_decay: Annotated[float, Field(ge=0)] = 0.0
     stop_at_loss: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -173,21 +173,31 @@ def test_cached_activations_give_what_the_images_would_give(start, unfreeze_from
         np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
 
-def test_an_interpolation_goes_part_of_the_way_back_and_fits_the_head_anew(start):
-    (plain, _), (half, history) = (train(start, keep="last", interpolation=share) for share in (None, 0.5))
-    begin, end, middle = (fold(model).get_layer("block1a_conv").get_weights() for model in (start, plain, half))
-    for at_start, at_end, between in zip(begin, end, middle, strict=True):
-        assert np.abs(at_end - at_start).max() > 1e-3
-        np.testing.assert_allclose(between, (at_start + at_end) / 2, atol=1e-5)
-    assert half.get_layer("logits").kernel.shape[0] > plain.get_layer("logits").kernel.shape[0], "it sees all stages"
-    assert accuracy(half, *VALIDATION) >= 0.9
+def test_a_decay_towards_the_start_holds_all_but_the_head(start):
+    free, held = (train(start, keep="last", start_decay=decay)[0] for decay in (0.0, 300.0))
+
+    def moved(model: keras.Model, layer: str) -> float:
+        before, after = (fold(of).get_layer(layer).get_weights()[0] for of in (start, model))
+        return float(np.abs(after - before).mean())
+
+    assert moved(held, "block1a_conv") < 0.7 * moved(free, "block1a_conv")
+    assert accuracy(held, *VALIDATION) >= 0.9
+    free, held = (train(start, unfreeze_from="head", start_decay=decay)[0] for decay in (0.0, 300.0))
+    np.testing.assert_array_equal(free.get_layer("logits").kernel, held.get_layer("logits").kernel)
+
+
+def test_the_head_is_fitted_anew_on_all_stages(start):
+    (plain, _), (anew, history) = (train(start, keep="last", refit_head=wanted) for wanted in (False, True))
+    assert anew.get_layer("logits").kernel.shape[0] > plain.get_layer("logits").kernel.shape[0]
+    np.testing.assert_array_equal(anew.get_layer("stem_conv").kernel, plain.get_layer("stem_conv").kernel)
+    assert accuracy(anew, *VALIDATION) >= 0.9
     assert history[-1]["kept"]
 
 
 def test_what_a_refitted_head_says_of_validation_is_said_by_one_that_has_not_seen_it(start):
     images, labels = VALIDATION
     swapped = images, labels[:, ::-1]
-    parameters = TrainingParameters(epochs=1, batch_size=7, learning_rate=1e-6, keep="last", interpolation=1.0)
+    parameters = TrainingParameters(epochs=1, batch_size=7, learning_rate=1e-6, keep="last", refit_head=True)
     trained = fit(start, BACKBONE, TRAIN, swapped, parameters, seed=5)
     assert (trained.validation_logits.argmax(1) == labels.argmax(1)).mean() >= 0.9, "by the training images"
     margins = [np.sum((labels - 0.5) * logits) for logits in (trained.validation_logits, trained.model(images))]
@@ -196,7 +206,7 @@ def test_what_a_refitted_head_says_of_validation_is_said_by_one_that_has_not_see
 
 def test_a_start_that_comes_back_gets_a_head_on_all_stages(start):
     images, labels = VALIDATION
-    model, history = train(start, (images, labels[:, ::-1]), learning_rate=3e-4, epochs=1, interpolation=0.5)
+    model, history = train(start, (images, labels[:, ::-1]), learning_rate=3e-4, epochs=1, refit_head=True)
     assert not any(row["kept"] for row in history)
     np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, start.get_layer("stem_conv").kernel)
     assert model.get_layer("logits").kernel.shape[0] > start.get_layer("logits").kernel.shape[0]
@@ -249,7 +259,7 @@ def test_the_learning_rate_can_be_found(start, caplog):
 
 
 def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
-    names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "interpolation", "stop_at_loss")
+    names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "start_decay", "stop_at_loss")
     automatic = dict.fromkeys(names, "auto")
     with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
         _, history = train(start, **automatic, unfreeze_from="head")

@@ -5,7 +5,7 @@ import pytest
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.rules import apply_rules
 
-RULED = ("epochs", "batch_size", "learning_rate", "start_loss", "keep", "interpolation", "stop_at_loss")
+RULED = ("epochs", "batch_size", "learning_rate", "start_loss", "keep", "start_decay", "stop_at_loss")
 AUTO = TrainingParameters(**dict.fromkeys(RULED, "auto"))
 
 
@@ -21,7 +21,7 @@ def test_few_images_learn_more_gently_from_a_flattened_start():
     few, many = (apply_rules(AUTO, num_train, 500) for num_train in (100, 100_000))
     assert few.learning_rate < many.learning_rate
     assert few.start_loss
-    assert few.interpolation < many.interpolation == 1
+    assert few.start_decay > many.start_decay == 0
     assert many.start_loss is None
 
 

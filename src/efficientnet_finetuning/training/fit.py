@@ -22,7 +22,7 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
 from efficientnet_finetuning.training.learning_rate import suggest_learning_rate, sweep
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
-from efficientnet_finetuning.training.refit import interpolate, refit_head
+from efficientnet_finetuning.training.refit import refit_head
 from efficientnet_finetuning.training.rules import apply_rules
 from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network
 
@@ -83,7 +83,6 @@ def fit(
     settled = apply_rules(parameters, len(train[1]), len(validation[1]))
     network = prepare_network(model, backbone, settled)
     flatten_logits(network, train, settled.start_loss)
-    start_weights = network.get_weights() if settled.interpolation is not None else []
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
         trained_part, batches, validation_batches = _above_freeze_point(
             network, backbone, train, validation, settled, seed, scratch
@@ -95,19 +94,16 @@ def fit(
         progress.begin(validation_batches)
         _run_epochs(trained_part, batches, validation_batches, settled.class_weight, progress)
         trained_part.set_weights(progress.kept_weights)
-    share = settled.interpolation
-    if share is not None:
-        interpolate(network, start_weights, share)
     trained = without_training_state(model)
     if parameters.freeze_batch_norm:
         unfold(network, trained)
     else:
         trained.set_weights(network.get_weights())
     until = time.monotonic()
-    if share is None:
-        logits = predict(trained, validation[0], 64, flip=flip)
-    else:
+    if settled.refit_head:
         trained, logits = refit_head(trained, train, validation, settled, flip=flip)
+    else:
+        logits = predict(trained, validation[0], 64, flip=flip)
     progress.rows[-1]["seconds"] += time.monotonic() - until
     history = [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
     return Trained(trained, history, logits)

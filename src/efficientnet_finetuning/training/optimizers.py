@@ -59,9 +59,8 @@ def build_optimizer(model: keras.Model, parameters: SettledTrainingParameters, s
     """
     shares = stage_shares(model, parameters.stage_decay)
     options = {"momentum": 0.9} if parameters.optimizer == "sgd" else {}
-    optimizer = _with_shares(_OPTIMIZERS[parameters.optimizer], shares)(
-        schedule, weight_decay=parameters.weight_decay, **options
-    )
+    kind = _with_shares(_OPTIMIZERS[parameters.optimizer], shares, _starts(model), parameters.start_decay)
+    optimizer = kind(schedule, weight_decay=parameters.weight_decay, **options)
     # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
@@ -85,11 +84,30 @@ def stage_shares(model: keras.Model, stage_decay: float) -> list[float]:
     ]
 
 
-def _with_shares(optimizer: type[keras.Optimizer], shares: Sequence[float]) -> type[keras.Optimizer]:
+def _starts(model: keras.Model) -> list:
+    """What each of ``model.trainable_variables`` is now; ``None`` for the head's, which have nothing to forget."""
+    return [
+        None if stage_of(layer) == "logits" else keras.ops.copy(variable)
+        for layer in model.layers
+        for variable in layer.trainable_variables
+    ]
+
+
+def _with_shares(
+    optimizer: type[keras.Optimizer], shares: Sequence[float], starts: Sequence, start_decay: float
+) -> type[keras.Optimizer]:
+    """An optimizer with a share of the learning rate for each variable, and a decay towards where it started.
+
+    The decay is L2-SP (Li et al. 2018, arXiv:1802.01483), decoupled from the gradient as AdamW's is from it.
+    """
+
     class WithShares(optimizer):
         def update_step(self, gradient, variable, learning_rate):
             # As Keras' own optimizers find their state: TensorFlow's variables that come here have no path.
-            share = shares[self._get_variable_index(variable)]
-            super().update_step(gradient, variable, learning_rate * share)
+            index = self._get_variable_index(variable)
+            rate = learning_rate * shares[index]
+            if start_decay and starts[index] is not None:
+                self.assign_sub(variable, rate * start_decay * (variable - starts[index]))
+            super().update_step(gradient, variable, rate)
 
     return WithShares

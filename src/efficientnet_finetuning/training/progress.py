@@ -223,7 +223,7 @@ class Progress(keras.callbacks.Callback):
             self._previewed = True
             seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
             if self._budget is not None:
-                if self._parameters.interpolation is not None:
+                if self._parameters.refit_head:
                     self._budget.refit_seconds = _FORWARD_SHARE * self._batches.all_batches * seconds
                 left = int(self._budget.left / seconds)
             else:

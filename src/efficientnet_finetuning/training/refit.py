@@ -1,4 +1,4 @@
-"""The last step of a fine-tuning: part of the way back to the start's weights, and a head that is fitted anew."""
+"""The last step of a fine-tuning: a head that is fitted anew."""
 
 import keras
 import numpy as np
@@ -9,15 +9,6 @@ from efficientnet_finetuning.parameters import HeadParameters, TrainingParameter
 from efficientnet_finetuning.training.head import FittedHead, fit_head
 
 Arrays = tuple[np.ndarray, np.ndarray]
-
-
-def interpolate(network: keras.Model, start: list[np.ndarray], share: float) -> None:
-    """Put a network's weights a share of the way from those at the start to those that it has.
-
-    Source: WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903).
-    """
-    weights = zip(start, network.get_weights(), strict=True)
-    network.set_weights([(1 - share) * before + share * now for before, now in weights])
 
 
 def refit_head(

@@ -140,7 +140,7 @@ ENOUGH_TO_CHOOSE_BY = 200
 _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 3, 30
 _LARGE = 1_200
 _START_LOSS = 0.8
-_FEW, _PART_OF_THE_WAY = 400, 0.75
+_FEW, _START_DECAY = 400, 50.0
 _LEARNT = 0.01
 
 
@@ -168,7 +168,7 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
         "learning_rate": 2e-4 if num_train < _LARGE else 6e-4,
         "start_loss": _START_LOSS if num_train < _LARGE else None,
         "keep": "best" if can_choose else "last",
-        "interpolation": _PART_OF_THE_WAY if num_train < _FEW else 1.0,
+        "start_decay": _START_DECAY if num_train < _FEW else 0.0,
         "stop_at_loss": _LEARNT if num_train < _LARGE and goes_by_steps else None,
     }
     chosen = {name: value for name, value in rules.items() if getattr(parameters, name) == "auto"}
