@@ -488,7 +488,7 @@ class Parameters(_Group):
             "random weights or with another head needs a number. Give one."
             for regime in ("baseline", "seed_frozen", "seed_finetune")
             if (parameters := getattr(self, regime))
-            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "interpolation", "stop_at_loss")
+            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
             if getattr(parameters.training, name) == "auto"
         ]
         if faults:
