@@ -6,6 +6,7 @@ from typing import Any
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.receipt import fingerprint_of_examples
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.device import without_native_output
 from efficientnet_finetuning.evaluation.metrics import classification_metrics
 
 
@@ -20,7 +21,8 @@ def find_test_images(data: Path, fingerprint: str) -> Examples | None:
 
 def measure(classifier_file: Path, test: Examples) -> dict[str, Any]:
     """Metrics of a classifier's file on prepared test images."""
-    classifier = Classifier.load(classifier_file)
     images, labels = test.arrays
-    logits = classifier.predict_logits(images)
+    with without_native_output():
+        classifier = Classifier.load(classifier_file)
+        logits = classifier.predict_logits(images)
     return classification_metrics(logits, labels, classifier.class_names, classifier.temperature)
