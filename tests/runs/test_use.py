@@ -139,7 +139,7 @@ def test_the_bundle_leaves_with_formats_card_and_receipt(trained):
         "known_failures.png",
         "receipt.json",
     }
-    assert json.loads((bundle / "classifier.json").read_text())["class_names"] == ["red", "green", "blue"]
+    assert json.loads((bundle / "classifier.json").read_text())["class_names"] == ["blue", "green", "red"]
     metrics = json.loads(trained.newest("transfer_metrics.json").read_text())
     card = (bundle / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: keras\n")
