@@ -97,31 +97,29 @@ def test_a_class_is_added_and_used(trained):
     assert "yellow" not in Classifier.load(trained.newest("champion_model.keras")).class_names
 
 
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ("add_class.name=yellow", "add_class.path is not given"),
-        ("add_class.path=nowhere", "There is nothing at nowhere"),
-        ("add_class.path=photos/red", "The champion knows the class 'red' already"),
-        ("add_class.path=photos/red,add_class.max_loss=0", "add_class.max_loss: Input should be greater than 0"),
-    ],
-)
-def test_a_class_that_cannot_be_added_is_refused(trained, parameters, words):
-    output = trained.refuses("run", "--pipelines", "add_class", "--params", parameters)
-    assert words in " ".join(output.split())
-
-
 @pytest.mark.usefixtures("new")
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("pipeline", "parameters", "words"),
     [
-        ("predict.top=3", "predict.path is not given"),
-        ("predict.path=newer", "There is nothing at newer. Did you mean 'new'"),
-        ("predict.path=new,predict.model=new/broken.jpg", "broken.jpg is not a classifier that this project saved"),
+        ("predict", "predict.top=3", "predict.path is not given"),
+        ("predict", "predict.path=newer", "There is nothing at newer. Did you mean 'new'"),
+        (
+            "predict",
+            "predict.path=new,predict.model=new/broken.jpg",
+            "broken.jpg is not a classifier that this project saved",
+        ),
+        ("add_class", "add_class.name=yellow", "add_class.path is not given"),
+        ("add_class", "add_class.path=nowhere", "There is nothing at nowhere"),
+        ("add_class", "add_class.path=photos/red", "The champion knows the class 'red' already"),
+        (
+            "add_class",
+            "add_class.path=photos/red,add_class.max_loss=0",
+            "add_class.max_loss: Input should be greater than 0",
+        ),
     ],
 )
-def test_mistakes_are_named_before_anything_is_computed(trained, parameters, words):
-    output = trained.refuses("run", "--pipelines", "predict", "--params", parameters)
+def test_mistakes_are_named_before_anything_is_computed(trained, pipeline, parameters, words):
+    output = trained.refuses("run", "--pipelines", pipeline, "--params", parameters)
     assert words in " ".join(output.split())
 
 

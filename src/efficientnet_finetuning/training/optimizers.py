@@ -59,7 +59,8 @@ def build_optimizer(model: keras.Model, parameters: SettledTrainingParameters, s
     """
     shares = stage_shares(model, parameters.stage_decay)
     options = {"momentum": 0.9} if parameters.optimizer == "sgd" else {}
-    kind = _with_shares(_OPTIMIZERS[parameters.optimizer], shares, _starts(model), parameters.start_decay)
+    starts = _starts(model) if parameters.start_decay else [None] * len(shares)
+    kind = _with_shares(_OPTIMIZERS[parameters.optimizer], shares, starts, parameters.start_decay)
     optimizer = kind(schedule, weight_decay=parameters.weight_decay, **options)
     # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -106,7 +107,7 @@ def _with_shares(
             # As Keras' own optimizers find their state: TensorFlow's variables that come here have no path.
             index = self._get_variable_index(variable)
             rate = learning_rate * shares[index]
-            if start_decay and starts[index] is not None:
+            if starts[index] is not None:
                 self.assign_sub(variable, rate * start_decay * (variable - starts[index]))
             super().update_step(gradient, variable, rate)
 
