@@ -15,6 +15,7 @@ from efficientnet_finetuning.pipelines import (
     predict,
     preprocessing,
     reporting,
+    review,
     training,
     transfer,
 )
@@ -45,6 +46,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baseline": prepare + baseline + _compared("baseline"),
         "transfer": prepare + frozen + _compared("transfer"),
         "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
+        "review": prepare + frozen + review.pipeline.create_pipeline(),
         "cross_validation": prepare + cross_validation.pipeline.create_pipeline(),
         "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),

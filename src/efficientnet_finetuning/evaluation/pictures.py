@@ -112,6 +112,26 @@ def disagreement_sheet(images: np.ndarray, rows: pd.DataFrame) -> Figure:
     return _sheet(titles, (_SINGLE, _SINGLE), draw, "Where the two best disagree")
 
 
+def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
+    """Images whose label may be wrong.
+
+    Args:
+        images: uint8 ``(N, size, size, 3)``, one a row.
+        issues: with ``given``, ``suggested`` and its ``probability``.
+    """
+    titles = [
+        f"{fit_name(row['given'], 26)}?\n{fit_name(row['suggested'], 19)} {100 * row['probability']:.0f} %"
+        for row in issues.to_dict("records")
+    ]
+
+    def draw(axes: Axes, index: int, left: float, top: float) -> None:
+        _show(axes, images[index], left, top, _SINGLE)
+
+    return _sheet(
+        titles, (_SINGLE, _SINGLE), draw, "The most doubtful labels: the given one, and what the image looks like"
+    )
+
+
 def _show(axes: Axes, image: np.ndarray, left: float, top: float, side: float, **options: Any) -> None:
     axes.imshow(image, extent=(left, left + side, top + side, top), **options)
 

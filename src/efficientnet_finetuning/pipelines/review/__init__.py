@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.review import pipeline as pipeline

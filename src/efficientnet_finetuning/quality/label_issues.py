@@ -1,0 +1,79 @@
+"""Which labels may be wrong, the likeliest first, and which classes are taken for each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# So large a share of each split is ranked at least, whether its labels are doubted or not.
+_RANKED = 0.1
+_LISTED = 10
+
+
+def rank_labels(
+    probabilities: np.ndarray, labels: np.ndarray, splits: np.ndarray, judged: np.ndarray, num_doubted: int
+) -> pd.DataFrame:
+    """Doubted labels, the most doubtful first.
+
+    The order is that of the probability of the given class, cleanlab's ``self_confidence`` (Northcutt et al. 2021,
+    arXiv:1911.00068), of which a tenth of each split is named at least.
+
+    Args:
+        probabilities: out of sample and calibrated, ``(N, num_classes)``.
+        labels: ``(N,)``.
+        splits: ``(N,)``.
+        judged: boolean ``(N,)``; the others are left out.
+        num_doubted: how many of all are doubted.
+
+    Returns:
+        ``row`` (in 0 to N − 1), ``score`` (0–1, the likelier wrong the higher), ``suggested`` (the likeliest other
+        label) and its ``probability``.
+    """
+    from cleanlab.rank import get_label_quality_scores
+
+    quality = get_label_quality_scores(labels, probabilities, method="self_confidence", adjust_pred_probs=False)
+    order = np.argsort(quality, kind="stable")
+    order = order[judged[order]]
+    rank = pd.Series(splits[order]).groupby(splits[order]).cumcount().to_numpy()
+    sizes = pd.Series(splits).value_counts()
+    wanted = (np.arange(len(order)) < num_doubted) | (rank < np.ceil(_RANKED * sizes[splits[order]].to_numpy()))
+    rows = order[wanted]
+    others = probabilities[rows].copy()
+    others[np.arange(len(rows)), labels[rows]] = -1
+    suggested = others.argmax(1)
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "score": 1 - quality[rows],
+            "suggested": suggested,
+            "probability": others[np.arange(len(rows)), suggested],
+        }
+    )
+
+
+def overlapping_classes(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Pairs of classes whose images are taken for each other most, by cleanlab's confident joint.
+
+    Returns:
+        At most ten of ``first``, ``second`` (names) and ``images``, an estimate of how many are labelled as one and
+        look like the other. A class without images is in no pair.
+    """
+    from cleanlab.dataset import find_overlapping_classes
+
+    present = np.unique(labels)  # cleanlab wants every class to have an image
+    if len(present) < 2:
+        return []
+    shares = probabilities[:, present] / np.maximum(probabilities[:, present].sum(1, keepdims=True), 1e-12)
+    found = find_overlapping_classes(labels=np.searchsorted(present, labels), pred_probs=shares)
+    found = found[found["Num Overlapping Examples"] > 0].head(_LISTED)
+    return [
+        {
+            "first": class_names[present[row["Class Index A"]]],
+            "second": class_names[present[row["Class Index B"]]],
+            "images": int(row["Num Overlapping Examples"]),
+        }
+        for row in found.to_dict("records")
+    ]
