@@ -7,10 +7,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data lint format demo viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-data-quality lint format demo viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv from the lock file (anew when the lock changes)
 
@@ -56,6 +56,9 @@ bench-overhead: $(INSTALLED) ## Measure what Kedro and the catalog cost beside t
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py
+
+bench-data-quality: $(INSTALLED) ## Measure what the review finds beside cleanlab, where the faults are known
+	$(BIN)/python tests/benchmarks/data_quality.py $(BENCH)
 
 bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
 	$(BIN)/python tests/benchmarks/inference.py

@@ -42,10 +42,14 @@ def unlike_any_class(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     Returns:
         ``row`` and ``score`` (0–1, the share of all images that look more like a class).
     """
-    alike = logits[np.arange(len(labels)), labels] + logits.max(1)
-    order = np.argsort(alike, kind="stable")
+    order = np.argsort(likeness(logits, labels), kind="stable")
     count = math.ceil(_NAMED * len(order))
     return pd.DataFrame({"row": order[:count], "score": 1 - np.arange(count) / len(order)})
+
+
+def likeness(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How much an image looks like its class and like any class: the mean of the two logits, ``(N,)``."""
+    return (logits[np.arange(len(labels)), labels] + logits.max(1)) / 2
 
 
 def near_duplicates(features: np.ndarray, seed: int) -> pd.DataFrame:
