@@ -212,6 +212,15 @@ def test_the_test_split_is_not_looked_at():
     assert find_shortcuts(*both, 0) == before
 
 
+def test_a_class_that_is_one_group_is_left_out_and_it_says_so():
+    labels = np.repeat([0, 1, 2], 30)
+    groups = np.where(labels == 1, "one video", "")
+    found = find_shortcuts(*table([f"{i}" for i in range(90)], labels, group=groups), 0)
+    assert found["num_images"] == 60
+    assert found["chance"] == 0.5
+    assert found["words"][-1] == "Left out, with fewer than 5 images or groups: class 1."
+
+
 @pytest.mark.parametrize("labels", [[0] * 50, [0] * 40 + [1] * 4])
 def test_it_is_said_when_nothing_can_be_told(labels):
     found = find_shortcuts(*table([f"{i}" for i in range(len(labels))], labels), 0)

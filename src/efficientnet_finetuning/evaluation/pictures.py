@@ -125,10 +125,10 @@ def weak_spot_sheet(images: Mapping[str, np.ndarray], spots: Sequence[Mapping[st
         for place, id_ in enumerate(spots[index]["examples"]):
             _show(axes, images[id_], left + place, top, 1)
 
-    titles = ["\n".join(wrap(spot["words"], 130)) for spot in spots]
-    width = max((len(spot["examples"]) for spot in spots), default=1)
+    width = max([6, *(len(spot["examples"]) for spot in spots)])
+    titles = ["\n".join(wrap(spot["words"], 22 * width)) for spot in spots]
     heading = "Like images that often go wrong: mistakes among them, the most typical first"
-    return _sheet(titles, (max(width, 6), 1), draw, heading, columns=1)
+    return _sheet(titles, (width, 1), draw, heading, columns=1)
 
 
 def _show(axes: Axes, image: np.ndarray, left: float, top: float, side: float, **options: Any) -> None:

@@ -3,6 +3,12 @@
 A network learns whatever tells the classes of its training images apart: the white border of one class' studio, the
 camera of another (Geirhos et al. 2020, arXiv:2004.07780). Here models see such properties alone, without the pixels,
 and judge images that they were not fitted on.
+
+Some of it is real: of 10,000 CIFAR-10 images the contrast tells the class of 16 % (chance 10 %), the border of 18 %,
+all together of 24 %. So a warning asks for a class that stands out: Youden's J (recall less false alarms) is above 0.3
+for what belongs to the file, or 0.5 for what belongs to the pixels, with 95 % confidence. Where nothing was planted the
+largest bounds are 0.23 (CIFAR-10), 0.03 (drawn images) and, of 223 photographs that several hands collected, 0.22 by
+their sizes. A class of 30 images that alone has a format, a size, a frame or more light comes to 0.9.
 """
 
 import unicodedata
@@ -14,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.quality.multiple_tests import holm
 
 # Objects have no part in these, and may have one in the others: the sky is bright, a crow is dark.
@@ -32,7 +39,7 @@ _FAR, _FAR_BY_PIXELS = 0.3, 0.5
 _LEVEL = 0.01
 _MOST_IMAGES = 10_000
 _FOLDS = 5
-_TREES = 50
+_TREES = 25
 
 
 def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -66,6 +73,8 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
         unknown = f"Whether a property tells the class is unknown: it takes two classes of {_FOLDS} images or groups."
         return report | {"properties": {}, "words": [unknown], "warnings": []}
     class_names = manifest.groupby("label")["class_name"].first()[present].to_list()
+    if missing := sorted(set(manifest["class_name"]) - set(class_names)):
+        words.append(f"Left out, with fewer than {_FOLDS} images or groups: {shorten(missing)}.")
     folds = _folds(labels, groups, seed)
     columns = {name: values[rows] for name, values in columns.items() if (values[rows] != values[rows][:1]).any()}
     judged = {}
@@ -162,16 +171,20 @@ def _judged_rows(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarra
     return rows[np.isin(labels[rows], num_groups.index[num_groups >= _FOLDS])]
 
 
-def _folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+def _folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each image ``(N,)``: groups are dealt out at random, class after class by their first images.
 
-    if len(np.unique(groups)) == len(groups):  # the other one takes them one by one, which is slow
-        return list(StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(labels, labels))
-    return list(StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(labels, labels, groups))
+    Scikit-learn's ``StratifiedGroupKFold`` takes most of a minute for 10,000 images of 120 classes.
+    """
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    dealt = np.lexsort((np.random.default_rng(seed).random(len(first)), labels[first]))
+    fold_of_group = np.empty(len(first), np.int64)
+    fold_of_group[dealt] = np.arange(len(first)) % _FOLDS
+    return fold_of_group[group]
 
 
 def _out_of_fold(
-    values: np.ndarray, labels: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]], forest_seed: int | None = None
+    values: np.ndarray, labels: np.ndarray, folds: np.ndarray, forest_seed: int | None = None
 ) -> np.ndarray:
     """The class that a tree, or a forest with a seed, predicts for each image ``(N,)``."""
     from sklearn.ensemble import RandomForestClassifier
@@ -180,14 +193,15 @@ def _out_of_fold(
     # Some ten leaves a class: smaller ones follow single images, and larger ones miss a class of few.
     smallest = max(3, len(labels) // (10 * (labels.max() + 1)))
     predicted = np.empty_like(labels)
-    for fitted, judged in folds:
+    for fold in range(_FOLDS):
+        judged = folds == fold
         if forest_seed is None:
             model = DecisionTreeClassifier(class_weight="balanced", min_samples_leaf=smallest, random_state=0)
         else:
             model = RandomForestClassifier(
                 _TREES, class_weight="balanced", min_samples_leaf=max(3, smallest // 4), random_state=forest_seed
             )
-        predicted[judged] = model.fit(values[fitted], labels[fitted]).predict(values[judged])
+        predicted[judged] = model.fit(values[~judged], labels[~judged]).predict(values[judged])
     return predicted
 
 
