@@ -1,6 +1,7 @@
 """Figures that show images, drawn without pyplot, so that no state survives them and no display is needed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,24 @@ def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
     )
 
 
+def weak_spot_sheet(images: Mapping[str, np.ndarray], spots: Sequence[Mapping[str, Any]]) -> Figure:
+    """Weak spots as rows of pictures, each below what it is.
+
+    Args:
+        images: uint8 ``(size, size, 3)`` by id, those of ``examples`` at least.
+        spots: of :func:`~efficientnet_finetuning.quality.weak_spots.find_weak_spots`: ``words`` and ``examples``.
+    """
+
+    def draw(axes: Axes, index: int, left: float, top: float) -> None:
+        for place, id_ in enumerate(spots[index]["examples"]):
+            _show(axes, images[id_], left + place, top, 1)
+
+    width = max([6, *(len(spot["examples"]) for spot in spots)])
+    titles = ["\n".join(wrap(spot["words"], 22 * width)) for spot in spots]
+    heading = "Like images that often go wrong: mistakes among them, the most typical first"
+    return _sheet(titles, (width, 1), draw, heading, columns=1)
+
+
 def _show(axes: Axes, image: np.ndarray, left: float, top: float, side: float, **options: Any) -> None:
     axes.imshow(image, extent=(left, left + side, top + side, top), **options)
 
@@ -141,8 +160,9 @@ def _sheet(
     size: tuple[float, float],
     draw: Callable[[Axes, int, float, float], None],
     heading: str,
+    columns: int = _COLUMNS,
 ) -> Figure:
-    """Examples in four columns, with a word where there are none.
+    """Examples in columns, with a word where there are none.
 
     All in one pair of axes, whose unit is a picture's side: a pair for each picture takes a second more to draw.
 
@@ -151,16 +171,17 @@ def _sheet(
         size: width and height of an example.
         draw: the example of an index, from its left and its top on.
         heading: above all.
+        columns: how many.
     """
     width, height = size
     above = 0.08 + 0.1 * max((title.count("\n") + 1 for title in titles), default=1)
-    num_rows = max(-(-len(titles) // _COLUMNS), 1)
-    extent = _COLUMNS * (width + _GAP) - _GAP, num_rows * (above + height)
+    num_rows = max(-(-len(titles) // columns), 1)
+    extent = columns * (width + _GAP) - _GAP, num_rows * (above + height)
     figure = Figure(figsize=((extent[0] + 2 * _GAP) * _INCH, (extent[1] + _GAP) * _INCH + 0.4), layout="constrained")
     figure.suptitle(heading, fontsize=11)
     axes = figure.subplots()
     for index, title in enumerate(titles):
-        row, column = divmod(index, _COLUMNS)
+        row, column = divmod(index, columns)
         left, top = column * (width + _GAP), row * (above + height) + above
         axes.text(left, top - 0.03, title, fontsize=9, va="bottom", parse_math=False)
         draw(axes, index, left, top)

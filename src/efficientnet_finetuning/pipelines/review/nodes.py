@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.evaluation.calibration import log_softmax
-from efficientnet_finetuning.evaluation.pictures import doubtful_labels
+from efficientnet_finetuning.evaluation.pictures import doubtful_labels, weak_spot_sheet
 from efficientnet_finetuning.models.inference import KerasModel, predict
 from efficientnet_finetuning.parameters import HeadParameters
+from efficientnet_finetuning.quality import shortcuts, weak_spots
+from efficientnet_finetuning.quality.image_properties import find_property_issues, measure_properties
 from efficientnet_finetuning.quality.issues import image_issues, summarize
 from efficientnet_finetuning.quality.judgement import (
     can_be_judged,
@@ -72,9 +74,17 @@ def judge_images(review_features: Arrays, class_names: list[str], head: HeadPara
     return {"logits": logits}
 
 
+def measure_images(
+    manifest: pd.DataFrame, train_images: Examples, validation_images: Examples, test_images: Examples
+) -> pd.DataFrame:
+    """Brightness, sharpness, size and the like of every image."""
+    return measure_properties(manifest, dict(zip(SPLITS, (train_images, validation_images, test_images), strict=True)))
+
+
 def find_issues(
     judgement: Arrays,
     review_features: Arrays,
+    image_properties: pd.DataFrame,
     train_images: Examples,
     validation_images: Examples,
     test_images: Examples,
@@ -94,6 +104,10 @@ def find_issues(
         "outlier": unlike_any_class(logits, labels),
         "near_duplicate": near_duplicates(review_features["features"], seed),
     }
+    rows_by_id = pd.Series(np.arange(len(ids)), ids)
+    standing_out, left_out = find_property_issues(image_properties)
+    for kind, table in standing_out.groupby("kind", sort=False):
+        found[str(kind)] = pd.DataFrame({"row": rows_by_id[table["id"]].to_numpy(), "score": 1 - table["score"]})
     issues = image_issues(found, ids, splits, labels, class_names)
     summary = summarize(issues, num_doubted) | {
         "num_images": len(labels),
@@ -102,6 +116,7 @@ def find_issues(
         "overlapping_classes": overlapping_classes(
             probabilities[judged & learnt], labels[judged & learnt], class_names
         ),
+        "notes": left_out,
         "words": say_wrong_labels(wrong, num_doubted, labels[~judged], class_names),
     }
     logger.info("%s", summary["words"])
@@ -110,8 +125,42 @@ def find_issues(
     return issues, summary, doubtful_labels(images, issues.head(len(rows)))
 
 
+def find_shortcuts(manifest: pd.DataFrame, image_properties: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Whether something that has nothing to do with the object tells the class."""
+    found = shortcuts.find_shortcuts(manifest, image_properties, seed)
+    for warning in found["warnings"]:
+        logger.warning("%s", warning)
+    return found
+
+
+def find_weak_spots(
+    judgement: Arrays,
+    review_features: Arrays,
+    image_properties: pd.DataFrame,
+    train_images: Examples,
+    validation_images: Examples,
+    test_images: Examples,
+    class_names: list[str],
+    seed: int,
+) -> tuple[dict[str, Any], Figure]:
+    """Groups of like images that are often taken for another class, and pictures of them."""
+    ids = review_features["ids"]
+    found = weak_spots.find_weak_spots(
+        review_features["features"].astype(np.float32),
+        judgement["logits"],
+        review_features["labels"],
+        image_properties.set_index("id").loc[ids].reset_index(),
+        class_names,
+        seed,
+    )
+    rows = np.flatnonzero(np.isin(ids, [id_ for spot in found["spots"] for id_ in spot["examples"]]))
+    images = _images(rows, train_images, validation_images, test_images)
+    return found, weak_spot_sheet(dict(zip(ids[rows], images, strict=True)), found["spots"])
+
+
 def _images(rows: np.ndarray, *splits: Examples) -> np.ndarray:
     """Some images of all splits, by their rows in training, validation and test images together."""
     ends = np.cumsum([0, *(len(split) for split in splits)])
     where = np.searchsorted(ends, rows, side="right") - 1
-    return np.stack([splits[split].arrays[0][row - ends[split]] for split, row in zip(where, rows, strict=True)])
+    images = [splits[split].arrays[0][row - ends[split]] for split, row in zip(where, rows, strict=True)]
+    return np.stack(images) if images else splits[0].arrays[0][:0]

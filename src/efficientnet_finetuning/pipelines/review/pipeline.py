@@ -2,9 +2,17 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.review.nodes import collect_features, find_issues, judge_images
+from efficientnet_finetuning.pipelines.review.nodes import (
+    collect_features,
+    find_issues,
+    find_shortcuts,
+    find_weak_spots,
+    judge_images,
+    measure_images,
+)
 
 _IMAGES = ["train_images", "validation_images", "test_images"]
+_JUDGED = ["judgement", "review_features", "image_properties"]
 
 
 def create_pipeline() -> Pipeline:
@@ -23,13 +31,22 @@ def create_pipeline() -> Pipeline:
         name="judge_images",
         tags="cpu",
     )
-    issues = Node(
-        find_issues,
-        ["judgement", "review_features", *_IMAGES, "class_names", "params:seed"],
-        ["image_issues", "label_review", "label_sheet"],
-        name="find_issues",
-        tags="cpu",
-    )
+    of_the_data = [
+        Node(measure_images, ["manifest", *_IMAGES], "image_properties", name="measure_images"),
+        Node(
+            find_issues,
+            [*_JUDGED, *_IMAGES, "class_names", "params:seed"],
+            ["image_issues", "label_review", "label_sheet"],
+            name="find_issues",
+        ),
+        Node(find_shortcuts, ["manifest", "image_properties", "params:seed"], "shortcuts", name="find_shortcuts"),
+        Node(
+            find_weak_spots,
+            [*_JUDGED, *_IMAGES, "class_names", "params:seed"],
+            ["weak_spots", "weak_spot_sheet"],
+            name="find_weak_spots",
+        ),
+    ]
     of_the_frozen_backbone = Pipeline(
         [collect, judge],
         namespace="transfer",
@@ -37,4 +54,6 @@ def create_pipeline() -> Pipeline:
         outputs={"review_features", "judgement"},
         parameters={"evaluation.flip"},
     )
-    return of_the_frozen_backbone + Pipeline([issues], namespace="review", prefix_datasets_with_namespace=False)
+    return of_the_frozen_backbone + Pipeline(
+        of_the_data, tags="cpu", namespace="review", prefix_datasets_with_namespace=False
+    )
