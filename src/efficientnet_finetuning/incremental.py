@@ -165,7 +165,7 @@ def recipe_of(node: Node, catalog: CatalogProtocol) -> Recipe:
     return {
         "parameters": dict(sorted(_parameters(given))),
         "inputs": {name: dataset.content() for name, dataset in stored.items()},
-        "files": dict(_files(given.values())),
+        "files": dict(_files(given)),
         "code": sources_of(node.func),
         "libraries": libraries_of(node.func),
         "versions": {name: dataset.resolve_load_version() for name, dataset in stored.items()},
@@ -187,8 +187,11 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _files(parameters: Any) -> Iterator[tuple[str, str]]:
-    for group in parameters:
+def _files(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    corrections = given.get("params:dataset.corrections")
+    if corrections and (file := Path(corrections).expanduser()).is_file():
+        yield "corrections", checksum(file)
+    for group in given.values():
         if isinstance(group, DatasetParameters):
             yield "raw images", fingerprint(group)
         if isinstance(group, BackboneParameters) and Path(group.weights).is_file():
