@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +177,7 @@ def test_the_page_goes_on_where_it_was_left(visit, file):
     assert progress(visit()) == "0 of 3 looked at; this is number 1"
 
 
-def test_other_kinds_show_the_neighbour_and_suggest_nothing(visit, file):
+def test_other_kinds_show_the_neighbour_and_suggest_nothing(visit):
     page = visit()
     page.selectbox[0].set_value("near_duplicate").run()
     assert "Beside it" in said(page)
