@@ -139,8 +139,9 @@ def show_buttons(
 
 def show_nearest(review: Review, issue: pd.Series) -> None:
     """Images to compare with: the one that the issue names, and the nearest of both classes."""
-    if issue["neighbour"]:
-        show_row(review, "Beside it", [issue["neighbour"]])
+    if other := issue["neighbour"]:
+        of = review.manifest["class_name"].get(other, "")
+        show_row(review, f"Nearest of all, in **{plain(of)}**: {plain(other)}", [other])
     own = review.manifest.loc[issue["id"], "class_name"]
     for name in dict.fromkeys([own, issue["suggested"]]):
         if name and (near := review.nearest(issue["id"], name, _NUM_NEAREST)):
@@ -148,12 +149,12 @@ def show_nearest(review: Review, issue: pd.Series) -> None:
 
 
 def show_row(review: Review, heading: str, ids: list[str]) -> None:
-    """A heading and images below it with their classes."""
+    """A heading and images below it."""
     st.markdown(heading)
     with st.container(horizontal=True):
         for id_ in ids:
             if (pixels := review.image(id_)) is not None:
-                st.image(pixels, plain(review.manifest["class_name"].get(id_, "")), width=_SMALL)
+                st.image(pixels, width=_SMALL, alt=plain(id_))
 
 
 def show_end(job: str, file: Path, is_done: bool, num_decided: int) -> None:
@@ -162,7 +163,9 @@ def show_end(job: str, file: Path, is_done: bool, num_decided: int) -> None:
         st.success("All of this kind have been looked at.")
     st.divider()
     st.markdown(f"{num_decided:,} decisions are in {plain(str(file))}, written after each click. Apply them:")
-    st.code(f"{command_for(job)} --params {shlex.quote(f'dataset.corrections={file}')}", language="bash")
+    st.code(
+        f"{command_for(job)} --params {shlex.quote(f'dataset.corrections={file}')}", language="bash", wrap_lines=True
+    )
 
 
 def _save(file: Path, id_: str, decision: Decision | None) -> bool:

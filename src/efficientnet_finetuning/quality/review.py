@@ -13,7 +13,7 @@ from efficientnet_finetuning.data.corrections import Decision
 from efficientnet_finetuning.data.examples import Examples
 
 # Of one class so many images, evenly spread over all, are compared with one that is looked at: a tenth of a second.
-_MOST_CANDIDATES = 10_000
+_MOST_CANDIDATES = 5_000
 _MANIFEST_COLUMNS = ["id", "split", "class_name", "sha256", "corrected"]
 
 
@@ -99,7 +99,7 @@ class Review:
     def current(self, decisions: Mapping[int, Decision]) -> dict[str, Decision]:
         """By id, the last decision about each image that is still the one that was looked at."""
         last = {decision.id: decision for decision in decisions.values()}
-        sums = self.manifest["sha256"].to_dict() if last else {}
+        sums = self.manifest["sha256"].reindex(list(last)).to_dict()
         return {id_: decision for id_, decision in last.items() if sums.get(id_) == decision.sha256}
 
     def num_looked_at(self, kind: str, decided: Mapping[str, Decision]) -> int:
@@ -124,6 +124,7 @@ class Review:
             action, label = "label", str(image["class_name"])
         if action == "label" and label not in self.own_names:
             action = "new_class"
+        label = label if action in ("label", "new_class") else ""
         return Decision(id_, str(image["sha256"]), action, label, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @cached_property
