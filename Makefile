@@ -86,7 +86,7 @@ demo: $(INSTALLED) ## Try the champion on pictures in the browser (127.0.0.1:850
 CORRECTIONS ?= data/01_raw/$(JOB)_corrections.csv
 
 review: $(INSTALLED) ## Look through suspicious labels in the browser and mend them (127.0.0.1:8501)
-	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) $(CORRECTIONS)
+	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
 	$(BIN)/kedro viz run --host 127.0.0.1

@@ -90,6 +90,13 @@ def test_an_unknown_class_is_refused_by_its_lines_with_what_was_meant(photos):
     assert "write new_class" in str(raised.value)
 
 
+def test_a_class_is_known_by_its_name_whatever_its_unicode_form_and_the_blanks_around_it(photos):
+    after, _ = apply(photos, write(photos, line(photos, "cat/0.png", "label", '" gro\u0308ße, XL"')))
+    assert after.loc["cat/0.png", "class_name"] == "größe, XL"
+    corrections, _ = read_corrections(write(photos, line(photos, "cat/0.png", "label", " odd ")), ["cat", " odd "])
+    assert list(corrections["label"]) == [" odd "]
+
+
 def test_a_new_class_that_is_said_to_be_one_gets_images_in_every_split_that_is_cut(photos):
     before, _ = apply(photos, None)
     train = [id_ for id_ in before.index[before["split"] == "train"] if id_.startswith("cat")][:4]

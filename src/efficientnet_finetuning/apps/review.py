@@ -94,12 +94,12 @@ def show_buttons(
     review: Review, issue: pd.Series, decided: Mapping[str, Decision], file: Path, num_issues: int
 ) -> None:
     """What can be decided, and where to go, each also by a key."""
-    id_, kind = issue["id"], issue["kind"]
+    id_, kind, at = issue["id"], issue["kind"], st.session_state[f"at {issue['kind']}"]
     own = review.manifest.loc[id_, "class_name"]
     new = {decision.label for decision in decided.values() if decision.action == "new_class"}
     names = [name for name in sorted({*review.manifest["class_name"].unique(), *review.own_names, *new}) if name != own]
     suggested = names.index(issue["suggested"]) if issue["suggested"] in names else None
-    label = st.selectbox(
+    chosen = st.selectbox(
         "Change the label to",
         names,
         suggested,
@@ -107,13 +107,14 @@ def show_buttons(
         accept_new_options=True,
         placeholder="Choose a class, or type a new one",
     )
-    label = " ".join(label.split()) if label else ""
+    label = str(chosen or "")
+    label = label if label in names else label.strip()
 
     def decide(action: str) -> None:
         before = decided.get(id_)
         if _save(file, id_, review.decide(id_, action, label)):
             undoable = st.session_state.setdefault("undo", [])
-            undoable.append((kind, st.session_state[f"at {kind}"], id_, before))
+            undoable.append((kind, at, id_, before))
             go(1)
 
     def undo() -> None:
@@ -122,8 +123,8 @@ def show_buttons(
             st.session_state[f"at {kind}"] = at
 
     def go(step: int) -> None:
-        at = st.session_state[f"at {kind}"] + step
-        st.session_state[f"at {kind}"] = min(max(at, 0), num_issues - 1)
+        # From what is shown: a key that is pressed twice before the page has followed skips no image.
+        st.session_state[f"at {kind}"] = min(max(at + step, 0), num_issues - 1)
 
     with st.container(horizontal=True):
         st.button("Keep", key="keep", shortcut="K", on_click=decide, args=("keep",))
@@ -131,7 +132,6 @@ def show_buttons(
         st.button(to, key="label", shortcut="L", on_click=decide, args=("label",), disabled=not label, type="primary")
         st.button("Leave out", key="exclude", shortcut="X", on_click=decide, args=("exclude",))
     with st.container(horizontal=True):
-        at = st.session_state[f"at {kind}"]
         st.button("Previous", key="previous", shortcut="Left", on_click=go, args=(-1,), disabled=at == 0)
         st.button("Next", key="next", shortcut="Right", on_click=go, args=(1,), disabled=at == num_issues - 1)
         st.button("Undo", key="undo_last", shortcut="U", on_click=undo, disabled=not st.session_state.get("undo"))

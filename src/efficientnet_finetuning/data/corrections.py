@@ -43,7 +43,7 @@ class Decision(NamedTuple):
 
 
 def read_decisions(file: Path) -> dict[int, Decision]:
-    """All decisions of a file by the number of their line, with class names in Unicode's composed form.
+    """All decisions of a file by the number of their line.
 
     Raises:
         InputError: not such a file; the message names the lines.
@@ -60,10 +60,7 @@ def read_decisions(file: Path) -> dict[int, Decision]:
         raise InputError(
             f"{file} has more fields than columns in {shorten(crooked)}. Put quotes around what holds a comma."
         )
-    decisions = {
-        line: Decision(**{name: row[name] for name in Decision._fields})._replace(label=_composed(row["label"]))
-        for line, row in lines.items()
-    }
+    decisions = {line: Decision(**{name: row[name] for name in Decision._fields}) for line, row in lines.items()}
     faults = [f"line {line} ({fault})" for line, row in decisions.items() if (fault := _fault(row))]
     if faults:
         raise InputError(f"{file} cannot be applied: {shorten(faults)}. The actions are {', '.join(ACTIONS)}.")
@@ -112,7 +109,7 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
     last = {decision.id: line for line, decision in lines.items()}
     if repeated := len(lines) - len(last):
         logger.warning("%s: %d line(s) are replaced by later ones about the same image", file, repeated)
-    valid = {line: lines[line] for line in sorted(last.values())}
+    valid = {line: _as_named(lines[line], class_names) for line in sorted(last.values())}
     new = dict.fromkeys(
         row.label for row in valid.values() if row.action == "new_class" and row.label not in class_names
     )
@@ -183,8 +180,9 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8: line {line}. Save it as CSV in UTF-8.") from error
 
 
-def _composed(label: str) -> str:
-    return unicodedata.normalize("NFC", label.strip())
+def _as_named(row: Decision, class_names: Sequence[str]) -> Decision:
+    """With a label that differs from a class in the blanks around it or in Unicode's form alone called by its name."""
+    return row if row.label in class_names else row._replace(label=unicodedata.normalize("NFC", row.label.strip()))
 
 
 def _fault(row: Decision) -> str:
@@ -192,6 +190,6 @@ def _fault(row: Decision) -> str:
         return "no id"
     if row.action not in ACTIONS:
         return f"unknown action {row.action!r}{near_matches(row.action, ACTIONS)}"
-    if row.action in ("label", "new_class") and not row.label:
+    if row.action in ("label", "new_class") and not row.label.strip():
         return f"{row.action} without a label"
     return ""
