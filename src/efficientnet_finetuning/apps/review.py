@@ -19,7 +19,8 @@ from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.quality.review import Review
 
-_LARGE, _SMALL, _NUM_NEAREST = 320, 88, 6
+# Widths in pixels: on a phone, one large picture or three small ones stand beside each other.
+_LARGE, _MIDDLE, _SMALL, _NUM_NEAREST = 320, 180, 88, 6
 _DECIDED = {"keep": "right as it is", "exclude": "left out"}
 
 
@@ -141,20 +142,20 @@ def show_nearest(review: Review, issue: pd.Series) -> None:
     """Images to compare with: the one that the issue names, and the nearest of both classes."""
     if other := issue["neighbour"]:
         of = review.manifest["class_name"].get(other, "")
-        show_row(review, f"Nearest of all, in **{plain(of)}**: {plain(other)}", [other])
+        show_row(review, f"Nearest of all, in **{plain(of)}**: {plain(other)}", [other], _MIDDLE)
     own = review.manifest.loc[issue["id"], "class_name"]
     for name in dict.fromkeys([own, issue["suggested"]]):
         if name and (near := review.nearest(issue["id"], name, _NUM_NEAREST)):
             show_row(review, f"Most like it in **{plain(name)}**", near)
 
 
-def show_row(review: Review, heading: str, ids: list[str]) -> None:
+def show_row(review: Review, heading: str, ids: list[str], width: int = _SMALL) -> None:
     """A heading and images below it."""
     st.markdown(heading)
     with st.container(horizontal=True):
         for id_ in ids:
             if (pixels := review.image(id_)) is not None:
-                st.image(pixels, width=_SMALL, alt=plain(id_))
+                st.image(pixels, width=width, alt=plain(id_))
 
 
 def show_end(job: str, file: Path, is_done: bool, num_decided: int) -> None:
