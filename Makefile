@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-data-quality lint format demo viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-data-quality lint format demo review viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,11 +79,17 @@ format: $(INSTALLED) ## Rewrite the code in the project's style
 	$(BIN)/ruff format src tests
 	$(BIN)/ruff check --fix src tests
 
-# Whose champion answers: make demo JOB=folder
+# Whose champion answers, and whose labels are looked at: make demo JOB=folder
 JOB ?= cifar10_sample
 
 demo: $(INSTALLED) ## Try the champion on pictures in the browser (127.0.0.1:8501)
-	@$(BIN)/python -m efficientnet_finetuning.apps.launch $(JOB)
+	@$(BIN)/python -m efficientnet_finetuning.apps.launch demo $(JOB)
+
+# Yours to keep; elsewhere: make review CORRECTIONS=file
+CORRECTIONS ?= data/01_raw/$(JOB)_corrections.csv
+
+review: $(INSTALLED) ## Look through suspicious labels in the browser and mend them (127.0.0.1:8501)
+	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
 	$(BIN)/kedro viz run --host 127.0.0.1

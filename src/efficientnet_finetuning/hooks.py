@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 
 # Datasets besides figures that are kept as MLflow artifacts.
-_DOCUMENTS = ("comparison", "verdict", "report", "audit", "cost")
+_DOCUMENTS = ("comparison", "verdict", "change", "report", "audit", "cost")
 
 
 def is_parameter(dataset_name: str) -> bool:

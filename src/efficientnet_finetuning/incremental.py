@@ -24,8 +24,8 @@ from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
-from efficientnet_finetuning.io.committed import Committed
-from efficientnet_finetuning.io.told import CostsDataset, LineageDataset
+from efficientnet_finetuning.io.committed import Committed, CSVDataset
+from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset
 from efficientnet_finetuning.parameters import (
     AddClassParameters,
     BackboneParameters,
@@ -111,6 +111,14 @@ def _tell_of_the_run(node: Node, catalog: CatalogProtocol) -> None:
             dataset.value = dict(_costs(catalog))
         elif isinstance(dataset, LineageDataset):
             dataset.value = _lineage(node.inputs, catalog)
+        elif isinstance(dataset, BeforeDataset):
+            dataset.value = dict(_before(node.inputs, catalog))
+
+
+def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        if isinstance(dataset := catalog[name], CSVDataset) and (older := dataset.before()):
+            yield name, older.load()
 
 
 def _lineage(names: Iterable[str], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
@@ -165,7 +173,7 @@ def recipe_of(node: Node, catalog: CatalogProtocol) -> Recipe:
     return {
         "parameters": dict(sorted(_parameters(given))),
         "inputs": {name: dataset.content() for name, dataset in stored.items()},
-        "files": dict(_files(given.values())),
+        "files": dict(_files(given)),
         "code": sources_of(node.func),
         "libraries": libraries_of(node.func),
         "versions": {name: dataset.resolve_load_version() for name, dataset in stored.items()},
@@ -184,11 +192,14 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
             yield from _leaves(f"{name}.{key}", inner)
     else:
-        yield name, value
+        yield name, str(value) if isinstance(value, Path) else value
 
 
-def _files(parameters: Any) -> Iterator[tuple[str, str]]:
-    for group in parameters:
+def _files(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    corrections = given.get("params:dataset.corrections")
+    if corrections and (file := Path(corrections).expanduser()).is_file():
+        yield "corrections", checksum(file)
+    for group in given.values():
         if isinstance(group, DatasetParameters):
             yield "raw images", fingerprint(group)
         if isinstance(group, BackboneParameters) and Path(group.weights).is_file():

@@ -40,6 +40,8 @@ class DatasetParameters(_Group):
         validation_fraction, test_fraction: the share of each class that is cut where the set has no such split.
         fraction: the share of each class of each split that is used at all, for a smoke run; ``null``: everything.
         max_per_class: likewise, the most images of each class of each split.
+        corrections: a CSV of labels to change and images to leave out: see
+            :mod:`~efficientnet_finetuning.data.corrections`.
     """
 
     name: str | None = None
@@ -56,6 +58,8 @@ class DatasetParameters(_Group):
     test_fraction: Fraction = 0.2
     fraction: Fraction | None = None
     max_per_class: Count | None = None
+    # What depends on it takes its content as an input; the look at every image does not.
+    corrections: Path | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetParameters":

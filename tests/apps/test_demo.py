@@ -197,7 +197,7 @@ def test_without_a_champion_the_page_says_what_to_run(visit, data):
 
 
 def test_the_server_listens_to_this_machine_alone_and_reports_nothing(data):
-    arguments = launch.command(JOB, data)
+    arguments = launch.command("demo", JOB, data)
     assert {
         "--server.address=127.0.0.1",
         "--server.headless=true",
@@ -208,11 +208,11 @@ def test_the_server_listens_to_this_machine_alone_and_reports_nothing(data):
     } <= set(arguments)
     assert arguments[-3:] == ["--", JOB, str(data)]
     with pytest.raises(InputError, match="kedro run --env colors"):
-        launch.command("colors", data)
+        launch.command("demo", "colors", data)
 
 
 def test_without_streamlit_a_sentence_says_how_to_install_it(data, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError) as raised:
-        launch.command(JOB, data)
+        launch.command("demo", JOB, data)
     assert str(raised.value) == "The demo page needs Streamlit: pip install -c requirements.lock -e '.[demo]'."

@@ -29,7 +29,7 @@ def test_a_manifest_describes_every_image_as_it_lies_on_disk(tmp_path, write_cla
     root = write_classes(tmp_path, {"train/NA": 10, "train/b": 10, "test/NA": 1, "test/b": 1})
     Image.linear_gradient("L").resize((19, 17)).save(root / "train" / "b" / "3.png")
     manifest = manifest_of(root)
-    assert list(manifest) == ["id", "source_split", "split", *COLUMNS[2:]]
+    assert list(manifest) == ["id", "source_split", "split", *COLUMNS[2:], "corrected"]
     assert len(manifest) == 22
     assert list(manifest["id"][:2]) == ["train/b/0.png", "train/b/1.png"]
     for row in manifest.itertuples():

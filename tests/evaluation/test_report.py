@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from efficientnet_finetuning.evaluation.calibration import judge_threshold
+from efficientnet_finetuning.evaluation.change import change_since
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.pictures import (
@@ -86,6 +88,7 @@ def results(
     return Results(
         comparison=comparison,
         verdict=judge(predictions, seconds, 0),
+        change={"all": None, "words": "No run before this one is stored."},
         audit={
             "source": "photos",
             "images": 60,
@@ -130,6 +133,16 @@ def test_the_page_says_what_a_colleague_asks():
     assert "training transfer2.0251.5CPU (2 cores)" in page.text
     assert "preparing the images" not in page.text, "nobody knows what it has cost"
     assert "balanced accuracy" not in page.text, "the classes are even"
+
+
+def test_what_changed_since_the_run_before_is_told_where_something_did():
+    found = case(10, 300)
+    assert "since the run before" not in Page(render_report(found)).text
+    now = found.predictions["finetune"]
+    change = change_since(found.predictions["transfer"], now, 0)
+    page = Page(render_report(replace(found, change=change)))
+    assert f"What changed since the run before\nfinetune: {change['words']}" in page.text.replace("\n\n", "\n")
+    assert {"href": "#change"} in page.attributes("a")
 
 
 def test_the_page_needs_nothing_but_itself_and_works_without_a_mouse():

@@ -17,6 +17,7 @@ FROM_TRAINING_ON = {
         f"reporting.{name}"
         for name in (
             "compare",
+            "compare_with_before",
             "keep_champion",
             "measure_cost",
             "plot_comparison",
@@ -30,7 +31,7 @@ FROM_TRAINING_ON = {
     ),
 }
 
-OF_PREDICTIONS = ("plot_confidence", "plot_confusion", "show_disagreements")
+OF_PREDICTIONS = ("compare_with_before", "plot_confidence", "plot_confusion", "show_disagreements")
 
 
 def run(project, *arguments: str) -> tuple[set[str], dict[str, str]]:

@@ -1,6 +1,5 @@
 """The demo page: photographs in, the champion's answers out. ``make demo`` serves it."""
 
-import re
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import streamlit as st
 
+from efficientnet_finetuning.apps.text import plain
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.explain import (
     MAX_MEGABYTES,
@@ -75,10 +75,10 @@ def show_page(job: str, data: Path) -> None:
     try:
         showcase = open_showcase(job, data, find_champion(job, data))
     except InputError as error:
-        st.error(_plain(str(error)))
+        st.error(plain(str(error)))
         return
     names = showcase.classifier.class_names
-    st.markdown(f"This classifier knows {len(names)} classes: {_plain(shorten(names))}. Pictures stay on this machine.")
+    st.markdown(f"This classifier knows {len(names)} classes: {plain(shorten(names))}. Pictures stay on this machine.")
     if photographs := ask_for_photographs(showcase):
         show_results(showcase, photographs)
     show_receipt(showcase)
@@ -101,7 +101,7 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
                 with st.container(width=_SAMPLE):
                     st.image(sample.content, width=_SAMPLE)
                     name = showcase.classifier.class_names[sample.label]
-                    if st.button(_plain(name), key=sample.id, width="stretch"):
+                    if st.button(plain(name), key=sample.id, width="stretch"):
                         clicked.append(sample)
     return clicked
 
@@ -114,11 +114,11 @@ def show_results(showcase: Showcase, photographs: Sequence[EncodedImage]) -> Non
             answers = [result for result in results if isinstance(result, Answer)]
             nearest = iter(find_nearest(showcase, answers))
     except InputError as error:
-        st.error(_plain(str(error)))
+        st.error(plain(str(error)))
         return
     for result in results:
         if isinstance(result, Fault):
-            st.error(_plain(result.message))
+            st.error(plain(result.message))
             continue
         with st.container(border=True):
             show_answer(result)
@@ -135,10 +135,10 @@ def find_nearest(showcase: Showcase, answers: Sequence[Answer]) -> list[np.ndarr
 
 def show_answer(answer: Answer) -> None:
     """The likeliest classes, and the photograph beside what speaks for the first of them."""
-    likeliest = _plain(answer.classes[0])
-    st.subheader(_plain(answer.name) if answer.unanswered else f"{_plain(answer.name)}: {likeliest}", anchor=False)
+    likeliest = plain(answer.classes[0])
+    st.subheader(plain(answer.name) if answer.unanswered else f"{plain(answer.name)}: {likeliest}", anchor=False)
     if answer.unanswered:
-        st.warning(_plain(answer.unanswered))
+        st.warning(plain(answer.unanswered))
     st.html(_bars(answer))
     with st.container(horizontal=True):
         st.image(answer.photograph, "The picture", width=_LARGE)
@@ -149,7 +149,7 @@ def show_nearest(answer: Answer, images: np.ndarray) -> None:
     """Training images of the predicted class."""
     if not len(images):
         return
-    st.caption(f"The most similar of some training images of {_plain(answer.classes[0])}, nearest first:")
+    st.caption(f"The most similar of some training images of {plain(answer.classes[0])}, nearest first:")
     with st.container(horizontal=True):
         for image in images:
             st.image(image, width=_SMALL)
@@ -158,12 +158,12 @@ def show_nearest(answer: Answer, images: np.ndarray) -> None:
 def show_receipt(showcase: Showcase) -> None:
     """Which classifier answered, and how it was made."""
     classifier, version = showcase.classifier, showcase.version
-    with st.expander(f"Receipt: {_plain(classifier.backbone)}, {classifier.image_size} px, {_plain(version.name)}"):
+    with st.expander(f"Receipt: {plain(classifier.backbone)}, {classifier.image_size} px, {plain(version.name)}"):
         st.markdown(
-            f"- Backbone: {_plain(classifier.backbone)}\n"
+            f"- Backbone: {plain(classifier.backbone)}\n"
             f"- Image size: {classifier.image_size} px\n"
-            f"- Classes: {_plain(', '.join(classifier.class_names))}\n"
-            f"- Version: {_plain(str(version))}"
+            f"- Classes: {plain(', '.join(classifier.class_names))}\n"
+            f"- Version: {plain(str(version))}"
         )
         if showcase.recipe:
             st.caption("What it was made by:")
@@ -187,11 +187,6 @@ def _bars(answer: Answer) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _plain(text: str) -> str:
-    """A text that Markdown shows as it is: names of files and classes may hold anything."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])", r"\\\1", " ".join(text.split()))
 
 
 if __name__ == "__main__":

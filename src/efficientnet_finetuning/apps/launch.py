@@ -1,4 +1,7 @@
-"""Serve the demo page: ``python -m efficientnet_finetuning.apps.launch <job>``, in the project's folder."""
+"""Serve a page: ``python -m efficientnet_finetuning.apps.launch demo <job>``, in the project's folder.
+
+Or the review page: ``… launch review <job> <corrections.csv>``.
+"""
 
 import importlib.util
 import os
@@ -6,19 +9,28 @@ import sys
 from pathlib import Path
 
 from efficientnet_finetuning.bundle.explain import MAX_MEGABYTES
-from efficientnet_finetuning.bundle.stored import find_champion
+from efficientnet_finetuning.bundle.stored import find_champion, find_issues
 from efficientnet_finetuning.errors import InputError
 
+# What each page shows must be there before a server starts.
+_PAGES = {"demo": find_champion, "review": find_issues}
 
-def command(job: str, data: Path) -> list[str]:
-    """The command that serves the page of a job's champion, to this machine alone.
+
+def command(page: str, job: str, data: Path, *more: str) -> list[str]:
+    """The command that serves a page about a job, to this machine alone.
+
+    Args:
+        page: ``demo`` or ``review``.
+        job: as in :func:`~efficientnet_finetuning.bundle.stored.find_champion`.
+        data: likewise.
+        more: of ``review``, the file of corrections.
 
     Raises:
-        InputError: Streamlit is not installed, or no champion is stored.
+        InputError: Streamlit is not installed, or there is nothing to show.
     """
     if importlib.util.find_spec("streamlit") is None:
-        raise InputError("The demo page needs Streamlit: pip install -c requirements.lock -e '.[demo]'.")
-    find_champion(job, data)
+        raise InputError(f"The {page} page needs Streamlit: pip install -c requirements.lock -e '.[demo]'.")
+    _PAGES[page](job, data)
     options = {
         "server.address": "127.0.0.1",
         "server.headless": "true",
@@ -28,15 +40,16 @@ def command(job: str, data: Path) -> list[str]:
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
     }
-    page = Path(__file__).with_name("demo.py")
+    file = Path(__file__).with_name(f"{page}.py")
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(page), *flags, "--", job, str(data)]
+    return [sys.executable, "-m", "streamlit", "run", str(file), *flags, "--", job, str(data), *more]
 
 
 def main() -> None:
     """Become the server, so that Ctrl-C reaches it alone."""
+    page, job, *more = sys.argv[1:]
     try:
-        arguments = command(sys.argv[1], Path("data"))
+        arguments = command(page, job, Path("data"), *more)
     except InputError as error:
         sys.exit(str(error))
     os.execv(arguments[0], arguments)  # noqa: S606  no shell is wanted

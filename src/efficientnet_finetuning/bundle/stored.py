@@ -28,14 +28,27 @@ def find_champion(job: str, data: Path) -> Path:
     Raises:
         InputError: none is stored, with the command that makes one.
     """
-    models = data / "06_models"
-    if champion := newest(models / job / CHAMPION):
-        return champion
-    jobs = sorted({path.parent.parent.parent.name for path in models.glob(f"*/{CHAMPION}/*/{CHAMPION}")})
-    command = "kedro run" if job == EMBEDDED_JOB else f"kedro run --env {job}"
+    return _find(CHAMPION, "champion", command_for(job), job, data / "06_models")
+
+
+def find_issues(job: str, data: Path) -> Path:
+    """The file of the newest issues of a job's images: takes and raises what :func:`find_champion` does."""
+    return _find("image_issues.csv", "table of issues", command_for(job, "review"), job, data / "08_reporting")
+
+
+def command_for(job: str, pipeline: str = "") -> str:
+    """The command that runs a job."""
+    of_pipeline = f" --pipelines {pipeline}" if pipeline else ""
+    return f"kedro run{of_pipeline}" if job == EMBEDDED_JOB else f"kedro run{of_pipeline} --env {job}"
+
+
+def _find(name: str, what: str, command: str, job: str, layer: Path) -> Path:
+    if found := newest(layer / job / name):
+        return found
+    jobs = sorted({path.parent.parent.parent.name for path in layer.glob(f"*/{name}/*/{name}")})
     raise InputError(
-        f"No champion of the job {job!r} is stored in {models}.{near_matches(job, jobs)} Make one: `{command}`. "
-        f"Jobs with a champion: {', '.join(jobs) or 'none'}."
+        f"No {what} of the job {job!r} is stored in {layer}.{near_matches(job, jobs)} Make one: `{command}`. "
+        f"Jobs with a {what}: {', '.join(jobs) or 'none'}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.data.corrections import unused_corrections
 from efficientnet_finetuning.data.duplicates import conflicting_labels, near_duplicates
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
@@ -31,17 +32,21 @@ DRAWN_FROM_IMAGENET = {
 }
 
 
-def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Any]:
+def audit(
+    source: Source, manifest: pd.DataFrame, class_names: Sequence[str], corrections: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """Sum up a manifest, as JSON.
 
     Args:
         source: for its name, what it ignored and what it noticed.
         manifest: one row an image, excluded ones too.
         class_names: by label.
+        corrections: that were applied.
 
     Returns:
         ``source``, ``images``, ``used``; ``excluded``: count and the first ids with their reasons, by kind;
-        ``ignored_entries``; ``classes``: images in use by class and split; ``missing_classes`` by split;
+        ``relabelled``: how many bear a corrected label; ``ignored_entries``; ``classes``: images in use by class and
+        split; ``missing_classes`` by split;
         ``imbalance``: the largest class of train over the smallest; ``formats``, ``channels``, ``sides`` (of the
         shorter side, pixels) and ``aspect_ratios`` (width to height) with a count each; ``conflicting_labels`` and
         ``near_duplicates``: count and the first of them; ``warnings``: sentences.
@@ -60,6 +65,7 @@ def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) ->
             kind: {"count": len(rows), "first": [f"{manifest['id'][i]} ({rows[i]})" for i in rows.index[:_LISTED]]}
             for kind, rows in kinds(manifest["excluded"])
         },
+        "relabelled": int(((manifest["corrected"] != "") & (manifest["split"] != "")).sum()),
         "ignored_entries": dict(source.ignored),
         "classes": balance.to_dict("index"),
         "missing_classes": {split: list(balance.index[balance[split] == 0]) for split in SPLITS},
@@ -71,7 +77,8 @@ def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) ->
         "conflicting_labels": {"count": len(conflicts), "first": conflicts[:_LISTED]},
         "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
     }
-    return report | {"warnings": _warnings(source, report)}
+    unused = [] if corrections is None else unused_corrections(corrections, manifest, source)
+    return report | {"warnings": _warnings(source, report) + unused}
 
 
 def format_audit(report: Mapping[str, Any]) -> str:
@@ -80,6 +87,7 @@ def format_audit(report: Mapping[str, Any]) -> str:
     lines += [
         f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
     ]
+    lines += [f"corrected labels: {report['relabelled']}"] if report["relabelled"] else []
     lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
     lines += [f"note: {warning}" for warning in report["warnings"]]
     return "\n  ".join(lines)

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from efficientnet_finetuning.data.corrections import apply_corrections, read_corrections
 from efficientnet_finetuning.data.inspection import kind_of, kinds
-from efficientnet_finetuning.data.splits import assign_splits
+from efficientnet_finetuning.data.splits import assign_splits, complete_splits
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
@@ -17,34 +18,42 @@ def build_manifest(
     dataset: DatasetParameters,
     audit: AuditParameters,
     seed: int,
+    corrections: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Let sound images pass and put each into a split.
+    """Let sound images pass, correct their labels, and put each into a split.
 
     Args:
         findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
-        class_names: by label.
+        class_names: by label, those included that are new by the corrections.
         dataset: the fractions to cut where the source lacks a split.
         audit: how many images may be excluded.
         seed: of the cut.
+        corrections: of :func:`~efficientnet_finetuning.data.corrections.read_corrections`.
 
     Returns:
-        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded).
+        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded) and
+        ``corrected`` (``was <class name>`` where a correction has changed something, else empty).
 
     Raises:
         InputError: too many images are excluded, or a class would be missing from a split.
     """
-    _check_excluded(findings["excluded"], findings["id"], audit)
-    sound = findings["excluded"] == ""
-    manifest = findings.copy()
-    manifest.insert(2, "split", "")
-    manifest.loc[sound, "split"] = manifest.loc[sound, "source_split"]
-    assigned = assign_splits(manifest[sound], class_names, dataset.validation_fraction, dataset.test_fraction, seed)
-    manifest.loc[sound, "split"] = assigned["split"]
-    return manifest
+    if corrections is None:
+        corrections, _ = read_corrections(None, class_names)
+    manifest = apply_corrections(findings, corrections, class_names)
+    _check_excluded(manifest["excluded"], manifest["id"], audit)
+    # The set's own labels decide about the cut, so that a correction moves no other image into another split.
+    sound = findings[findings["excluded"] == ""]
+    new = set(corrections.loc[corrections["action"] == "new_class", "label"])
+    own_names = tuple(name for name in class_names if name not in new)
+    fractions = dataset.validation_fraction, dataset.test_fraction
+    assigned = assign_splits(sound.assign(split=sound["source_split"]), own_names, *fractions, seed)
+    manifest.insert(2, "split", assigned["split"].reindex(manifest.index, fill_value=""))
+    manifest.loc[manifest["excluded"] != "", "split"] = ""
+    return complete_splits(manifest, class_names, *fractions, seed) if len(corrections) else manifest
 
 
 def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters) -> None:
-    faulty = excluded[excluded != ""]
+    faulty = excluded[(excluded != "") & (kind_of(excluded) != "corrected")]  # what somebody chose is no fault
     bad = faulty[kind_of(faulty).isin(BAD)]
     if audit.on_bad_image == "fail" and len(bad):
         raise InputError(

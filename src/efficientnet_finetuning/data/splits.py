@@ -43,6 +43,31 @@ def assign_splits(
     return manifest
 
 
+def complete_splits(
+    manifest: pd.DataFrame,
+    class_names: tuple[str, ...],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> pd.DataFrame:
+    """After labels have changed, move images from train where a class has none in a split that was cut.
+
+    Takes what :func:`assign_splits` takes, with splits assigned and with ``source_split``; raises the same.
+    """
+    manifest = manifest.copy()
+    generator = np.random.default_rng(seed)
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    cut = [split for split in fractions if not (manifest["source_split"] == split).any()]
+    for split in cut:
+        there = manifest.loc[manifest["split"] == split, "label"]
+        for label in sorted(set(range(len(class_names))) - set(there)):
+            rows = manifest.index[(manifest["split"] == "train") & (manifest["label"] == label)]
+            count = max(1, round(fractions[split] * len(rows)))
+            manifest.loc[generator.permutation(rows)[:count], "split"] = split
+    _check_no_class_is_empty(manifest[manifest["split"] != ""], class_names, ("train", *cut), fractions)
+    return manifest
+
+
 def _check_no_class_is_empty(
     manifest: pd.DataFrame, class_names: tuple[str, ...], splits: tuple[str, ...], fractions: dict[str, float]
 ) -> None:

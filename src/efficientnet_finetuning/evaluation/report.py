@@ -26,6 +26,7 @@ class Results:
     Attributes:
         comparison: of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
         verdict: of :func:`~efficientnet_finetuning.evaluation.verdict.judge`.
+        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`.
         audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
@@ -38,6 +39,7 @@ class Results:
 
     comparison: pd.DataFrame
     verdict: Mapping[str, Any]
+    change: Mapping[str, Any]
     audit: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Mapping[str, pd.DataFrame]
@@ -73,6 +75,7 @@ def render_report(results: Results) -> str:
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         verdict=results.verdict,
+        change=results.change["words"] if results.change["all"] else "",
         champion=metrics,
         notes=_notes(results),
         comparison=_comparison(results.comparison),

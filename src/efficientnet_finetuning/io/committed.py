@@ -8,11 +8,12 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from inspect import unwrap
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
-from kedro.io import AbstractVersionedDataset, DatasetError
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets import json as kedro_json
 from kedro_datasets import matplotlib, pandas, text
 
@@ -100,6 +101,16 @@ class Committed(AbstractVersionedDataset):
             return None
         record = self.commit_record() or {"files": checksums(self.folder)}
         return str(record.get("content") or digest(record["files"]))
+
+    def before(self) -> Self | None:
+        """The newest sound version that is older than the one that would be loaded, and says something else."""
+        now, content = self.resolve_load_version(), self.content()
+        for version in sorted(self.list_versions(full_path=False), reverse=True):
+            older = copy(self)
+            older._version, older._cached_load_version, older._believed = Version(version, None), version, None
+            if now and version < now and older.content() != content and not older.find_damage():
+                return older
+        return None
 
     def find_damage(self) -> str:
         """What is wrong with the version that would be loaded; each is read once, and then believed."""

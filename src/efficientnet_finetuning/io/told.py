@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-Told = Mapping[str, Mapping[str, Any]]
+Told = Mapping[str, Any]
 
 
 class ToldDataset(AbstractDataset[NoReturn, Told]):
@@ -39,6 +39,10 @@ class CostsDataset(ToldDataset):
 
     ``seconds``, ``peak_memory_gb`` and ``device`` by node.
     """
+
+
+class BeforeDataset(ToldDataset):
+    """What the run before has stored: tables by the name of the dataset among the node's inputs, where there is one."""
 
 
 class LineageDataset(ToldDataset):

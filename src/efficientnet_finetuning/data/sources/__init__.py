@@ -37,7 +37,7 @@ __all__ = [
 
 
 def check_dataset(dataset: DatasetParameters) -> None:
-    """Refuse a set that nobody knows and a path that is not there, before anything heavy is imported.
+    """Refuse a set that nobody knows and paths that are not there, before anything heavy is imported.
 
     Raises:
         InputError: with the near matches, if any.
@@ -46,22 +46,30 @@ def check_dataset(dataset: DatasetParameters) -> None:
         check_name(dataset)
     else:
         _existing(dataset.path)
+    if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
+        beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
+        raise InputError(
+            f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes, or leave it out."
+        )
 
 
 def fingerprint(dataset: DatasetParameters) -> str:
     """A hash of the names, sizes and times of the files that the images lie in, without opening any of them.
 
-    Links are not followed, so what they lead to counts by the link alone.
+    Links are not followed, so what they lead to counts by the link alone. Corrections that lie among them do not count.
     """
     if dataset.path is None:
         root = set_folder(dataset)
     else:
         path = dataset.path.expanduser().resolve()
         root = path if path.is_dir() else path.parent
+    corrections = dataset.corrections and str(dataset.corrections.expanduser().resolve())
     entries = hashlib.sha256()
     for folder, subfolders, files in os.walk(root):
         subfolders.sort()
         for name in sorted(files):
+            if corrections == f"{folder}/{name}":
+                continue
             status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
             entries.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return entries.hexdigest()

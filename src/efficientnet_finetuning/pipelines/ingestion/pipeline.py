@@ -1,8 +1,14 @@
-"""params:dataset → source, class_names → image_findings → manifest → audit."""
+"""params:dataset → source → image_findings; with corrections, class_names → manifest → audit."""
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.ingestion.nodes import audit_images, find_images, list_images, look_at_images
+from efficientnet_finetuning.pipelines.ingestion.nodes import (
+    audit_images,
+    find_images,
+    list_images,
+    look_at_images,
+    read_corrections,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -12,7 +18,14 @@ def create_pipeline() -> Pipeline:
     """
     return Pipeline(
         [
-            Node(find_images, "params:dataset", ["source", "class_names"], name="find_images", tags="cpu"),
+            Node(find_images, "params:dataset", "source", name="find_images", tags="cpu"),
+            Node(
+                read_corrections,
+                ["source", "params:dataset.corrections"],
+                ["corrections", "class_names"],
+                name="read_corrections",
+                tags="cpu",
+            ),
             Node(
                 look_at_images,
                 ["source", "params:dataset", "params:audit.max_megapixels", "params:seed"],
@@ -22,14 +35,14 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 list_images,
-                ["image_findings", "class_names", "params:dataset", "params:audit", "params:seed"],
+                ["image_findings", "corrections", "class_names", "params:dataset", "params:audit", "params:seed"],
                 "manifest",
                 name="list_images",
                 tags="cpu",
             ),
             Node(
                 audit_images,
-                ["source", "manifest", "class_names"],
+                ["source", "manifest", "class_names", "corrections"],
                 ["audit", "audit_summary"],
                 name="audit_images",
                 tags="cpu",

@@ -1,5 +1,7 @@
 """Reporting: the regimes of a run side by side, which of them to take, and why to trust it."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +14,7 @@ from efficientnet_finetuning.bundle.new_class import features_of
 from efficientnet_finetuning.bundle.novelty import References, choose_max_distance, directions, distances
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
+from efficientnet_finetuning.evaluation.change import change_since
 from efficientnet_finetuning.evaluation.comparison import compare_regimes
 from efficientnet_finetuning.evaluation.figures import (
     comparison_bars,
@@ -25,6 +28,8 @@ from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import EvaluationParameters
+
+logger = logging.getLogger(__name__)
 
 _FEW_TEST_IMAGES = 300
 # A photograph is compared with so many training images at most, which travel with the classifier; so many of each split
@@ -48,6 +53,16 @@ def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFra
             "cross_validation` judges transfer and finetune on all images."
         )
     return verdict, verdict["champion"]
+
+
+def compare_with_before(
+    champion: str, before: Mapping[str, pd.DataFrame], seed: int, **predictions: pd.DataFrame
+) -> dict[str, Any]:
+    """What has changed since the run before in what the regime says that is the champion now."""
+    name = f"{champion}_predictions"
+    change = {"regime": champion} | change_since(before.get(name), predictions[name], seed)
+    logger.info("%s: %s", champion, change["words"])
+    return change
 
 
 def keep_champion(
@@ -134,6 +149,7 @@ def measure_cost(model: TrainedClassifier) -> dict[str, float]:
 def write_report(
     comparison: pd.DataFrame,
     verdict: dict[str, Any],
+    change: dict[str, Any],
     audit: dict[str, Any],
     cost: dict[str, float],
     node_costs: dict[str, dict[str, Any]],
@@ -145,6 +161,7 @@ def write_report(
         Results(
             comparison=comparison,
             verdict=verdict,
+            change=change,
             audit=audit,
             metrics=_by_regime(results, "metrics"),
             predictions=_by_regime(results, "predictions"),

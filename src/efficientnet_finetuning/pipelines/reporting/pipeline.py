@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from efficientnet_finetuning.pipelines.reporting.nodes import (
     compare,
+    compare_with_before,
     keep_champion,
     measure_cost,
     plot_comparison,
@@ -46,6 +47,12 @@ def create_pipeline(*regimes: str) -> Pipeline:
             ["verdict", "champion"],
             name="reach_verdict",
         ),
+        Node(
+            compare_with_before,
+            same("champion", "before") | seed | of_all("predictions"),
+            "change",
+            name="compare_with_before",
+        ),
         Node(plot_comparison, "comparison", "comparison_bars", name="plot_comparison"),
         Node(plot_learning_curves, of_all("history"), "learning_curves", name="plot_learning_curves"),
         Node(
@@ -68,7 +75,7 @@ def create_pipeline(*regimes: str) -> Pipeline:
         ),
         Node(
             write_report,
-            same("comparison", "verdict", "audit", "cost", "node_costs", *_FIGURES) | seed | everything,
+            same("comparison", "verdict", "change", "audit", "cost", "node_costs", *_FIGURES) | seed | everything,
             "report",
             name="write_report",
         ),

@@ -1,0 +1,75 @@
+"""What has changed since the run before: both runs' answers, judged by the labels that are believed now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, paired_difference
+
+
+def change_since(before: pd.DataFrame | None, now: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Compare two runs' answers to the test images that both were asked.
+
+    Labels were mostly changed where a model disagreed with them, which flatters models of its kind; so the images whose
+    labels have stayed are judged by themselves, too.
+
+    Args:
+        before: predictions of the run before, from
+            :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`; ``None`` where there was none.
+        now: those of this run, whose ``true`` is the truth for both.
+        seed: of the bootstrap.
+
+    Returns:
+        ``num_images`` (that both were asked), ``only_before`` and ``only_now`` (images of one run alone),
+        ``num_relabelled``, ``all`` and ``untouched`` (the images whose labels have stayed), each as
+        :func:`~efficientnet_finetuning.evaluation.verdict.paired_difference` gives it or ``None`` where there is
+        nothing to compare, and ``words``.
+    """
+    if before is None:
+        before = now[:0]
+    both = now.merge(before, on="id", suffixes=("", "_before"))
+    same_label = both["true"] == both["true_before"]
+    differs = not (same_label.all() and (both["predicted"] == both["predicted_before"]).all())
+    counts = {
+        "num_images": len(both),
+        "only_before": len(before) - len(both),
+        "only_now": len(now) - len(both),
+        "num_relabelled": int((~same_label).sum()),
+    }
+
+    def compared(rows: pd.DataFrame) -> dict[str, Any] | None:
+        if not differs or rows.empty:
+            return None
+        lower, upper = (rows[told] == rows["true"] for told in ("predicted_before", "predicted"))
+        return paired_difference(lower.to_numpy(bool), upper.to_numpy(bool), seed)
+
+    found = counts | {"all": compared(both), "untouched": compared(both[same_label])}
+    return found | {"words": _words(found, len(before))}
+
+
+def _words(found: Mapping[str, Any], num_before: int) -> str:
+    if not num_before:
+        return "No run before this one is stored: there is nothing to compare."
+    if not found["num_images"]:
+        return "The run before had other test images: there is nothing to compare."
+    alone = ", ".join(f"{found[f'only_{run}']:,} only {run}" for run in ("before", "now") if found[f"only_{run}"])
+    asked = f"{found['num_images']:,} test images that both runs were asked{f' ({alone})' if alone else ''}"
+    if not found["all"]:
+        return f"On the {asked} the answers are those of the run before."
+    words = f"On the {asked}, by the labels of now: {_difference(found['all'])}."
+    if not found["num_relabelled"]:
+        return words
+    rest = f" {found['num_relabelled']:,} of their labels have changed since then."
+    if found["untouched"]:
+        rest += f" On the others, whose labels have stayed: {_difference(found['untouched'])}."
+    return words + rest
+
+
+def _difference(step: Mapping[str, Any]) -> str:
+    told = "p < 0.001" if step["p_value"] < 0.001 else f"p = {step['p_value']:.3f}"
+    luck = "" if step["p_value"] < SIGNIFICANT else ", which may be luck"
+    return (
+        f"{100 * step['difference']:+.1f} points over the run before, 95 % interval {100 * step['low']:.1f} to "
+        f"{100 * step['high']:.1f}, {told}{luck}"
+    )

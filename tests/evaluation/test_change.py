@@ -1,0 +1,63 @@
+"""What has changed since the run before, on made-up answers."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from efficientnet_finetuning.evaluation.change import change_since
+
+
+def answers(true: str, predicted: str, first: int = 0) -> pd.DataFrame:
+    """One image a letter, by the letter of its class."""
+    ids = [f"{first + row}.jpg" for row in range(len(true))]
+    return pd.DataFrame({"id": ids, "true": list(true), "predicted": list(predicted)})
+
+
+def test_both_runs_are_judged_by_the_labels_of_now():
+    before = answers("aaaaaaaabb", "aaaaaaabbb")
+    now = answers("aaaaaaabbb", "aaaaaaabbb")  # the eighth label was wrong, and the model knew
+    change = change_since(before, now, 0)
+    assert (change["num_images"], change["num_relabelled"]) == (10, 1)
+    assert change["all"]["difference"] == 0, "the run before was right about it, too"
+    now = answers("aaaaaaabbb", "aaaaaaaabb")
+    change = change_since(before, now, 0)
+    assert change["all"]["difference"] == pytest.approx(-0.1)
+    assert change["untouched"]["difference"] == 0
+    assert change["words"].startswith("On the 10 test images that both runs were asked, by the labels of now: -10.0 ")
+    assert "1 of their labels have changed since then. On the others, whose labels have stayed: +0.0" in change["words"]
+    assert json.loads(json.dumps(change, allow_nan=False)) == change
+
+
+def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
+    change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10), 0)
+    assert (change["all"]["only_upper"], change["all"]["only_lower"]) == (40, 0)
+    assert change["words"].endswith("p < 0.001.")
+    assert "luck" not in change["words"]
+
+
+def test_images_of_one_run_alone_are_counted_and_not_judged():
+    change = change_since(answers("aaaa", "bbbb"), answers("aaaaa", "bbbaa", first=2), 0)
+    assert (change["num_images"], change["only_before"], change["only_now"]) == (2, 2, 3)
+    assert "(2 only before, 3 only now)" in change["words"]
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (None, "No run before this one is stored"),
+        (answers("aa", "aa", first=9), "The run before had other test images"),
+        (answers("ab", "bb"), "the answers are those of the run before"),
+    ],
+)
+def test_where_nothing_can_be_compared_that_is_said(before, words):
+    change = change_since(before, answers("ab", "bb"), 0)
+    assert change["all"] is None
+    assert change["untouched"] is None
+    assert words in change["words"]
+
+
+def test_where_all_labels_have_changed_there_are_no_others():
+    change = change_since(answers("aa", "ab"), answers("bb", "bb"), 0)
+    assert change["untouched"] is None
+    assert change["words"].endswith("2 of their labels have changed since then.")
