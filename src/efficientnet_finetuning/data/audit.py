@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.duplicates import conflicting_labels, near_duplicates
+from efficientnet_finetuning.data.groups import describe_groups
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
-from efficientnet_finetuning.data.splits import SPLITS
+from efficientnet_finetuning.data.splits import SPLITS, missed_shares
 from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.parameters import DatasetParameters
 
 _LISTED = 10
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
@@ -31,20 +33,25 @@ DRAWN_FROM_IMAGENET = {
 }
 
 
-def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Any]:
+def audit(
+    source: Source, manifest: pd.DataFrame, class_names: Sequence[str], dataset: DatasetParameters
+) -> dict[str, Any]:
     """Sum up a manifest, as JSON.
 
     Args:
         source: for its name, what it ignored and what it noticed.
         manifest: one row an image, excluded ones too.
         class_names: by label.
+        dataset: how groups were made and splits were to be cut.
 
     Returns:
         ``source``, ``images``, ``used``; ``excluded``: count and the first ids with their reasons, by kind;
         ``ignored_entries``; ``classes``: images in use by class and split; ``missing_classes`` by split;
         ``imbalance``: the largest class of train over the smallest; ``formats``, ``channels``, ``sides`` (of the
         shorter side, pixels) and ``aspect_ratios`` (width to height) with a count each; ``conflicting_labels`` and
-        ``near_duplicates``: count and the first of them; ``warnings``: sentences.
+        ``near_duplicates`` across a split: count and the first of them; ``groups``: how many have more than one image,
+        how many images are in them, the largest, and how many near duplicates are kept together; ``warnings``:
+        sentences.
     """
     used = manifest[manifest["split"] != ""]
     readable = manifest[manifest["width"] > 0]
@@ -71,7 +78,10 @@ def audit(source: Source, manifest: pd.DataFrame, class_names: Sequence[str]) ->
         "conflicting_labels": {"count": len(conflicts), "first": conflicts[:_LISTED]},
         "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
     }
-    return report | {"warnings": _warnings(source, report)}
+    groups = describe_groups(manifest, dataset)
+    unmatched = groups.pop("unmatched")
+    warnings = _warnings(source, report) + _group_warnings(used, groups, unmatched, dataset, bool(source.groups))
+    return report | {"groups": groups, "warnings": warnings}
 
 
 def format_audit(report: Mapping[str, Any]) -> str:
@@ -81,6 +91,12 @@ def format_audit(report: Mapping[str, Any]) -> str:
         f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
     ]
     lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
+    groups, largest = report["groups"], report["groups"]["largest"]
+    if groups["count"]:
+        lines.append(
+            f"groups: {groups['count']} of more than one image, {groups['images']} images in all; the largest, "
+            f"{largest['name']}, has {largest['images']}; {groups['near_duplicates']} near duplicates are kept together"
+        )
     lines += [f"note: {warning}" for warning in report["warnings"]]
     return "\n  ".join(lines)
 
@@ -106,6 +122,33 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:
         warnings.append(f"these images are {overlap}: scores of models with ImageNet weights flatter")
+    return warnings
+
+
+def _group_warnings(
+    used: pd.DataFrame, groups: Mapping[str, Any], unmatched: list[str], dataset: DatasetParameters, are_named: bool
+) -> list[str]:
+    warnings = []
+    if unmatched:
+        warnings.append(
+            f"dataset.group_pattern does not match {len(unmatched)} id(s), and each is a group of its own: "
+            f"{shorten(unmatched, 3)}"
+        )
+    missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
+    for split, classes in missed.items():
+        warnings.append(
+            f"groups stay whole, so {split} has another share than was asked for of {len(classes)} class(es): "
+            f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "
+            "images"
+        )
+    # Those of near duplicates alone are told image by image.
+    if are_named or dataset.group_pattern:
+        splits = used.groupby("group", sort=False)["split"].nunique()
+        if len(across := list(splits.index[splits > 1])):
+            warnings.append(
+                f"{len(across)} group(s) stand on two sides of a split that the set brings: {shorten(across, 3)}. Test "
+                "scores may flatter"
+            )
     return warnings
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from efficientnet_finetuning.data.groups import group_images
 from efficientnet_finetuning.data.inspection import kind_of, kinds
 from efficientnet_finetuning.data.splits import assign_splits
 from efficientnet_finetuning.errors import InputError, shorten
@@ -23,19 +24,21 @@ def build_manifest(
     Args:
         findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
         class_names: by label.
-        dataset: the fractions to cut where the source lacks a split.
+        dataset: the fractions to cut where the source lacks a split, and what a group is.
         audit: how many images may be excluded.
         seed: of the cut.
 
     Returns:
-        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded).
+        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded), and with
+        a ``group`` for every image.
 
     Raises:
-        InputError: too many images are excluded, or a class would be missing from a split.
+        InputError: too many images are excluded, a class would be missing from a split, or groups cannot be named.
     """
     _check_excluded(findings["excluded"], findings["id"], audit)
     sound = findings["excluded"] == ""
     manifest = findings.copy()
+    manifest["group"] = group_images(findings, dataset.group_pattern, dataset.group_near_duplicates)
     manifest.insert(2, "split", "")
     manifest.loc[sound, "split"] = manifest.loc[sound, "source_split"]
     assigned = assign_splits(manifest[sound], class_names, dataset.validation_fraction, dataset.test_fraction, seed)

@@ -53,7 +53,16 @@ def measure_backbones(
         return np.stack(list(examples.images)), examples.labels
 
     return pd.DataFrame(
-        measure_candidates(images, len(train), choice, head, training, dtype_policy=device.dtype_policy, seed=seed)
+        measure_candidates(
+            images,
+            len(train),
+            choice,
+            head,
+            training,
+            groups=sample["group"].to_numpy(str),
+            dtype_policy=device.dtype_policy,
+            seed=seed,
+        )
     )
 
 

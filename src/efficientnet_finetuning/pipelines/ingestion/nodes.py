@@ -38,8 +38,10 @@ def list_images(
     return build_manifest(image_findings, tuple(class_names), dataset, audit, seed)
 
 
-def audit_images(source: Source, manifest: pd.DataFrame, class_names: list[str]) -> tuple[dict[str, Any], Figure]:
+def audit_images(
+    source: Source, manifest: pd.DataFrame, class_names: list[str], dataset: DatasetParameters
+) -> tuple[dict[str, Any], Figure]:
     """Sum up what is in the set; returns the report and a picture of it."""
-    report = audit(source, manifest, class_names)
+    report = audit(source, manifest, class_names, dataset)
     logger.info("%s", format_audit(report))
     return report, audit_summary(report, manifest)

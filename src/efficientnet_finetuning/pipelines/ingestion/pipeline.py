@@ -29,7 +29,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 audit_images,
-                ["source", "manifest", "class_names"],
+                ["source", "manifest", "class_names", "params:dataset"],
                 ["audit", "audit_summary"],
                 name="audit_images",
                 tags="cpu",
