@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.evaluation.backbone_choice import format_candidates, recommend
@@ -59,7 +60,7 @@ def measure_backbones(
             choice,
             head,
             training,
-            groups=sample["group"].to_numpy(str),
+            groups=groups_of(sample, sample["id"].to_numpy()),
             dtype_policy=device.dtype_policy,
             seed=seed,
         )
