@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-data-quality lint format demo review viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality lint format demo review viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-overhead: $(INSTALLED) ## Measure what Kedro and the catalog cost beside t
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py
+
+bench-bursts: $(INSTALLED) ## Measure what bursts on both sides of a cut do to the test score, as a table
+	$(BIN)/python tests/benchmarks/bursts.py $(BENCH)
 
 bench-data-quality: $(INSTALLED) ## Measure what the review finds beside cleanlab, where the faults are known
 	$(BIN)/python tests/benchmarks/data_quality.py $(BENCH)

@@ -77,6 +77,19 @@ def test_a_missing_group_is_refused_and_the_message_says_where_it_belongs(raw):
     assert "evaluation: missing. Give it in a parameters*.yml of your environment." in fault(raw)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("patient[0-9]+", "'patient[0-9]+' has 0 groups in parentheses. It needs one"),
+        ("(a)-(b)", "'(a)-(b)' has 2 groups in parentheses"),
+        ("(a", "'(a' is no regular expression: missing )"),
+    ],
+)
+def test_a_group_pattern_has_one_group(raw, pattern, words):
+    assert f"dataset.group_pattern: {words}" in fault(change(raw, "dataset.group_pattern", pattern))
+    assert validate(change(raw, "dataset.group_pattern", "(?:patient)([0-9]+)")).dataset.group_pattern
+
+
 def test_all_faults_are_listed_at_once_with_their_full_names(raw):
     raw["finetune"]["trainning"] = raw["finetune"].pop("training")
     change(raw, "baseline.training.augmentation.rotatoin", 0.1)

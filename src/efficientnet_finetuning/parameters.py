@@ -1,10 +1,11 @@
 """Every parameter of every run: typed, frozen, closed, and checked before anything heavy is imported."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from efficientnet_finetuning.errors import near_matches
 from efficientnet_finetuning.models.architectures import ARCHITECTURES
@@ -32,14 +33,18 @@ class DatasetParameters(_Group):
         download: whether a set that is not prepared may be downloaded.
         image_key, label_key: features of the set; its own supervised keys where ``null``.
         path: folder with ``<class>/*``, or ``train/<class>/*`` and, where there are any, ``validation``, ``test``;
-            or a CSV with the columns ``path``, ``label`` and, if wanted, ``split``; or one version of a prepared TFDS
-            set.
+            or a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` and ``group``; or one version of
+            a prepared TFDS set.
         follow_symlinks: whether links may lead out of ``path``.
         train_split, validation_split, test_split: splits of the set, TFDS sub-splits included (``train[:10%]``).
             Where the last two are ``null`` the set's own are taken, and where it has none they are cut out of train.
         validation_fraction, test_fraction: the share of each class that is cut where the set has no such split.
         fraction: the share of each class of each split that is used at all, for a smoke run; ``null``: everything.
         max_per_class: likewise, the most images of each class of each split.
+        group_pattern: a regular expression that is searched in each id (the path below ``path``); its one group is the
+            name of the image's group, as in a CSV's column ``group``. Images of one group stay on one side of every cut
+            and in one fold. An image without a name is a group of its own.
+        group_near_duplicates: whether images that look the same are one group, too.
         corrections: a CSV of labels to change and images to leave out: see
             :mod:`~efficientnet_finetuning.data.corrections`.
     """
@@ -58,6 +63,8 @@ class DatasetParameters(_Group):
     test_fraction: Fraction = 0.2
     fraction: Fraction | None = None
     max_per_class: Count | None = None
+    group_pattern: str | None = None
+    group_near_duplicates: bool = True
     # What depends on it takes its content as an input; the look at every image does not.
     corrections: Path | None = Field(default=None, exclude=True)
 
@@ -72,6 +79,20 @@ class DatasetParameters(_Group):
         if self.fraction is not None and self.max_per_class is not None:
             raise ValueError("give either `fraction` or `max_per_class`, not both.")
         return self
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern).groups if pattern is not None else 1
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}.") from error
+        if groups != 1:
+            raise ValueError(
+                f"{pattern!r} has {groups} groups in parentheses. It needs one, which holds the name, such as "
+                "'(patient[0-9]+)'; write the others as (?:…)."
+            )
+        return pattern
 
 
 class AuditParameters(_Group):

@@ -41,8 +41,8 @@ def manifest(findings, folder, nasty) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def report(source, manifest, nasty):
-    return audit(source, manifest, nasty.CLASSES)
+def report(source, manifest, folder, nasty):
+    return audit(source, manifest, nasty.CLASSES, DatasetParameters(path=folder))
 
 
 def test_every_planted_fault_is_found_and_nothing_else(findings, nasty):
@@ -149,14 +149,14 @@ def test_a_set_that_is_known_to_be_drawn_from_imagenet_says_so(tmp_path, tfds_se
     source = open_source(dataset)
     findings = inspect_images(source, dataset, 100.0, seed=0)
     manifest = build_manifest(findings, source.class_names, dataset, LENIENT, seed=0)
-    assert any("Khosla" in warning for warning in audit(source, manifest, source.class_names)["warnings"])
+    assert any("Khosla" in warning for warning in audit(source, manifest, source.class_names, dataset)["warnings"])
 
 
 def test_uneven_classes_and_missing_ones_are_told(tmp_path, write_classes):
     dataset = DatasetParameters(path=write_classes(tmp_path, {"train/a": 40, "train/b": 5, "test/a": 2}))
     source = open_source(dataset)
     findings = inspect_images(source, dataset, 100.0, seed=0)
-    report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"))
+    report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"), dataset)
     assert report["missing_classes"] == {"train": [], "validation": [], "test": ["b"]}
     assert "1 class(es) have no image in test: b" in report["warnings"]
     assert any("class_weight=balanced" in warning for warning in report["warnings"])

@@ -44,7 +44,7 @@ def apply(root: Path, file: Path | None, limits: AuditParameters | None = None, 
     corrections, names = read_corrections(file, source.class_names)
     limits = limits or AuditParameters(max_excluded_fraction=0)
     manifest = build_manifest(findings, tuple(names), parameters, limits, 0, corrections)
-    return manifest.set_index("id"), audit(source, manifest, names, corrections)
+    return manifest.set_index("id"), audit(source, manifest, names, parameters, corrections)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

@@ -53,6 +53,11 @@ def test_a_split_without_a_role_is_mentioned(write_csv):
     assert source.notes == ["1 row(s) of splits without a role were left out"]
 
 
+def test_a_group_column_without_names_names_none(write_csv):
+    source = open_source(DatasetParameters(path=write_csv("path,label,group\n1.png,a,\n3.png,b, \n")))
+    assert source.groups == {}
+
+
 def test_a_file_that_is_not_there_is_excluded_as_unreadable(write_csv):
     dataset = DatasetParameters(path=write_csv("path,label\n1.png,a\ngone.png,b\n3.png,b\n"))
     findings = inspect_images(open_source(dataset), dataset, 100.0, seed=0)

@@ -22,7 +22,8 @@ def manifest_of(root, seed: int = 0, audit: AuditParameters | None = None, **dat
 
 def rows(counts: dict[int, int], split: str = "train") -> pd.DataFrame:
     labels = [label for label, count in counts.items() for _ in range(count)]
-    return pd.DataFrame({"id": [f"{split}/{i}" for i in range(len(labels))], "split": split, "label": labels})
+    ids = [f"{split}/{i}" for i in range(len(labels))]
+    return pd.DataFrame({"id": ids, "split": split, "label": labels, "group": ids})
 
 
 def test_a_manifest_describes_every_image_as_it_lies_on_disk(tmp_path, write_classes):

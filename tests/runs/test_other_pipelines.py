@@ -86,7 +86,8 @@ def test_auto_in_one_place_alone_is_refused(project):
 
 
 def test_cross_validation_judges_every_image_by_models_that_had_not_seen_it(project):
-    result = project.kedro("run", "--pipelines", "cross_validation", "--params", "evaluation.folds=2")
+    parameters = "evaluation.folds=2,dataset.group_pattern=([a-z]+/[0-9])"  # red/1.png, red/10.png and red/11.png
+    result = project.kedro("run", "--pipelines", "cross_validation", "--params", parameters)
     output = " ".join((result.stdout + result.stderr).split())
     assert result.returncode == 0, output
     assert "fold 1 of 2, 18 images: transfer" in output
@@ -95,6 +96,9 @@ def test_cross_validation_judges_every_image_by_models_that_had_not_seen_it(proj
     job = folder.parents[2].name  # other tests here have jobs of their own
     manifest = pd.read_csv(max(project.path.glob(f"data/02_intermediate/{job}/manifest.csv/*/manifest.csv")))
     assert sorted(answers["ids"]) == sorted(manifest["id"])
+    assert "groups: 3 of more than one image, 9 images in all; the largest, blue/1, has 3;" in output
+    folds = pd.Series(answers["folds"], answers["ids"])
+    assert (folds.groupby(manifest.set_index("id")["group"]).nunique() == 1).all()
     comparison = pd.read_csv(project.newest("cross_validation_comparison.csv")).set_index("regime")
     for regime in ("transfer", "finetune"):
         right = answers[regime].argmax(1) == answers["labels"].argmax(1)

@@ -142,6 +142,53 @@ def test_folds_are_even_stratified_and_keep_views_and_neighbours_together():
     assert np.ptp(np.bincount(folds, minlength=5)) <= 2, "small classes do not all begin with the first fold"
 
 
+def test_folds_of_groups_are_whole_even_and_stratified():
+    targets = np.repeat(np.arange(4), 50)
+    groups = np.array([f"burst {row // 5}" for row in range(200)])
+    folds = stratified_folds(np.tile(np.eye(4, dtype=np.uint8)[targets], (2, 1)), 5, views=2, groups=groups)
+    assert (folds[:200] == folds[200:]).all()
+    assert all(len(np.unique(folds[:200][groups == group])) == 1 for group in groups)
+    assert (np.bincount(targets * 5 + folds[:200]) == 10).all()
+
+
+def test_a_group_of_several_classes_is_in_the_folds_of_its_rarest():
+    generator = np.random.default_rng(0)
+    targets = (generator.random(1000) < np.repeat(generator.beta(0.3, 2, 100), 10)).astype(int)
+    groups = np.repeat(np.arange(100), 10).astype(str)
+    folds = stratified_folds(np.eye(2, dtype=np.uint8)[targets], 5, groups=groups)
+    assert all(len(np.unique(folds[groups == group])) == 1 for group in groups)
+    counts = np.bincount(targets * 5 + folds).reshape(2, 5)
+    assert (np.abs(counts / counts.mean(axis=1, keepdims=True) - 1) < 0.25).all()
+
+
+def test_groups_of_one_image_each_change_no_fold():
+    labels = np.eye(3, dtype=np.uint8)[np.random.default_rng(0).integers(0, 3, 47)]
+    names = np.random.default_rng(1).permutation(47).astype(str)
+    np.testing.assert_array_equal(stratified_folds(labels, 5, groups=names), stratified_folds(labels, 5))
+
+
+def test_copies_of_an_image_do_not_choose_the_strength_when_their_group_is_known():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(60, 200)).astype(np.float32)
+    labels = np.eye(3, dtype=np.uint8)[np.arange(60) % 3]  # nothing can be learnt but by heart
+    copies = np.repeat(features, 3, axis=0), np.repeat(labels, 3, axis=0)
+    # Far apart in the stored order, so that neighbours alone do not keep them together.
+    order = generator.permutation(180)
+    train, nothing = [part[order] for part in copies], (features[:0], labels[:0])
+    parameters = HeadParameters(folds=5, inverse_regularizations=(10.0,))
+    groups = np.repeat(np.arange(60), 3)[order].astype(str)
+    fitted = [fit_head(*train, *nothing, parameters, groups=given).path[0]["val_accuracy"] for given in (None, groups)]
+    assert fitted[0] > 0.9
+    assert fitted[1] < 0.6
+
+
+def test_training_images_of_one_group_cannot_be_folded():
+    features, labels = blobs(3, 20, seed=0)
+    parameters = HeadParameters(folds=5, inverse_regularizations=(1.0,))
+    with pytest.raises(InputError, match="All training images are of one group"):
+        fit_head(features, labels, features[:0], labels[:0], parameters, groups=np.full(20, "one"))
+
+
 def test_folds_choose_what_scikit_learns_cross_validation_chooses():
     features, labels = blobs(3, 60, seed=0, noise=4)
     strengths = (1e-4, 1e-3, 1e-2, 0.1, 1.0)

@@ -9,10 +9,12 @@ import pandas as pd
 
 from efficientnet_finetuning.data.corrections import unused_corrections
 from efficientnet_finetuning.data.duplicates import conflicting_labels, near_duplicates
+from efficientnet_finetuning.data.groups import describe_groups
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
-from efficientnet_finetuning.data.splits import SPLITS
+from efficientnet_finetuning.data.splits import SPLITS, missed_shares
 from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.parameters import DatasetParameters
 
 _LISTED = 10
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
@@ -33,7 +35,11 @@ DRAWN_FROM_IMAGENET = {
 
 
 def audit(
-    source: Source, manifest: pd.DataFrame, class_names: Sequence[str], corrections: pd.DataFrame | None = None
+    source: Source,
+    manifest: pd.DataFrame,
+    class_names: Sequence[str],
+    dataset: DatasetParameters,
+    corrections: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Sum up a manifest, as JSON.
 
@@ -41,6 +47,7 @@ def audit(
         source: for its name, what it ignored and what it noticed.
         manifest: one row an image, excluded ones too.
         class_names: by label.
+        dataset: how groups were made and splits were to be cut.
         corrections: that were applied.
 
     Returns:
@@ -49,7 +56,9 @@ def audit(
         split; ``missing_classes`` by split;
         ``imbalance``: the largest class of train over the smallest; ``formats``, ``channels``, ``sides`` (of the
         shorter side, pixels) and ``aspect_ratios`` (width to height) with a count each; ``conflicting_labels`` and
-        ``near_duplicates``: count and the first of them; ``warnings``: sentences.
+        ``near_duplicates`` across a split: count and the first of them; ``groups``: how many have more than one image,
+        how many images are in them, the largest, and how many near duplicates are kept together; ``warnings``:
+        sentences.
     """
     used = manifest[manifest["split"] != ""]
     readable = manifest[manifest["width"] > 0]
@@ -78,7 +87,10 @@ def audit(
         "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
     }
     unused = [] if corrections is None else unused_corrections(corrections, manifest, source)
-    return report | {"warnings": _warnings(source, report) + unused}
+    groups = describe_groups(manifest, dataset)
+    unmatched = groups.pop("unmatched")
+    warnings = _warnings(source, report) + _group_warnings(used, groups, unmatched, dataset, bool(source.groups))
+    return report | {"groups": groups, "warnings": warnings + unused}
 
 
 def format_audit(report: Mapping[str, Any]) -> str:
@@ -89,6 +101,12 @@ def format_audit(report: Mapping[str, Any]) -> str:
     ]
     lines += [f"corrected labels: {report['relabelled']}"] if report["relabelled"] else []
     lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
+    groups, largest = report["groups"], report["groups"]["largest"]
+    if groups["count"]:
+        lines.append(
+            f"groups: {groups['count']} of more than one image, {groups['images']} images in all; the largest, "
+            f"{largest['name']}, has {largest['images']}; {groups['near_duplicates']} near duplicates are kept together"
+        )
     lines += [f"note: {warning}" for warning in report["warnings"]]
     return "\n  ".join(lines)
 
@@ -114,6 +132,33 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:
         warnings.append(f"these images are {overlap}: scores of models with ImageNet weights flatter")
+    return warnings
+
+
+def _group_warnings(
+    used: pd.DataFrame, groups: Mapping[str, Any], unmatched: list[str], dataset: DatasetParameters, are_named: bool
+) -> list[str]:
+    warnings = []
+    if unmatched:
+        warnings.append(
+            f"dataset.group_pattern does not match {len(unmatched)} id(s), and each is a group of its own: "
+            f"{shorten(unmatched, 3)}"
+        )
+    missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
+    for split, classes in missed.items():
+        warnings.append(
+            f"groups stay whole, so {split} has another share than was asked for of {len(classes)} class(es): "
+            f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "
+            "images"
+        )
+    # Those of near duplicates alone are told image by image.
+    if are_named or dataset.group_pattern:
+        splits = used.groupby("group", sort=False)["split"].nunique()
+        if len(across := list(splits.index[splits > 1])):
+            warnings.append(
+                f"{len(across)} group(s) stand on two sides of a split that the set brings: {shorten(across, 3)}. Test "
+                "scores may flatter"
+            )
     return warnings
 
 

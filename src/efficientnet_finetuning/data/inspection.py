@@ -23,6 +23,7 @@ COLUMNS = (
     "source_split",
     "label",
     "class_name",
+    "group",
     "format",
     "mode",
     "width",
@@ -44,9 +45,9 @@ def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: f
 
     Returns:
         One row an image in the source's order: ``id``, ``source_split``, ``label`` (index), ``class_name``,
-        ``format`` and ``mode`` (Pillow's names), ``width`` and ``height`` in pixels as the image is shown, ``sha256``
-        of the encoded image, ``perceptual_hash`` (64 bits in hexadecimal) and ``excluded``: empty, or
-        ``<kind>: <why>``. What could not be found out is empty or 0.
+        ``group`` (as the source names it, or empty), ``format`` and ``mode`` (Pillow's names), ``width`` and
+        ``height`` in pixels as the image is shown, ``sha256`` of the encoded image, ``perceptual_hash`` (64 bits in
+        hexadecimal) and ``excluded``: empty, or ``<kind>: <why>``. What could not be found out is empty or 0.
 
     Raises:
         InputError: an image has a label that is no class.
@@ -62,6 +63,7 @@ def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: f
     findings = pd.DataFrame(rows, columns=list(COLUMNS))
     _check_labels(findings, len(source.class_names))
     findings["class_name"] = [source.class_names[label] for label in findings["label"]]
+    findings["group"] = [source.groups.get(id_, "") for id_ in findings["id"]]
     return exclude_duplicates(findings)
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from efficientnet_finetuning.data.corrections import apply_corrections, read_corrections
+from efficientnet_finetuning.data.groups import group_images
 from efficientnet_finetuning.data.inspection import kind_of, kinds
 from efficientnet_finetuning.data.splits import assign_splits, complete_splits
 from efficientnet_finetuning.errors import InputError, shorten
@@ -25,24 +26,26 @@ def build_manifest(
     Args:
         findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
         class_names: by label, those included that are new by the corrections.
-        dataset: the fractions to cut where the source lacks a split.
+        dataset: the fractions to cut where the source lacks a split, and what a group is.
         audit: how many images may be excluded.
         seed: of the cut.
         corrections: of :func:`~efficientnet_finetuning.data.corrections.read_corrections`.
 
     Returns:
-        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded) and
-        ``corrected`` (``was <class name>`` where a correction has changed something, else empty).
+        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded),
+        ``corrected`` (``was <class name>`` where a correction has changed something, else empty) and a ``group`` for
+        every image.
 
     Raises:
-        InputError: too many images are excluded, or a class would be missing from a split.
+        InputError: too many images are excluded, a class would be missing from a split, or groups cannot be named.
     """
     if corrections is None:
         corrections, _ = read_corrections(None, class_names)
     manifest = apply_corrections(findings, corrections, class_names)
     _check_excluded(manifest["excluded"], manifest["id"], audit)
     # The set's own labels decide about the cut, so that a correction moves no other image into another split.
-    sound = findings[findings["excluded"] == ""]
+    manifest["group"] = group_images(findings, dataset.group_pattern, dataset.group_near_duplicates)
+    sound = findings[findings["excluded"] == ""].assign(group=manifest["group"])
     new = set(corrections.loc[corrections["action"] == "new_class", "label"])
     own_names = tuple(name for name in class_names if name not in new)
     fractions = dataset.validation_fraction, dataset.test_fraction

@@ -35,6 +35,7 @@ def measure_candidates(
     head: HeadParameters,
     training: TrainingParameters,
     *,
+    groups: np.ndarray | None = None,
     dtype_policy: str = "float32",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -48,6 +49,7 @@ def measure_candidates(
         choice: backbones, sizes, and the time there is.
         head: how the head is fitted; its strength is chosen by folds.
         training: of the fine-tuning.
+        groups: of the images, ``(N,)``: one group is in one fold; ``None``: every image is its own.
         dtype_policy: of the backbones.
         seed: of what is drawn.
 
@@ -83,7 +85,7 @@ def measure_candidates(
                 row["note"] = ruled_out[name] = str(error).split(". ")[0]
                 continue
             arrays = arrays or images(size)
-            row |= _measure(backbone, name, arrays, by_folds, meter)
+            row |= _measure(backbone, name, arrays, groups, by_folds, meter)
             before[name] = row
             logger.info(
                 "%s, %d px: head %.1f %%, %.1f ms an image", name, size, 100 * row["accuracy"], row["milliseconds"]
@@ -102,13 +104,18 @@ def _scaled_minutes(measured: dict[str, Any] | None, size: int) -> float:
 
 
 def _measure(
-    backbone: keras.Model, name: str, arrays: Arrays, head: HeadParameters, meter: "_Meter"
+    backbone: keras.Model,
+    name: str,
+    arrays: Arrays,
+    groups: np.ndarray | None,
+    head: HeadParameters,
+    meter: "_Meter",
 ) -> dict[str, float]:
     images, labels = arrays
     extractor = feature_extractor(backbone)
     features, milliseconds = _timed_features(extractor, images, head.batch_size)
     nothing = features[:0], labels[:0]
-    path = fit_head(features, labels, *nothing, head, quiet=True).path
+    path = fit_head(features, labels, *nothing, head, groups=groups, quiet=True).path
     network = attach_head(backbone, labels.shape[1], 0.0)
     return {
         "accuracy": max(row["val_accuracy"] for row in path if row["kept"]),

@@ -90,6 +90,7 @@ def fit_head(
     parameters: HeadParameters,
     *,
     mirrored: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     use_all: bool = False,
     quiet: bool = False,
 ) -> FittedHead:
@@ -106,11 +107,13 @@ def fit_head(
         parameters: the path.
         mirrored: where answers average over each image and its mirror image: features of the mirror images of those
             that are held out, in the order of ``held_out_logits``, which are those of the answers then.
+        groups: ``(N,)``, of the training images, then of the validation images: one group is in one fold. ``None``:
+            every image is its own.
         use_all: where folds choose and the validation images do not, learn from them too (of images with one view).
         quiet: log nothing.
 
     Raises:
-        InputError: a feature is not finite.
+        InputError: a feature is not finite, or folds are to choose and all training images are of one group.
     """
     if not all(np.isfinite(part).all() for part in (train_features, validation_features, mirrored) if part is not None):
         raise InputError(
@@ -131,7 +134,12 @@ def fit_head(
     if mirrored is not None:
         judged = (judged + mirrored) / 2  # whose logits are the averages of the logits
     regression = _Regression(train_features, train_labels, parameters.class_weight)
-    assigned = stratified_folds(train_labels, folds, parameters.views) if folds else np.empty(0, np.int64)
+    assigned = stratified_folds(train_labels, folds, parameters.views, groups) if folds else np.empty(0, np.int64)
+    if folds and len(np.unique(assigned)) == 1:
+        raise InputError(
+            "All training images are of one group, so no fold can be held out to choose the head's strength by. Give "
+            "smaller groups, or let the validation split choose: transfer.head.folds=0."
+        )
     held_out = _HeldOut(judged, judged_labels, assigned, regression, parameters)
     best_score, worse = (-np.inf, -np.inf), 0
     path: list[dict[str, float]] = []
@@ -157,27 +165,44 @@ def fit_head(
     return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], logits)
 
 
-def stratified_folds(labels: np.ndarray, folds: int, views: int = 1) -> np.ndarray:
-    """The fold of each row, as even as the classes allow.
+def stratified_folds(labels: np.ndarray, folds: int, views: int = 1, groups: np.ndarray | None = None) -> np.ndarray:
+    """The fold of each row, as even as the classes and the groups allow.
 
     A fold takes neighbours in the stored order, since photographs of one moment often lie next to each other and must
-    not be on both sides. All views of an image are in one fold.
+    not be on both sides. All views of an image are in one fold, and so are all images of a group, which counts as its
+    rarest class.
 
     Args:
         labels: one-hot ``(views × N, num_classes)``, view by view.
         folds: how many.
         views: of each image.
+        groups: of each image, ``(N,)`` or more, whose rest is ignored; ``None``: every image is its own.
 
     Returns:
-        ``(views × N,)``, 0 to ``folds`` − 1.
+        ``(views × N,)``, 0 to ``folds`` − 1. A fold may be empty where there are few groups.
     """
     targets = labels[: len(labels) // views].argmax(axis=1)
-    assigned = np.empty(len(targets), np.int64)
+    names = np.arange(len(targets)) if groups is None else groups[: len(targets)]
+    firsts, codes = np.unique(names, return_index=True, return_inverse=True)[1:]
+    rarest = _rarest_class(targets, codes)
+    assigned = np.empty(len(firsts), np.int64)
     for label in np.unique(targets):
-        rows = np.flatnonzero(targets == label)
+        own = np.flatnonzero(rarest == label)
+        own = own[np.argsort(firsts[own])]
+        sizes = np.bincount(codes[targets == label], minlength=len(firsts))[own]
+        middles = np.cumsum(sizes) - 1 - sizes // 2
         # A class starts one fold after the class before it, or the first folds would get all of the small ones.
-        assigned[rows] = (np.arange(len(rows)) * folds // max(len(rows), folds) + label) % folds
-    return np.tile(assigned, views)
+        assigned[own] = (middles * folds // max(sizes.sum(), folds) + label) % folds
+    return np.tile(assigned[codes], views)
+
+
+def _rarest_class(targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Of each group, the class that has the fewest images of all those in it."""
+    counts = np.bincount(targets)[targets]
+    order = np.lexsort((targets, -counts))  # the rarest class comes last, and what is written last stays
+    rarest = np.empty(codes.max() + 1, np.int64)
+    rarest[codes[order]] = targets[order]
+    return rarest
 
 
 def number_of_folds(parameters: HeadParameters, num_rows: int, num_validation: int) -> int:

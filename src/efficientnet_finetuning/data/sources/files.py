@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ class FilesSource:
         class_names: by label.
         ignored: how many entries were left out, by kind.
         notes: what else was noticed.
+        groups: by path, the names in a CSV's column ``group``.
     """
 
     KIND: ClassVar[str] = "files"
@@ -40,6 +41,7 @@ class FilesSource:
     class_names: tuple[str, ...]
     ignored: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -94,12 +96,13 @@ def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
 
 
 def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
-    """List the files that a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` names.
+    """List the files that a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` and ``group`` names.
 
     Paths are relative to the CSV's folder.
 
     Raises:
-        InputError: not such a CSV, a row without path or label, a path twice, a path that leaves the folder.
+        InputError: not such a CSV, a row without path or label, a path twice, a path that leaves the folder, or groups
+            that are named by ``dataset.group_pattern`` too.
     """
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
@@ -128,7 +131,16 @@ def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
     }
     left_out = table[~table["split"].isin(list(roles.values()))]
     notes = [f"{len(left_out)} row(s) of splits without a role were left out"] if len(left_out) else []
-    return _source(str(file), file.parent, named, Counter(), notes)
+    source = _source(str(file), file.parent, named, Counter(), notes)
+    if "group" not in table:
+        return source
+    if dataset.group_pattern is not None:
+        raise InputError(
+            f"The column group of {file} and dataset.group_pattern both name groups. Take the column out, or set "
+            "dataset.group_pattern to null."
+        )
+    grouped = table[table["group"] != ""]
+    return replace(source, groups=dict(zip(grouped["path"], grouped["group"], strict=True)))
 
 
 def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:

@@ -22,6 +22,8 @@ class Source(Protocol):
             ``validation`` and ``test``.
         ignored: how many entries were left out because they are no images, by kind.
         notes: what else a user should know about how the source was read.
+        groups: by id, the name of the group of each image that the source puts into one: images of one group show the
+            same thing.
     """
 
     @property
@@ -38,6 +40,9 @@ class Source(Protocol):
 
     @property
     def notes(self) -> Sequence[str]: ...
+
+    @property
+    def groups(self) -> Mapping[str, str]: ...
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
         """Yield the images of a split, or those of ``ids``, in an order that never changes."""

@@ -38,6 +38,7 @@ class TfdsSource:
     class_names: tuple[str, ...]
     ignored: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
         """See :class:`Source`. An id is the split's name and the image's position in it."""

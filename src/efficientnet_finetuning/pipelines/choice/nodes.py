@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.evaluation.backbone_choice import format_candidates, recommend
@@ -53,7 +54,16 @@ def measure_backbones(
         return np.stack(list(examples.images)), examples.labels
 
     return pd.DataFrame(
-        measure_candidates(images, len(train), choice, head, training, dtype_policy=device.dtype_policy, seed=seed)
+        measure_candidates(
+            images,
+            len(train),
+            choice,
+            head,
+            training,
+            groups=groups_of(sample, sample["id"].to_numpy()),
+            dtype_policy=device.dtype_policy,
+            seed=seed,
+        )
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.data.groups import groups_of
+from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.verdict import judge
@@ -44,6 +46,7 @@ def predict_folds(
     train_images: Examples,
     validation_images: Examples,
     test_images: Examples,
+    manifest: pd.DataFrame,
     class_names: list[str],
     dataset: DatasetParameters,
     backbone: BackboneParameters,
@@ -64,19 +67,22 @@ def predict_folds(
     from efficientnet_finetuning.training.head import stratified_folds
 
     images = _joined(train_images, validation_images, test_images)
-    folds = stratified_folds(images.labels, evaluation.folds)
+    groups = groups_of(manifest, images.ids)
+    folds = stratified_folds(images.labels, evaluation.folds, groups=groups)
+    _check_no_fold_is_empty(folds, evaluation.folds)
 
     def answers(fold: int) -> dict[str, Any]:
         rest = np.flatnonzero(folds != fold)
-        held_out = stratified_folds(images.labels[rest], round(1 / dataset.validation_fraction)) == 0
+        parts = stratified_folds(images.labels[rest], round(1 / dataset.validation_fraction), groups=groups[rest])
+        held_out = parts == parts.min()
         learnt = _rows(images, rest[~held_out]), _rows(images, rest[held_out])
         network = build_pretrained_backbone(backbone, preprocessing, device, seed)
         features = extract_features(network, *learnt, head, evaluation.flip, seed)
-        fitted_head, said, path = fit_head(features, *learnt, head)
+        fitted_head, said, path = fit_head(features, *learnt, manifest, head)
         frozen = assemble_classifier(
             network, fitted_head, said, class_names, backbone, preprocessing, head, evaluation.flip
         )
-        start = fit_start(network, features, *learnt, class_names, backbone, preprocessing, head)
+        start = fit_start(network, features, *learnt, manifest, class_names, backbone, preprocessing, head)
         tuned, _, history = train_classifier(start, *learnt, class_names, training, evaluation.flip, seed, None)
         return {
             "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
@@ -117,6 +123,14 @@ def judge_folds(
     verdict = judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)), seed)
     logger.info("%s\n\n%s", format_comparison(comparison), verdict["words"])
     return comparison, verdict
+
+
+def _check_no_fold_is_empty(folds: np.ndarray, wanted: int) -> None:
+    if (filled := len(np.unique(folds))) < wanted:
+        raise InputError(
+            f"evaluation.folds is {wanted}, and the images fill {filled}, since images of one group stay in one fold. "
+            "Give fewer folds, or smaller groups (the audit names the largest)."
+        )
 
 
 def _logits(model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:

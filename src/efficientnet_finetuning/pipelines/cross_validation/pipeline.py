@@ -1,4 +1,4 @@
-"""train_images, validation_images, test_images → cross_validation_answers → comparison and verdict on all of them."""
+"""The images, manifest → cross_validation_answers → comparison and verdict on all of them."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -7,7 +7,7 @@ from efficientnet_finetuning.pipelines.cross_validation.nodes import judge_folds
 
 def create_pipeline() -> Pipeline:
     """Judge transfer and fine-tuning by folds of all images."""
-    images = ("train_images", "validation_images", "test_images", "class_names")
+    images = ("train_images", "validation_images", "test_images", "manifest", "class_names")
     shared = ("dataset", "backbone", "preprocessing", "evaluation", "device", "seed")
     predict = Node(
         predict_folds,

@@ -46,9 +46,13 @@ def list_images(
 
 
 def audit_images(
-    source: Source, manifest: pd.DataFrame, class_names: list[str], corrections: pd.DataFrame
+    source: Source,
+    manifest: pd.DataFrame,
+    class_names: list[str],
+    dataset: DatasetParameters,
+    corrections: pd.DataFrame,
 ) -> tuple[dict[str, Any], Figure]:
     """Sum up what is in the set; returns the report and a picture of it."""
-    report = audit(source, manifest, class_names, corrections)
+    report = audit(source, manifest, class_names, dataset, corrections)
     logger.info("%s", format_audit(report))
     return report, audit_summary(report, manifest)

@@ -42,7 +42,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 audit_images,
-                ["source", "manifest", "class_names", "corrections"],
+                ["source", "manifest", "class_names", "params:dataset", "corrections"],
                 ["audit", "audit_summary"],
                 name="audit_images",
                 tags="cpu",

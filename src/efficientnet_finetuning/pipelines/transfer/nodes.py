@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
@@ -76,9 +77,13 @@ def extract_features(
 
 
 def fit_head(
-    features: dict[str, np.ndarray], train_images: Examples, validation_images: Examples, head: HeadParameters
+    features: dict[str, np.ndarray],
+    train_images: Examples,
+    validation_images: Examples,
+    manifest: pd.DataFrame,
+    head: HeadParameters,
 ) -> tuple[KerasModel, dict[str, np.ndarray], pd.DataFrame]:
-    """Fit the head, its regularization chosen on images that were held out.
+    """Fit the head, its regularization chosen on images that were held out, groups of the manifest as a whole.
 
     Returns:
         The head; ``logits`` (of the answers), ``labels`` and ``ids`` of the images that were held out; and the path of
@@ -86,7 +91,7 @@ def fit_head(
     """
     from efficientnet_finetuning.models.heads import dense_head
 
-    fitted = _fit(features, slice(None), train_images, validation_images, head, use_all=True)
+    fitted = _fit(features, slice(None), train_images, validation_images, manifest, head, use_all=True)
     path = fitted.path
     path[0]["seconds"] += float(features["seconds"])
     about: dict[str, Any] = {
@@ -109,6 +114,7 @@ def fit_start(
     features: dict[str, np.ndarray],
     train_images: Examples,
     validation_images: Examples,
+    manifest: pd.DataFrame,
     class_names: list[str],
     backbone_parameters: BackboneParameters,
     preprocessing: PreprocessingParameters,
@@ -122,7 +128,7 @@ def fit_start(
     from efficientnet_finetuning.models.heads import assemble, dense_head
 
     last_map = slice(-backbone.output_shape[-1], None)
-    fitted = _fit(features, last_map, train_images, validation_images, head, quiet=True)
+    fitted = _fit(features, last_map, train_images, validation_images, manifest, head, quiet=True)
     model = assemble(backbone, dense_head(fitted.kernel, fitted.bias), head.head_dropout)
     return _classifier(model, class_names, backbone_parameters, preprocessing, head)
 
@@ -132,6 +138,7 @@ def _fit(
     channels: slice,
     train_images: Examples,
     validation_images: Examples,
+    manifest: pd.DataFrame,
     head: HeadParameters,
     **options: bool,
 ) -> "FittedHead":
@@ -152,6 +159,7 @@ def _fit(
         validation_images.labels,
         head,
         mirrored=features["mirrored"][:, channels] if "mirrored" in features else None,
+        groups=groups_of(manifest, np.concatenate([train_images.ids, validation_images.ids])),
         **options,
     )
 

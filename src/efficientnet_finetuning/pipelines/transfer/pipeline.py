@@ -37,7 +37,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             fit_head,
-            ["features", "train_images", "validation_images", "params:head"],
+            ["features", "train_images", "validation_images", "manifest", "params:head"],
             ["head", "transfer_held_out", "transfer_history"],
             name="fit_head",
             tags="cpu",
@@ -62,7 +62,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         nodes,
         namespace="transfer",
-        inputs={"train_images", "validation_images", "class_names"},
+        inputs={"train_images", "validation_images", "manifest", "class_names"},
         outputs={"transfer_model", "transfer_held_out", "transfer_history"},
         parameters={"backbone", "preprocessing", "device", "evaluation.flip", "seed"},
     )
@@ -77,6 +77,7 @@ def create_start_pipeline() -> Pipeline:
             "features",
             "train_images",
             "validation_images",
+            "manifest",
             "class_names",
             "params:backbone",
             "params:preprocessing",
@@ -89,7 +90,7 @@ def create_start_pipeline() -> Pipeline:
     return Pipeline(
         [start],
         namespace="transfer",
-        inputs={"train_images", "validation_images", "class_names"},
+        inputs={"train_images", "validation_images", "manifest", "class_names"},
         outputs={"finetune_start"},
         parameters={"backbone", "preprocessing"},
     )
