@@ -37,6 +37,7 @@ Arguments = ParamSpec("Arguments")
 
 # Datasets besides figures that are kept as MLflow artifacts.
 _DOCUMENTS = ("comparison", "verdict", "change", "report", "audit", "cost")
+_DOCUMENTS += ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -88,6 +89,8 @@ class RunHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         if "report" in pipeline.all_outputs():
             click.echo(_outcome(catalog))
+        elif "image_issues" in pipeline.all_outputs():
+            click.echo(_reviewed(catalog))
         if "answers" in pipeline.all_outputs():
             click.echo(_answered(catalog["answers"]))
         if "extended_model" in pipeline.all_outputs():
@@ -130,6 +133,18 @@ def _extended(catalog: CatalogProtocol) -> str:
 Model:  {model}
 Use it: kedro run --pipelines predict --params predict.model=<that file>,predict.path=<photographs>
         To recognize more of the class at the cost of the others: add_class.max_loss=0.02
+"""
+
+
+def _reviewed(catalog: CatalogProtocol) -> str:
+    words = [catalog["label_review"].load()["words"], catalog["more_images"].load()["words"]]
+    words += [*catalog["weak_spots"].load()["words"], *catalog["shortcuts"].load()["warnings"]]
+    told = "\n".join(fill(sentences, 110) for sentences in words)
+    return f"""
+{told}
+
+Issues: {catalog["image_issues"].path.resolve()}
+Next:   make review (look at them and mend the labels)
 """
 
 

@@ -35,18 +35,19 @@ def register_pipelines() -> dict[str, Pipeline]:
     prepare = ingest + preprocessing.pipeline.create_pipeline()
     baseline = training.pipeline.create_baseline_pipeline()
     frozen = transfer.pipeline.create_pipeline()
+    reviewed = frozen + review.pipeline.create_pipeline()
     start = transfer.pipeline.create_start_pipeline()
     finetune = start + training.pipeline.create_finetune_pipeline()
     seed = training.pipeline.create_seed_parity_pipeline()
     return {
-        "__default__": prepare + baseline + frozen + finetune + _compared(*LADDER),
+        "__default__": prepare + baseline + reviewed + finetune + _compared(*LADDER),
         "ingestion": ingest,
         "choose_backbone": ingest + choice.pipeline.create_pipeline(),
         "preprocessing": prepare,
         "baseline": prepare + baseline + _compared("baseline"),
-        "transfer": prepare + frozen + _compared("transfer"),
-        "finetune": prepare + frozen + finetune + _compared("transfer", "finetune"),
-        "review": prepare + frozen + review.pipeline.create_pipeline(),
+        "transfer": prepare + reviewed + _compared("transfer"),
+        "finetune": prepare + reviewed + finetune + _compared("transfer", "finetune"),
+        "review": prepare + reviewed,
         "cross_validation": prepare + cross_validation.pipeline.create_pipeline(),
         "find_learning_rate": prepare + frozen + start + training.pipeline.create_learning_rate_pipeline(),
         "seed_parity": prepare + seed + _compared("seed_frozen", "seed_finetune"),

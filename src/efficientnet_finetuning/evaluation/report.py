@@ -33,6 +33,8 @@ class Results:
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
         costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. A stage that is missing is left out.
         model_cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
+        review: what the pipeline ``review`` has found, as JSON by name: ``label_review``, ``weak_spots``, ``shortcuts``
+            and ``more_images``; empty where the frozen backbone's features are not there to find it by.
         figures: PNG files by name. One that is missing is left out.
         seed: of what is drawn at random.
     """
@@ -46,6 +48,7 @@ class Results:
     histories: Mapping[str, pd.DataFrame]
     costs: Mapping[str, Mapping[str, Any]]
     model_cost: Mapping[str, float]
+    review: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, bytes]
     seed: int
 
@@ -90,7 +93,9 @@ def render_report(results: Results) -> str:
         calibration=_calibration(results.metrics),
         stages=_stages(results),
         model_cost=_model_cost(results.model_cost),
-        data=_data(results.audit),
+        data=_data(results.audit, results.review),
+        labels=_labels(results.review),
+        weak_spots=results.review["weak_spots"]["words"] if results.review else [],
         figures=results.figures,
     )
 
@@ -290,11 +295,30 @@ def _model_cost(cost: Mapping[str, float]) -> _Table:
     )
 
 
-def _data(audit: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What to look at in the data; ``None`` where nobody has looked."""
+    if not review:
+        return None
+    found = review["label_review"]
+    kinds = [(row["kind"].replace("_", " "), row["split"], row["images"]) for row in found["kinds"]]
+    doubted = [(row["given"], row["suggested"], row["images"]) for row in found["pairs"][:_NUM_PAIRS]]
+    alike = [(row["first"], row["second"], row["images"]) for row in found["overlapping_classes"]]
+    return {
+        "words": found["words"],
+        "notes": found["notes"],
+        "kinds": _table(("what", "split", "images"), kinds),
+        "pairs": _table(("given", "looks like", "images"), doubted),
+        "alike": _table(("class", "and", "images"), alike),
+        "more_images": review["more_images"]["words"],
+    }
+
+
+def _data(audit: Mapping[str, Any], review: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source": audit["source"],
         "used": f"{audit['used']:,}",
         "images": f"{audit['images']:,}",
         "num_classes": len(audit["classes"]),
-        "warnings": audit["warnings"],
+        "warnings": [*audit["warnings"], *(review["shortcuts"]["warnings"] if review else ())],
+        "shortcuts": review["shortcuts"]["words"] if review else [],
     }

@@ -31,6 +31,8 @@ from efficientnet_finetuning.parameters import EvaluationParameters
 
 logger = logging.getLogger(__name__)
 
+# What the pipeline `review` says of the data, where it has run.
+_REVIEW = ("label_review", "weak_spots", "shortcuts", "more_images")
 _FEW_TEST_IMAGES = 300
 # A photograph is compared with so many training images at most, which travel with the classifier; so many of each split
 # show what a new class costs.
@@ -168,6 +170,7 @@ def write_report(
             histories=_by_regime(results, "history"),
             costs=node_costs,
             model_cost=cost,
+            review={name: results[name] for name in _REVIEW if name in results},
             figures={name: value for name, value in results.items() if isinstance(value, bytes)},
             seed=seed,
         )

@@ -27,9 +27,14 @@ _FIGURES = (
     "disagreements",
 )
 
+_OF_THE_REVIEW = ("label_review", "weak_spots", "shortcuts", "more_images", "label_sheet", "weak_spot_sheet", "data_curve")
+
 
 def create_pipeline(*regimes: str) -> Pipeline:
-    """Compare the given regimes, name the champion, and explain it."""
+    """Compare the given regimes, name the champion, and explain it.
+
+    Where transfer is among them, its features are there to review the data by.
+    """
 
     def of_all(*kinds: str) -> dict[str, str]:
         return {name: name for kind in kinds for name in (f"{regime}_{kind}" for regime in regimes)}
@@ -39,6 +44,8 @@ def create_pipeline(*regimes: str) -> Pipeline:
 
     seed = {"seed": "params:seed"}
     everything = of_all("metrics", "predictions", "history", "gallery")
+    if "transfer" in regimes:
+        everything |= same(*_OF_THE_REVIEW)
     nodes = [
         Node(compare, of_all("metrics", "history"), "comparison", name="compare"),
         Node(

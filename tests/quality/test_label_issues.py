@@ -1,0 +1,147 @@
+"""Labels that are known to be wrong, among clouds of features."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from efficientnet_finetuning.evaluation.calibration import log_softmax
+from efficientnet_finetuning.quality.issues import COLUMNS, image_issues, summarize
+from efficientnet_finetuning.quality.judgement import (
+    can_be_judged,
+    estimate_wrong_labels,
+    out_of_sample_logits,
+    say_wrong_labels,
+    worth_looking_at,
+)
+from efficientnet_finetuning.quality.label_issues import overlapping_classes, rank_labels
+from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
+
+
+def clouds(num_classes: int, per_class: int, seed: int = 0, channels: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Features around a centre for each class, and labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(num_classes), per_class)
+    centres = 1.2 * generator.normal(size=(num_classes, channels))
+    return (centres[labels] + generator.normal(size=(len(labels), channels))).astype(np.float32), labels
+
+
+def flipped(labels: np.ndarray, share: float, seed: int = 1) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    given, count = labels.copy(), labels.max() + 1
+    rows = generator.permutation(len(labels))[: round(share * len(labels))]
+    given[rows] = (labels[rows] + generator.integers(1, count, len(rows))) % count
+    return given
+
+
+def no_test(labels: np.ndarray) -> np.ndarray:
+    return np.zeros(len(labels), bool)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.25])
+def test_the_share_of_wrong_labels_is_estimated_and_half_of_what_is_proposed_is_wrong(share: float) -> None:
+    features, truth = clouds(6, 100)
+    given = flipped(truth, share)
+    logits = out_of_sample_logits(features, given, no_test(given), 6)
+    found = estimate_wrong_labels(logits, given)
+    assert found.low <= share <= found.high
+    probability = found.probability_of(np.exp(log_softmax(logits, found.temperature)), given)
+    proposed = np.argsort(-probability)[: worth_looking_at(probability)]
+    assert (given != truth)[proposed].mean() >= 0.5
+    assert (given != truth)[proposed].sum() >= 0.8 * (given != truth).sum()
+
+
+def test_right_labels_are_not_doubted() -> None:
+    features, labels = clouds(6, 100)
+    logits = out_of_sample_logits(features, labels, no_test(labels), 6)
+    found = estimate_wrong_labels(logits, labels)
+    assert found.low == 0
+    assert found.high < 0.02
+    assert "no sign of wrong labels" in say_wrong_labels(found, 0, labels[:0], list("abcdef"))
+
+
+def test_test_images_have_no_part_in_what_is_said_of_others() -> None:
+    features, labels = clouds(4, 30)
+    is_test = np.arange(len(labels)) % 3 == 0
+    before = out_of_sample_logits(features, labels, is_test, 4)
+    changed, others = features.copy(), labels.copy()
+    changed[is_test] += 5
+    others[is_test] = (others[is_test] + 1) % 4
+    after = out_of_sample_logits(changed, others, is_test, 4)
+    np.testing.assert_array_equal(after[~is_test], before[~is_test])
+    relabelled = out_of_sample_logits(features, others, is_test, 4)
+    np.testing.assert_array_equal(relabelled, before)
+
+
+@pytest.mark.parametrize(("num_classes", "per_class"), [(2, 8), (2, 200), (40, 8)])
+def test_the_wrong_ones_come_first(num_classes: int, per_class: int) -> None:
+    features, truth = clouds(num_classes, per_class, channels=64)
+    given = flipped(truth, 0.05)
+    logits = out_of_sample_logits(features, given, no_test(given), num_classes)
+    probabilities = np.exp(log_softmax(logits))
+    splits = np.full(len(given), "train")
+    table = rank_labels(probabilities, given, splits, np.ones(len(given), bool), 0)
+    assert len(table) == np.ceil(0.1 * len(given))
+    wrong = (given != truth)[table["row"]]
+    assert wrong.sum() >= 0.7 * (given != truth).sum()
+    assert table["score"].is_monotonic_decreasing
+    assert (table["suggested"].to_numpy()[wrong] == truth[table["row"]][wrong]).mean() >= 0.7
+
+
+def test_a_tenth_of_each_split_is_ranked_and_what_cannot_be_judged_is_not() -> None:
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.ones(3), 200)
+    labels = generator.integers(0, 3, 200)
+    splits = np.repeat(["train", "validation", "test"], [120, 50, 30])
+    judged = np.arange(200) != np.argmin(probabilities[np.arange(200), labels])
+    table = rank_labels(probabilities, labels, splits, judged, 5)
+    counts = pd.Series(splits[table["row"]]).value_counts()
+    assert (counts >= pd.Series({"train": 12, "validation": 5, "test": 3})).all()
+    assert judged[table["row"]].all()
+
+
+def test_a_class_of_one_image_cannot_be_judged_and_is_named() -> None:
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    learnt = np.array([True, True, True, True, True, False])
+    judged = can_be_judged(labels, learnt)
+    assert judged.tolist() == [True, True, True, False, False, True]
+    found = estimate_wrong_labels(np.zeros((3, 3)), labels[:3])
+    assert say_wrong_labels(found, 0, labels[~judged], ["a", "lonely", "c"]).endswith("labels of: lonely, c.")
+
+
+def test_classes_that_overlap_are_named_also_where_one_has_no_image() -> None:
+    features, labels = clouds(4, 60)
+    labels = np.where(labels >= 2, labels + 1, labels)  # no image of the third class
+    mixed = np.flatnonzero(labels == 3)[::2]
+    labels[mixed] = 4
+    probabilities = np.exp(log_softmax(out_of_sample_logits(features, labels, no_test(labels), 5)))
+    (first, *_) = overlapping_classes(probabilities, labels, ["a", "b", "nothing", "d", "e"])
+    assert {first["first"], first["second"]} == {"d", "e"}
+
+
+def test_images_like_no_class_and_images_that_are_alike_are_found() -> None:
+    features, labels = clouds(5, 60)
+    alien = np.arange(0, 300, 60)
+    features[alien] = np.random.default_rng(9).normal(0, 0.2, (5, 24)) - features.mean(0)
+    logits = out_of_sample_logits(features, labels, no_test(labels), 5)
+    assert set(unlike_any_class(logits, labels)["row"]) <= set(alien)
+    features[7] = features[201] + 1e-3
+    near = near_duplicates(features, seed=0)
+    assert {(7, 201), (201, 7)} <= set(zip(near["row"], near["neighbour"], strict=True))
+    assert near_duplicates(features[:1], seed=0).empty
+
+
+def test_all_issues_make_one_table() -> None:
+    ids, splits = np.array(["NA", "b,1", "ü"]), np.array(["train", "test", "train"])
+    found = {
+        "label": pd.DataFrame({"row": [2, 0], "score": [0.9, 0.4], "suggested": [0, 1], "probability": [0.8, 0.3]}),
+        "near_duplicate": pd.DataFrame({"row": [1], "score": [0.99], "neighbour": [2]}),
+        "dark": pd.DataFrame({"row": [0], "score": [0.7]}),
+    }
+    issues = image_issues(found, ids, splits, np.array([0, 1, 1]), ["cat", "dog"])
+    assert tuple(issues.columns) == COLUMNS
+    assert issues["id"].tolist() == ["ü", "NA", "b,1", "NA"]
+    assert issues["neighbour"].tolist() == ["", "", "ü", ""]
+    assert issues.loc[0, ["given", "suggested", "probability"]].tolist() == ["dog", "cat", 0.8]
+    summary = summarize(issues, num_doubted=1)
+    assert summary["pairs"] == [{"given": "dog", "suggested": "cat", "images": 1}]
+    assert {"kind": "label", "split": "train", "images": 1} in summary["kinds"]
