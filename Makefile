@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data lint format demo viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-more-images bench-next-images lint format demo viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ bench-overhead: $(INSTALLED) ## Measure what Kedro and the catalog cost beside t
 
 bench-data: $(INSTALLED) ## Measure ingestion, preparation and feeding, as a table
 	$(BIN)/python tests/benchmarks/data.py
+
+bench-more-images: $(INSTALLED) ## Measure whether the learning curve foretells what more images bring (minutes)
+	$(BIN)/python tests/benchmarks/more_images.py $(BENCH)
+
+bench-next-images: $(INSTALLED) ## Measure what choosing the images to label brings beside chance (minutes)
+	$(BIN)/python tests/benchmarks/next_images.py $(BENCH)
 
 bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
 	$(BIN)/python tests/benchmarks/inference.py

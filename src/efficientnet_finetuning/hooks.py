@@ -54,7 +54,7 @@ class RunHooks:
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         parameters = validate(self._config_loader["parameters"])
-        if "answers" in pipeline.all_outputs():
+        if {"answers", "to_label"} & pipeline.all_outputs():
             _choose_model(parameters, catalog)
         if "extended_model" in pipeline.all_outputs() and parameters.add_class.path is None:
             raise InputError(
@@ -90,12 +90,14 @@ class RunHooks:
             click.echo(_outcome(catalog))
         if "answers" in pipeline.all_outputs():
             click.echo(_answered(catalog["answers"]))
+        if "to_label" in pipeline.all_outputs():
+            click.echo(_ranked(catalog["to_label"], catalog["to_label_sheet"]))
         if "extended_model" in pipeline.all_outputs():
             click.echo(_extended(catalog))
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
-    """Let a file that the user names take the champion's place in the pipeline ``predict``."""
+    """Let a file that the user names take the champion's place where photographs are answered or ranked."""
     if parameters.predict.path is None:
         raise InputError(
             "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
@@ -117,6 +119,15 @@ def _answered(dataset: Committed) -> str:
 {told}
 
 Answers: {dataset.path.resolve()} (and .parquet beside it)
+"""
+
+
+def _ranked(table: Committed, sheet: Committed) -> str:
+    return f"""
+{len(table.load()):,} photographs are ranked by what their labels would teach.
+
+Label first: {table.path.resolve()} (from the top)
+The first:   {sheet.path.resolve()}
 """
 
 

@@ -158,22 +158,24 @@ def fit_head(
 
 
 def fit_parts(
-    features: np.ndarray, labels: np.ndarray, parts: Iterable[np.ndarray], strength: float, parameters: HeadParameters
+    features: np.ndarray,
+    labels: np.ndarray,
+    parts: Iterable[tuple[np.ndarray, float]],
+    parameters: HeadParameters,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fit a head at one strength on each of several parts of the images.
+    """Fit heads on parts of the images.
 
     Args:
         features: float32 ``(N, channels)``.
         labels: one-hot ``(N, num_classes)``.
-        parts: rows of each part.
-        strength: inverse L2 strength.
+        parts: rows of each part and the inverse L2 strength.
         parameters: of the head.
 
     Yields:
         Of each part, float32 kernel ``(channels, num_classes)`` and bias ``(num_classes,)``.
     """
     regression = _Regression(features, labels, parameters.class_weight)
-    for rows in parts:
+    for rows, strength in parts:
         part = regression.restricted_to(rows)
         part.fit(strength, parameters.max_iterations)
         yield part.kernel_and_bias()
