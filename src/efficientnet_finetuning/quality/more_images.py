@@ -9,11 +9,19 @@ extrapolate learning curves), and the interval contains what is not known of the
 How often 80 % intervals, predicted from half of the images, held what the whole reached, and of the gain their mean
 error and width in points (CIFAR-10 from 200 to 5,000 images and drawn ones from 200 to 2,000, heads, 61 draws):
 
-=====================================  ========  ====  =====  =====
-form                                   accuracy  gain  error  width
-=====================================  ========  ====  =====  =====
-FORMS
-=====================================  ========  ====  =====  =====
+=========================================  ========  ====  =====  =====
+form                                       accuracy  gain  error  width
+=========================================  ========  ====  =====  =====
+power law                                      0.74  0.52   +1.7    3.5
+**with a shift**                               0.80  0.75   +1.2    4.2
+the same, a floor of at most 0.6               0.77  0.74   +0.8    3.8
+=========================================  ========  ====  =====  =====
+
+What a fine-tuned network gains is not measured by it, but was much the same on CIFAR-10: from 10 to 25, 50, 100 and
+250 images a class heads gained 7.7, 3.3, 3.3 and 3.2 points a step, fine-tuned networks 7.3, 3.6, 2.9 and 2.6.
+
+The order of the classes by what they gain is a hint: its rank correlation with the truth is 0.58 where all of them
+double and 0.57 where one class alone gets 50 images, which then gains more than told (500 images, four draws).
 """
 
 from collections.abc import Iterator, Sequence
@@ -214,10 +222,10 @@ def _covariance(judged: Judged, groups: np.ndarray, num_images: int) -> np.ndarr
     members = np.unique(groups[judged.rows], return_inverse=True)[1]
     sums = np.stack([np.bincount(members, off) for off in judged.errors - means])  # of groups, whose images are alike
     by_images = sums @ sums.T / len(judged.rows) ** 2
-    # Parts of the same images share some of them: more, the larger they are.
-    shared = judged.sizes / num_images
-    of_sets = _OF_SETS * (means * (1 - means))[:, 0] / judged.sizes * (shared + (1 - shared) / judged.repeats)
-    return by_images + np.diag(of_sets + 1e-8)
+    # All parts come from the same images, so that one level moves all sizes; what each size got beside is chance.
+    spread = np.sqrt(_OF_SETS * (means * (1 - means))[:, 0])
+    chance = spread**2 * (1 / judged.sizes - 1 / num_images) / judged.repeats
+    return by_images + np.outer(spread, spread) / num_images + np.diag(chance + 1e-8)
 
 
 def sample_curves(judged: Judged, covariance: np.ndarray, num_images: int, generator: np.random.Generator) -> Curves:
@@ -318,11 +326,11 @@ def _told(found: dict[str, Any], once: list[str]) -> dict[str, Any]:
     best, others = classes[0], classes[1:]
     if others and best["low"] > float(np.median([row["gain"] for row in others])):
         words.append(
-            f"The class that gains most from the next {_NEXT} images of it is {best['class']}: "
+            f"If all classes grow alike, {best['class']} gains most from its next {_NEXT} images: "
             f"{100 * best['gain']:+.1f} points of its recall ({100 * best['low']:.1f} to {100 * best['high']:.1f})."
         )
     else:
-        words.append(f"No class is sure to gain more than the others from the next {_NEXT} images of it.")
+        words.append(f"No class is sure to gain more than the others from its next {_NEXT} images.")
     if once:
         words.append(f"Of classes with one image, or one group, no curve can be measured: {shorten(once)}.")
     return {"told": told, "words": words}
