@@ -1,7 +1,7 @@
 """Which unlabelled images to label next: Cluster-Margin (Citovsky et al. 2021, arXiv:2107.14263).
 
 The images are clustered by their features. From each cluster in turn comes the image whose two likeliest classes are
-nearest to one another, so that the first images are unsure and unlike each other. ``make bench-next-images`` printed, in
+nearest to one another, so that the first ones are unsure and unlike each other. ``make bench-next-images`` printed, in
 points ahead of as many images at random (heads on Lite0 at 96 px, CIFAR-10, five draws, with the standard error):
 
 ==============================================  ===================  ==================
