@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from drawn import CLASSES, drawn_arrays
+from drawn import drawn_arrays
 
 from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import open_source
@@ -57,7 +57,7 @@ def _features(name: str, data_dir: Path | None, photographs: Path | None) -> dic
 def _images(name: str, data_dir: Path | None, photographs: Path | None, side: int) -> tuple[np.ndarray, np.ndarray]:
     if name == "drawn":
         images, labels = drawn_arrays(side, {"train": 250})["train"]
-        return images, np.arange(len(CLASSES)).repeat(250) if labels.ndim == 1 else labels.argmax(1)
+        return images, labels.argmax(1)
     if name == "photos":
         source = open_source(DatasetParameters(path=photographs))
     else:
