@@ -17,9 +17,9 @@ power law                                      0.74  0.52   +1.7    3.5
 the same, a floor of at most 0.6               0.77  0.74   +0.8    3.8
 =========================================  ========  ====  =====  =====
 
-Of the form that is kept, by ``make bench-more-images`` (three draws a size, heads whose strength folds choose): on other
-images of CIFAR-10 (200 to 5,000) 12 accuracies and 12 gains of 15 were inside, on drawn images and photographs 13 and
-10. On drawn images with 6 to 15 of a class in the half, the gain was up to twice what was told.
+Of the form that is kept, by ``make bench-more-images`` (three draws a size, heads whose strength folds choose): on
+other images of CIFAR-10 (200 to 5,000) 12 accuracies and 12 gains of 15 were inside, on drawn images and photographs
+13 and 10. On drawn images with 6 to 15 of a class in the half, the gain was about twice what was told.
 
 What a fine-tuned network gains is not measured by it, but was much the same on CIFAR-10: from 10 to 25, 50, 100 and
 250 images a class heads gained 7.7, 3.3, 3.3 and 3.2 points a step, fine-tuned networks 7.3, 3.6, 2.9 and 2.6.
