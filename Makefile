@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality lint format demo review viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality bench-shortcuts bench-more-images bench-next-images lint format demo review viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,15 @@ bench-bursts: $(INSTALLED) ## Measure what bursts on both sides of a cut do to t
 
 bench-data-quality: $(INSTALLED) ## Measure what the review finds beside cleanlab, where the faults are known
 	$(BIN)/python tests/benchmarks/data_quality.py $(BENCH)
+
+bench-shortcuts: $(INSTALLED) ## Measure what is found of planted shortcuts and weak spots, and where there are none
+	$(BIN)/python tests/benchmarks/shortcuts_and_weak_spots.py $(BENCH)
+
+bench-more-images: $(INSTALLED) ## Measure whether the learning curve foretells what more images bring (minutes)
+	$(BIN)/python tests/benchmarks/more_images.py $(BENCH)
+
+bench-next-images: $(INSTALLED) ## Measure what choosing the images to label brings beside chance (minutes)
+	$(BIN)/python tests/benchmarks/next_images.py $(BENCH)
 
 bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
 	$(BIN)/python tests/benchmarks/inference.py

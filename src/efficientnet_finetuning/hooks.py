@@ -36,8 +36,10 @@ logger = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 
 # Datasets besides figures that are kept as MLflow artifacts.
-_DOCUMENTS = ("comparison", "verdict", "change", "report", "audit", "cost")
-_DOCUMENTS += ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
+_DOCUMENTS = frozenset(
+    ("comparison", "verdict", "change", "report", "audit", "cost")
+    + ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
+)
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -55,7 +57,7 @@ class RunHooks:
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         parameters = validate(self._config_loader["parameters"])
-        if "answers" in pipeline.all_outputs():
+        if {"answers", "to_label"} & pipeline.all_outputs():
             _choose_model(parameters, catalog)
         if "extended_model" in pipeline.all_outputs() and parameters.add_class.path is None:
             raise InputError(
@@ -93,12 +95,14 @@ class RunHooks:
             click.echo(_reviewed(catalog))
         if "answers" in pipeline.all_outputs():
             click.echo(_answered(catalog["answers"]))
+        if "to_label" in pipeline.all_outputs():
+            click.echo(_ranked(catalog["to_label"], catalog["to_label_sheet"]))
         if "extended_model" in pipeline.all_outputs():
             click.echo(_extended(catalog))
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
-    """Let a file that the user names take the champion's place in the pipeline ``predict``."""
+    """Let a file that the user names take the champion's place where photographs are answered or ranked."""
     if parameters.predict.path is None:
         raise InputError(
             "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
@@ -123,6 +127,15 @@ Answers: {dataset.path.resolve()} (and .parquet beside it)
 """
 
 
+def _ranked(table: Committed, sheet: Committed) -> str:
+    return f"""
+{len(table.load()):,} photographs are ranked by what their labels would teach.
+
+Label first: {table.path.resolve()} (from the top)
+The first:   {sheet.path.resolve()}
+"""
+
+
 def _extended(catalog: CatalogProtocol) -> str:
     extension, model = catalog["extension"].load(), catalog["extended_model"].path.resolve()
     unreadable = [f"{name}: {reason}" for name, reason in extension["unreadable"].items()]
@@ -137,7 +150,7 @@ Use it: kedro run --pipelines predict --params predict.model=<that file>,predict
 
 
 def _reviewed(catalog: CatalogProtocol) -> str:
-    words = [catalog["label_review"].load()["words"], catalog["more_images"].load()["words"]]
+    words = [catalog["label_review"].load()["words"], " ".join(catalog["more_images"].load()["words"])]
     words += [*catalog["weak_spots"].load()["words"], *catalog["shortcuts"].load()["warnings"]]
     told = "\n".join(fill(sentences, 110) for sentences in words)
     return f"""

@@ -388,7 +388,7 @@ class EvaluationParameters(_Group):
 
 
 class PredictParameters(_Group):
-    """What the pipeline ``predict`` classifies.
+    """What the pipeline ``predict`` classifies, and ``choose_next`` ranks.
 
     Attributes:
         path: photographs without labels: a file, a folder, a glob, or a CSV with a column ``path``.

@@ -8,6 +8,7 @@ from kedro.pipeline import Pipeline
 from efficientnet_finetuning.pipelines import (
     add_class,
     choice,
+    choose_next,
     cross_validation,
     evaluation,
     export,
@@ -29,7 +30,7 @@ COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "
 def register_pipelines() -> dict[str, Pipeline]:
     """Name the runs. Each name runs all it needs, from the raw images on.
 
-    ``evaluation``, ``predict``, ``add_class`` and ``export`` start from what is stored.
+    ``evaluation``, ``predict``, ``choose_next``, ``add_class`` and ``export`` start from what is stored.
     """
     ingest = ingestion.pipeline.create_pipeline()
     prepare = ingest + preprocessing.pipeline.create_pipeline()
@@ -54,6 +55,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": _compared(*LADDER),
         "export": export.pipeline.create_pipeline(),
         "predict": predict.pipeline.create_pipeline(),
+        "choose_next": choose_next.pipeline.create_pipeline(),
         "add_class": add_class.pipeline.create_pipeline(),
     }
 

@@ -98,6 +98,21 @@ def test_a_class_is_added_and_used(trained):
 
 
 @pytest.mark.usefixtures("new")
+def test_photographs_are_ranked_for_labelling(trained):
+    result = trained.kedro("run", "--pipelines", "choose_next", "--params", "predict.path=new")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "photographs are ranked" in result.stdout
+    assert "cannot be read: broken.jpg" in " ".join((result.stdout + result.stderr).split())
+    ranked = pd.read_parquet(trained.newest("to_label.csv").with_suffix(".parquet"))
+    assert list(ranked.columns) == ["id", "rank", "uncertainty", "likeliest", "probability"]
+    assert list(ranked["rank"]) == list(range(1, len(ranked) + 1))
+    assert {"=red.png", "=blue.png"} <= set(ranked["id"])
+    assert ranked["uncertainty"].is_monotonic_decreasing
+    assert "'=red.png" in trained.newest("to_label.csv").read_text()
+    assert Image.open(trained.newest("to_label_sheet.png")).size[0] > 300
+
+
+@pytest.mark.usefixtures("new")
 @pytest.mark.parametrize(
     ("pipeline", "parameters", "words"),
     [
@@ -108,6 +123,7 @@ def test_a_class_is_added_and_used(trained):
             "predict.path=new,predict.model=new/broken.jpg",
             "broken.jpg is not a classifier that this project saved",
         ),
+        ("choose_next", "predict.top=3", "predict.path is not given"),
         ("add_class", "add_class.name=yellow", "add_class.path is not given"),
         ("add_class", "add_class.path=nowhere", "There is nothing at nowhere"),
         ("add_class", "add_class.path=photos/red", "The champion knows the class 'red' already"),

@@ -300,3 +300,34 @@ def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figur
     axes.legend(fontsize=8)
     axes.set_title("\n".join(wrap(chosen["words"], 80)), fontsize=10)
     return figure
+
+
+def data_curve(found: Mapping[str, Any]) -> Figure:
+    """Accuracy by the number of training images, measured and as it would go on to twice as many.
+
+    Args:
+        found: of :func:`~efficientnet_finetuning.quality.more_images.value_of_more_images`.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title("\n".join(wrap(found["words"][0], 90)), fontsize=10, parse_math=False)
+    if not found["points"]:
+        axes.set_axis_off()
+        return figure
+    curve, points = 100 * pd.DataFrame(found["curve"]), 100 * pd.DataFrame(found["points"])
+    images = curve["images"] / 100
+    axes.fill_between(images, curve["low"], curve["high"], color="#1f77b4", alpha=0.2, label="80 % interval")
+    axes.plot(images, curve["accuracy"], color="#1f77b4", label="power law")
+    errors = points["accuracy"] - points["low"], points["high"] - points["accuracy"]
+    axes.errorbar(
+        points["images"] / 100, points["accuracy"], yerr=errors, fmt="o", color="#d95f02", capsize=3, label="measured"
+    )
+    axes.axvline(found["num_images"], color="#7f7f7f", linestyle="--", label=f"{found['num_images']:,} images now")
+    axes.set(xscale="log", xlabel="training images", ylabel="top-1 of the head on held-out images (%)")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    shown = np.r_[points["images"] / 100, 2 * found["num_images"]]
+    axes.set_xticks(shown, [f"{number:,.0f}" for number in shown])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure

@@ -66,6 +66,7 @@ def out_of_sample_logits(
     labels: np.ndarray,
     is_test: np.ndarray,
     num_classes: int,
+    groups: np.ndarray | None = None,
     class_weight: ClassWeight = "none",
 ) -> np.ndarray:
     """What heads that have not seen an image say of it.
@@ -78,6 +79,7 @@ def out_of_sample_logits(
         labels: ``(N,)``, in 0 to ``num_classes`` − 1.
         is_test: boolean ``(N,)``.
         num_classes: width of the logits.
+        groups: a number for the group of each image, ``(N,)``; a group is in one fold. ``None``: each by itself.
         class_weight: of the head.
 
     Returns:
@@ -85,9 +87,10 @@ def out_of_sample_logits(
     """
     learnt = ~is_test
     known, targets = features[learnt].astype(np.float32), one_hot(labels[learnt], num_classes)
+    of_group = None if groups is None else groups[learnt]
     # The strength of the mean loss. A weaker one trusts wrong labels more.
     parameters = HeadParameters(inverse_regularizations=(1 / len(known),), folds=_FOLDS, class_weight=class_weight)
-    fitted = fit_head(known, targets, known[:0], targets[:0], parameters, quiet=True)
+    fitted = fit_head(known, targets, known[:0], targets[:0], parameters, groups=of_group, quiet=True)
     logits = np.empty((len(features), num_classes), np.float32)
     logits[learnt] = fitted.held_out_logits
     logits[is_test] = features[is_test].astype(np.float32) @ fitted.kernel + fitted.bias

@@ -41,7 +41,7 @@ map 84.8 %.
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +163,30 @@ def fit_head(
     say("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
     kernel, bias, logits = best
     return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], logits)
+
+
+def fit_parts(
+    features: np.ndarray,
+    labels: np.ndarray,
+    parts: Iterable[tuple[np.ndarray, float]],
+    parameters: HeadParameters,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Fit heads on parts of the images.
+
+    Args:
+        features: float32 ``(N, channels)``.
+        labels: one-hot ``(N, num_classes)``.
+        parts: rows of each part and the inverse L2 strength.
+        parameters: of the head.
+
+    Yields:
+        Of each part, float32 kernel ``(channels, num_classes)`` and bias ``(num_classes,)``.
+    """
+    regression = _Regression(features, labels, parameters.class_weight)
+    for rows, strength in parts:
+        part = regression.restricted_to(rows)
+        part.fit(strength, parameters.max_iterations)
+        yield part.kernel_and_bias()
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1, groups: np.ndarray | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ def find_images(dataset: DatasetParameters) -> Source:
     return open_source(dataset)
 
 
-def read_corrections(source: Source, file: Path | str | None) -> tuple[pd.DataFrame, list[str]]:
+def read_corrections(source: Source, file: str | None) -> tuple[pd.DataFrame, list[str]]:
     """Read what is to be corrected; returns it with all class names in the order of the labels."""
     return read(Path(file).expanduser() if file else None, source.class_names)
 

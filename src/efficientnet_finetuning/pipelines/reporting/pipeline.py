@@ -27,7 +27,15 @@ _FIGURES = (
     "disagreements",
 )
 
-_OF_THE_REVIEW = ("label_review", "weak_spots", "shortcuts", "more_images", "label_sheet", "weak_spot_sheet", "data_curve")
+_OF_THE_REVIEW = (
+    "label_review",
+    "weak_spots",
+    "shortcuts",
+    "more_images",
+    "label_sheet",
+    "weak_spot_sheet",
+    "data_curve",
+)
 
 
 def create_pipeline(*regimes: str) -> Pipeline:

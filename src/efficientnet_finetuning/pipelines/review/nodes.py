@@ -8,8 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.evaluation.calibration import log_softmax
+from efficientnet_finetuning.evaluation.figures import data_curve
 from efficientnet_finetuning.evaluation.pictures import doubtful_labels, weak_spot_sheet
 from efficientnet_finetuning.models.inference import KerasModel, predict
 from efficientnet_finetuning.parameters import HeadParameters
@@ -24,6 +26,7 @@ from efficientnet_finetuning.quality.judgement import (
     worth_looking_at,
 )
 from efficientnet_finetuning.quality.label_issues import overlapping_classes, rank_labels
+from efficientnet_finetuning.quality.more_images import value_of_more_images
 from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
 
 logger = logging.getLogger(__name__)
@@ -62,16 +65,36 @@ def collect_features(
     }
 
 
-def judge_images(review_features: Arrays, class_names: list[str], head: HeadParameters) -> Arrays:
+def judge_images(
+    review_features: Arrays, manifest: pd.DataFrame, class_names: list[str], head: HeadParameters
+) -> Arrays:
     """Logits of heads that have not seen the image, row by row as the features."""
     logits = out_of_sample_logits(
         review_features["features"],
         review_features["labels"],
         review_features["splits"] == "test",
         len(class_names),
+        groups_of(manifest, review_features["ids"]),
         head.class_weight,
     )
     return {"logits": logits}
+
+
+def find_value_of_more_images(
+    review_features: Arrays, manifest: pd.DataFrame, class_names: list[str], head: HeadParameters, seed: int
+) -> tuple[dict[str, Any], Figure]:
+    """What a head would gain from more images, by those that are not test images; and the curve that says so."""
+    rows = review_features["splits"] != "test"
+    found = value_of_more_images(
+        review_features["features"][rows].astype(np.float32),
+        review_features["labels"][rows],
+        class_names,
+        groups_of(manifest, review_features["ids"][rows]),
+        head,
+        seed,
+    )
+    logger.info("%s", found["words"][0])
+    return found, data_curve(found)
 
 
 def measure_images(

@@ -6,6 +6,7 @@ from efficientnet_finetuning.pipelines.review.nodes import (
     collect_features,
     find_issues,
     find_shortcuts,
+    find_value_of_more_images,
     find_weak_spots,
     judge_images,
     measure_images,
@@ -26,7 +27,7 @@ def create_pipeline() -> Pipeline:
     )
     judge = Node(
         judge_images,
-        ["review_features", "class_names", "params:head"],
+        ["review_features", "manifest", "class_names", "params:head"],
         "judgement",
         name="judge_images",
         tags="cpu",
@@ -47,12 +48,19 @@ def create_pipeline() -> Pipeline:
             name="find_weak_spots",
         ),
     ]
+    curve = Node(
+        find_value_of_more_images,
+        ["review_features", "manifest", "class_names", "params:head", "params:seed"],
+        ["more_images", "data_curve"],
+        name="find_value_of_more_images",
+        tags="cpu",
+    )
     of_the_frozen_backbone = Pipeline(
-        [collect, judge],
+        [collect, judge, curve],
         namespace="transfer",
-        inputs={*_IMAGES, "class_names"},
-        outputs={"review_features", "judgement"},
-        parameters={"evaluation.flip"},
+        inputs={*_IMAGES, "manifest", "class_names"},
+        outputs={"review_features", "judgement", "more_images", "data_curve"},
+        parameters={"evaluation.flip", "seed"},
     )
     return of_the_frozen_backbone + Pipeline(
         of_the_data, tags="cpu", namespace="review", prefix_datasets_with_namespace=False

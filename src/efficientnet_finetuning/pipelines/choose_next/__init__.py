@@ -1,0 +1,1 @@
+from efficientnet_finetuning.pipelines.choose_next import pipeline as pipeline

@@ -1,0 +1,35 @@
+import numpy as np
+
+from efficientnet_finetuning.quality.next_images import rank_images
+
+GENERATOR = np.random.default_rng(0)
+
+
+def test_unsure_images_come_before_sure_ones():
+    sure = GENERATOR.uniform(0.5, 1, 12)
+    order = rank_images(np.stack([sure, 1 - sure], axis=1), GENERATOR.normal(size=(12, 4)).astype(np.float32), 0)
+    assert list(order) == list(np.argsort(sure)), "so few images are no clusters"
+
+
+def test_the_first_images_are_not_copies_of_one_another():
+    """Eight kinds of images, ten nearly the same of each, the first kind the least sure."""
+    kinds = np.repeat(np.arange(8), 10)
+    features = 5 * np.eye(8, 16)[kinds] + 0.01 * GENERATOR.normal(size=(80, 16))
+    sure = 0.5 + kinds / 20 + 0.001 * GENERATOR.random(80)
+    order = rank_images(np.stack([sure, 1 - sure], axis=1), features.astype(np.float32), 0)
+    assert sorted(order) == list(range(80))
+    assert len(set(kinds[order[:8]])) >= 6
+
+
+def test_a_rare_class_of_which_the_classifier_is_sure_has_its_turn():
+    rare = np.arange(400) % 20 == 0
+    features = GENERATOR.normal(size=(400, 16)) + 30 * np.eye(1, 16) * rare[:, None]
+    sure = np.where(rare, 0.99, GENERATOR.uniform(0.5, 0.9, 400))
+    order = rank_images(np.stack([sure, 1 - sure], axis=1), features.astype(np.float32), 0)
+    assert rare[order[:50]].any()
+
+
+def test_one_image_and_the_same_seed():
+    assert list(rank_images(np.array([[0.5, 0.5]]), np.ones((1, 3), np.float32), 0)) == [0]
+    probabilities, features = GENERATOR.dirichlet(np.ones(3), 200), GENERATOR.normal(size=(200, 8)).astype(np.float32)
+    assert np.array_equal(rank_images(probabilities, features, 1), rank_images(probabilities, features, 1))
