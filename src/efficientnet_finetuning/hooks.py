@@ -36,10 +36,8 @@ logger = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 
 # Datasets besides figures that are kept as MLflow artifacts.
-_DOCUMENTS = frozenset(
-    ("comparison", "verdict", "change", "report", "audit", "cost")
-    + ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
-)
+_DOCUMENTS = ("comparison", "verdict", "change", "report", "audit", "cost")
+_OF_THE_REVIEW = ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -255,7 +253,7 @@ class TrackingHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         key = self._key_of(node)
         dataset = self._catalog[dataset_name]
-        is_document = dataset_name in _DOCUMENTS or dataset_name.endswith("_metrics")
+        is_document = dataset_name in (*_DOCUMENTS, *_OF_THE_REVIEW) or dataset_name.endswith("_metrics")
         if is_document or isinstance(data, Figure):
             assert isinstance(dataset, Committed)
             self._write("artifact", key, path=str(dataset.path))
