@@ -59,7 +59,9 @@ def write_job(data: Path, counts: dict[str, int], issues: list[tuple], size: int
     np.save(folder / "ids.npy", np.array([row[0] for row in rows]))
     columns = ["id", "source_split", "split", "label", "class_name", "sha256", "excluded", "corrected"]
     pd.DataFrame(rows, columns=columns).to_csv(place(data, "02_intermediate", "manifest.csv"), index=False)
-    place(data, "02_intermediate", "source.json").write_text(json.dumps({"class_names": CLASSES}))
+    place(data, "02_intermediate", "source.json").write_text(
+        json.dumps({"kind": "files", "name": "/my pets", "class_names": CLASSES})
+    )
     of = dict(zip((row[0] for row in rows), rows, strict=True))
     table = [
         (id_, of[id_][1] if id_ in of else "", kind, score, of[id_][4] if id_ in of else "", *rest)
@@ -138,7 +140,9 @@ def test_a_decision_is_written_at_once_and_the_next_issue_comes(visit, file):
     assert progress(page) == "3 of 3 looked at; this is number 3"
     assert "All of this kind have been looked at." in said(page)
     assert "Decided: left out" in said(page)
-    assert page.code[0].value == f"kedro run --env pets --params dataset.corrections={file}"
+    assert page.code[0].value == (
+        f"kedro run --pipelines finetune --env pets --params 'dataset.path=/my pets,dataset.corrections={file}'"
+    )
 
 
 def test_the_newest_decision_replaces_and_undo_brings_the_one_before_back(visit, file):

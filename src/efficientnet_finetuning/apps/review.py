@@ -4,7 +4,6 @@
 """
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from efficientnet_finetuning.apps.text import plain
-from efficientnet_finetuning.bundle.stored import command_for, find_issues, newest
+from efficientnet_finetuning.bundle.stored import command_for, command_with, find_issues, newest
 from efficientnet_finetuning.data.corrections import Decision, read_decisions, replace_decision
 from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.errors import InputError
@@ -70,7 +69,7 @@ def show_page(job: str, data: Path, file: Path) -> None:
         show_buttons(review, issue, decided, file, len(rows))
     with nearest:
         show_nearest(review, issue)
-    show_end(job, file, looked_at == len(rows), len(decided))
+    show_end(job, data, file, looked_at == len(rows), len(decided))
 
 
 def show_image(review: Review, issue: pd.Series, decision: Decision | None) -> None:
@@ -158,15 +157,13 @@ def show_row(review: Review, heading: str, ids: list[str], width: int = _SMALL) 
                 st.image(pixels, width=width, alt=plain(id_))
 
 
-def show_end(job: str, file: Path, is_done: bool, num_decided: int) -> None:
+def show_end(job: str, data: Path, file: Path, is_done: bool, num_decided: int) -> None:
     """Where the decisions are and how they are applied."""
     if is_done:
         st.success("All of this kind have been looked at.")
     st.divider()
     st.markdown(f"{num_decided:,} decisions are in {plain(str(file))}, written after each click. Apply them:")
-    st.code(
-        f"{command_for(job)} --params {shlex.quote(f'dataset.corrections={file}')}", language="bash", wrap_lines=True
-    )
+    st.code(command_with(job, data, "finetune", file), language="bash", wrap_lines=True)
 
 
 def _save(file: Path, id_: str, decision: Decision | None) -> bool:

@@ -1,6 +1,7 @@
 """What runs have stored for a job, found without Kedro: its champion and its prepared images."""
 
 import json
+import shlex
 from pathlib import Path
 
 from efficientnet_finetuning.data.examples import Examples
@@ -40,6 +41,15 @@ def command_for(job: str, pipeline: str = "") -> str:
     """The command that runs a job."""
     of_pipeline = f" --pipelines {pipeline}" if pipeline else ""
     return f"kedro run{of_pipeline}" if job == EMBEDDED_JOB else f"kedro run{of_pipeline} --env {job}"
+
+
+def command_with(job: str, data: Path, pipeline: str, corrections: Path) -> str:
+    """The command that runs a job's images once more, with corrections."""
+    source = newest(data / "02_intermediate" / job / "source.json")
+    about = json.loads(source.read_text(encoding="utf-8")) if source else {}
+    of_path = [f"dataset.path={about['name']}"] if about.get("kind") == "files" else []
+    parameters = ",".join([*of_path, f"dataset.corrections={corrections}"])
+    return f"{command_for(job, pipeline)} --params {shlex.quote(parameters)}"
 
 
 def _find(name: str, what: str, command: str, job: str, layer: Path) -> Path:

@@ -118,7 +118,7 @@ def estimate_wrong_labels(logits: np.ndarray, labels: np.ndarray) -> WrongLabels
     best = np.full(len(_SHARES), -np.inf)
     kept = np.empty(len(_SHARES))
     for temperature in _TEMPERATURES:
-        given = np.exp(log_softmax(logits, temperature)[rows, labels].astype(np.float64))
+        given = np.exp(log_softmax(logits, temperature)[rows, labels])
         # One share at a time: all at once would be a matrix of images by shares.
         found = np.array([np.log(_mixed(given, share, num_classes)).sum() for share in _SHARES])
         better = found > best
@@ -161,13 +161,15 @@ def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray,
         left_out: labels of the images that cannot be judged.
         class_names: by label.
     """
-    interval = f"{wrong.low:.1%} to {wrong.high:.1%}"
     if wrong.low > 0:
-        words = f"About {wrong.share:.1%} of the labels are wrong (95 % interval {interval})."
+        words = f"About {wrong.share:.1%} of the labels are wrong (95 % interval {wrong.low:.1%} to {wrong.high:.1%})"
     else:
-        words = f"There is no sign of wrong labels beyond chance (95 % interval {interval} of the labels)."
+        words = f"There is no sign of labels that are wrong at random (at most {wrong.high:.2%})"
+    words += ", not counting mix-ups of classes that look alike."
     if num_doubted:
         words += f" Look at {num_doubted:,} images, of which about half have a wrong label: `make review` shows them."
+    else:
+        words += " `make review` shows the most doubtful ones."
     if len(left_out):
         names = shorten([class_names[label] for label in np.unique(left_out)])
         words += f" Too few images to judge the labels of: {names}."
