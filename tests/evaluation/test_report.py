@@ -101,6 +101,7 @@ def results(
         histories=histories,
         costs=costs,
         model_cost=cost,
+        review={},
         figures={"comparison_bars": png("red")} if figures is None else figures,
         seed=0,
     )
@@ -133,6 +134,38 @@ def test_the_page_says_what_a_colleague_asks():
     assert "training transfer2.0251.5CPU (2 cores)" in page.text
     assert "preparing the images" not in page.text, "nobody knows what it has cost"
     assert "balanced accuracy" not in page.text, "the classes are even"
+
+
+def test_what_the_review_has_found_is_told():
+    plain = case(10, 300)
+    pair = {"given": "cat<b>", "suggested": "dog", "images": 3}
+    label_review = {
+        "words": "About 4.0% of the labels are wrong.",
+        "notes": ["70 of 90 images are blurry."],
+        "kinds": [{"kind": "near_duplicate", "split": "train", "images": 2}],
+        "pairs": [pair],
+        "overlapping_classes": [{"first": "cat<b>", "second": "lynx", "images": 7}],
+    }
+    found = {
+        "label_review": label_review,
+        "weak_spots": {"words": ["9 like images are wrong."]},
+        "shortcuts": {"words": ["The border says nothing."], "warnings": ["The format tells the class."]},
+        "more_images": {"words": ["Twice as many images:", "+2.0 points."]},
+    }
+    text = Page(render_report(replace(plain, review=found))).text
+    for told in (
+        "About 4.0%",
+        "70 of 90",
+        "near duplicate",
+        "cat<b>",
+        "lynx",
+        "9 like images",
+        "The border",
+        "The format",
+    ):
+        assert told in text
+    assert "Twice as many images: +2.0 points." in text
+    assert "Look at your labels" not in Page(render_report(plain)).text
 
 
 def test_what_changed_since_the_run_before_is_told_where_something_did():
