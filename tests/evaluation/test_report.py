@@ -144,6 +144,7 @@ def test_what_the_review_has_found_is_told():
         "notes": ["70 of 90 images are blurry."],
         "kinds": [{"kind": "near_duplicate", "split": "train", "images": 2}],
         "pairs": [pair],
+        "classes": [{"class": "cat<b>", "quality": 0.875, "images": 40}],
         "overlapping_classes": [{"first": "cat<b>", "second": "lynx", "images": 7}],
     }
     found = {

@@ -13,7 +13,7 @@ from efficientnet_finetuning.quality.judgement import (
     say_wrong_labels,
     worth_looking_at,
 )
-from efficientnet_finetuning.quality.label_issues import overlapping_classes, rank_labels
+from efficientnet_finetuning.quality.label_issues import label_quality_of_classes, overlapping_classes, rank_labels
 from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
 
 
@@ -119,6 +119,9 @@ def test_classes_that_overlap_are_named_also_where_one_has_no_image(count: int) 
     probabilities = np.exp(log_softmax(out_of_sample_logits(features, labels, no_test(labels), 6)))
     (first, *_) = overlapping_classes(probabilities, labels, ["a", "b", "nothing", "d", "e", "really e"])
     assert {first["first"], first["second"]} == {"e", "really e"}
+    worst = label_quality_of_classes(probabilities, labels, ["a", "b", "nothing", "d", "e", "really e"])
+    assert {row["class"] for row in worst[:2]} == {"e", "really e"}
+    assert "nothing" not in {row["class"] for row in worst}
 
 
 def test_images_like_no_class_and_images_that_are_alike_are_found() -> None:

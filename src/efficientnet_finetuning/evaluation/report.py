@@ -302,12 +302,14 @@ def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
     found = review["label_review"]
     kinds = [(row["kind"].replace("_", " "), row["split"], row["images"]) for row in found["kinds"]]
     doubted = [(row["given"], row["suggested"], row["images"]) for row in found["pairs"][:_NUM_PAIRS]]
+    quality = [(row["class"], _percent(row["quality"]), row["images"]) for row in found["classes"]]
     alike = [(row["first"], row["second"], row["images"]) for row in found["overlapping_classes"]]
     return {
         "words": found["words"],
         "notes": found["notes"],
         "kinds": _table(("what", "split", "images"), kinds),
         "pairs": _table(("given", "looks like", "images"), doubted),
+        "classes": _table(("class", "labels that are right", "images"), quality),
         "alike": _table(("class", "and", "images"), alike),
         "more_images": review["more_images"]["words"],
     }

@@ -52,6 +52,31 @@ def rank_labels(
     )
 
 
+def label_quality_of_classes(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Classes by the share of their labels that is right, as cleanlab estimates it; the worst first.
+
+    Returns:
+        At most ten of ``class``, ``quality`` (0–1) and ``images``. A class without images has no quality.
+    """
+    from cleanlab.dataset import rank_classes_by_label_quality
+
+    present, labels, shares = _of_present_classes(probabilities, labels)
+    if len(present) < 2:
+        return []
+    found = rank_classes_by_label_quality(labels=labels, pred_probs=shares)
+    found = found.assign(quality=1 - found["Label Noise"]).sort_values("quality", kind="stable").head(_LISTED)
+    return [
+        {
+            "class": class_names[present[index]],
+            "quality": float(quality),
+            "images": int((labels == index).sum()),
+        }
+        for index, quality in zip(found["Class Index"], found["quality"], strict=True)
+    ]
+
+
 def overlapping_classes(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
@@ -63,11 +88,10 @@ def overlapping_classes(
     """
     from cleanlab.dataset import find_overlapping_classes
 
-    present = np.unique(labels)  # cleanlab wants every class to have an image
+    present, labels, shares = _of_present_classes(probabilities, labels)
     if len(present) < 2:
         return []
-    shares = probabilities[:, present] / np.maximum(probabilities[:, present].sum(1, keepdims=True), 1e-12)
-    found = find_overlapping_classes(labels=np.searchsorted(present, labels), pred_probs=shares)
+    found = find_overlapping_classes(labels=labels, pred_probs=shares)
     found = found[found["Num Overlapping Examples"] > 0].head(_LISTED)
     return [
         {
@@ -77,3 +101,10 @@ def overlapping_classes(
         }
         for row in found.to_dict("records")
     ]
+
+
+def _of_present_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes that have an image, as cleanlab wants them all to, and labels and probabilities among these."""
+    present = np.unique(labels)
+    shares = probabilities[:, present] / np.maximum(probabilities[:, present].sum(1, keepdims=True), 1e-12)
+    return present, np.searchsorted(present, labels), shares

@@ -25,7 +25,7 @@ from efficientnet_finetuning.quality.judgement import (
     say_wrong_labels,
     worth_looking_at,
 )
-from efficientnet_finetuning.quality.label_issues import overlapping_classes, rank_labels
+from efficientnet_finetuning.quality.label_issues import label_quality_of_classes, overlapping_classes, rank_labels
 from efficientnet_finetuning.quality.more_images import value_of_more_images
 from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
 
@@ -132,13 +132,13 @@ def find_issues(
     for kind, table in standing_out.groupby("kind", sort=False):
         found[str(kind)] = pd.DataFrame({"row": rows_by_id[table["id"]].to_numpy(), "score": 1 - table["score"]})
     issues = image_issues(found, ids, splits, labels, class_names)
+    learnt_from = probabilities[judged & learnt], labels[judged & learnt]
     summary = summarize(issues, num_doubted) | {
         "num_images": len(labels),
         "num_doubted": num_doubted,
         "share_wrong": {"share": wrong.share, "low": wrong.low, "high": wrong.high},
-        "overlapping_classes": overlapping_classes(
-            probabilities[judged & learnt], labels[judged & learnt], class_names
-        ),
+        "overlapping_classes": overlapping_classes(*learnt_from, class_names),
+        "classes": label_quality_of_classes(*learnt_from, class_names),
         "notes": left_out,
         "words": say_wrong_labels(wrong, num_doubted, labels[~judged], class_names),
     }
