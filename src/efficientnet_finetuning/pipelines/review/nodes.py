@@ -10,24 +10,15 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.data.splits import SPLITS
-from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.evaluation.figures import data_curve
 from efficientnet_finetuning.evaluation.pictures import doubtful_labels, weak_spot_sheet
 from efficientnet_finetuning.models.inference import KerasModel, predict
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.quality import shortcuts, weak_spots
-from efficientnet_finetuning.quality.image_properties import find_property_issues, measure_properties
-from efficientnet_finetuning.quality.issues import image_issues, summarize
-from efficientnet_finetuning.quality.judgement import (
-    can_be_judged,
-    estimate_wrong_labels,
-    out_of_sample_logits,
-    say_wrong_labels,
-    worth_looking_at,
-)
-from efficientnet_finetuning.quality.label_issues import label_quality_of_classes, overlapping_classes, rank_labels
+from efficientnet_finetuning.quality.image_properties import measure_properties
+from efficientnet_finetuning.quality.issues import find_issues as issues_of
+from efficientnet_finetuning.quality.judgement import out_of_sample_logits
 from efficientnet_finetuning.quality.more_images import value_of_more_images
-from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
 
 logger = logging.getLogger(__name__)
 
@@ -115,37 +106,14 @@ def find_issues(
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any], Figure]:
     """What may be wrong with the images and their labels: a table, a summary, and pictures of the most doubtful."""
-    logits, labels = judgement["logits"], review_features["labels"]
-    ids, splits = review_features["ids"], review_features["splits"]
-    learnt = splits != "test"
-    judged = can_be_judged(labels, learnt)
-    wrong = estimate_wrong_labels(logits[judged & learnt], labels[judged & learnt])
-    probabilities = np.exp(log_softmax(logits, wrong.temperature))
-    num_doubted = worth_looking_at(wrong.probability_of(probabilities, labels)[judged])
-    found = {
-        "label": rank_labels(probabilities, labels, splits, judged, num_doubted),
-        "outlier": unlike_any_class(logits, labels),
-        "near_duplicate": near_duplicates(review_features["features"], seed),
-    }
-    rows_by_id = pd.Series(np.arange(len(ids)), ids)
-    standing_out, left_out = find_property_issues(image_properties)
-    for kind, table in standing_out.groupby("kind", sort=False):
-        found[str(kind)] = pd.DataFrame({"row": rows_by_id[table["id"]].to_numpy(), "score": 1 - table["score"]})
-    issues = image_issues(found, ids, splits, labels, class_names)
-    learnt_from = probabilities[judged & learnt], labels[judged & learnt]
-    summary = summarize(issues, num_doubted) | {
-        "num_images": len(labels),
-        "num_doubted": num_doubted,
-        "share_wrong": {"share": wrong.share, "low": wrong.low, "high": wrong.high},
-        "overlapping_classes": overlapping_classes(*learnt_from, class_names),
-        "classes": label_quality_of_classes(*learnt_from, class_names),
-        "notes": left_out,
-        "words": say_wrong_labels(wrong, num_doubted, labels[~judged], class_names),
-    }
+    issues, summary = issues_of(
+        judgement["logits"], **review_features, properties=image_properties, class_names=class_names, seed=seed
+    )
     logger.info("%s", summary["words"])
-    rows = found["label"]["row"].to_numpy()[:_PICTURES]
+    first = issues[issues["kind"] == "label"].head(_PICTURES)
+    rows = pd.Series(np.arange(len(review_features["ids"])), review_features["ids"])[first["id"]].to_numpy()
     images = _images(rows, train_images, validation_images, test_images)
-    return issues, summary, doubtful_labels(images, issues.head(len(rows)))
+    return issues, summary, doubtful_labels(images, first)
 
 
 def find_shortcuts(manifest: pd.DataFrame, image_properties: pd.DataFrame, seed: int) -> dict[str, Any]:
