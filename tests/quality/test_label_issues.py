@@ -105,7 +105,9 @@ def test_a_class_of_one_image_cannot_be_judged_and_is_named() -> None:
     judged = can_be_judged(labels, learnt)
     assert judged.tolist() == [True, True, True, False, False, True]
     found = estimate_wrong_labels(np.zeros((3, 3)), labels[:3])
-    assert say_wrong_labels(found, 0, labels[~judged], ["a", "lonely", "c"]).endswith("labels of: lonely, c.")
+    words = say_wrong_labels(found, 0, labels[~judged], ["a", "lonely", "c"])
+    assert words.startswith("There are too few images to tell")
+    assert words.endswith("labels of: lonely, c.")
 
 
 @pytest.mark.parametrize("count", [20, 60], ids=["a few", "as many as right ones"])

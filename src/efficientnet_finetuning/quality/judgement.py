@@ -37,6 +37,8 @@ _WRONG_AMONG_DOUBTED = 0.55
 # Where the likelihood of a share of wrong labels is looked up.
 _TEMPERATURES = np.geomspace(0.25, 2.5, 24)
 _SHARES = np.concatenate([[0.0], np.geomspace(5e-4, 0.7, 90)])
+# An upper bound that says something.
+_FEW = 0.1
 # Half of the 95 % quantile of chi-squared with one degree of freedom.
 _LIKELIHOOD_DROP = 1.92
 
@@ -164,10 +166,12 @@ def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray,
         class_names: by label.
     """
     if wrong.low > 0:
-        words = f"About {wrong.share:.1%} of the labels are wrong (95 % interval {wrong.low:.1%} to {wrong.high:.1%})"
+        words = f"About {wrong.share:.1%} of the labels are wrong (95 % interval {wrong.low:.1%} to {wrong.high:.1%}), "
+    elif wrong.high < _FEW:
+        words = f"There is no sign of labels that are wrong at random (at most {wrong.high:.2%}), "
     else:
-        words = f"There is no sign of labels that are wrong at random (at most {wrong.high:.2%})"
-    words += ", not counting mix-ups of classes that look alike."
+        words = "There are too few images to tell how many labels are wrong, "
+    words += "not counting mix-ups of classes that look alike."
     if num_doubted:
         words += f" Look at {num_doubted:,} images, of which about half have a wrong label: `make review` shows them."
     else:
