@@ -284,7 +284,7 @@ def test_a_champion_whose_logging_was_killed_midway_is_logged_once(journals, sto
         (95, "photo", "2", "the champion from now on: 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
         (75, "photo", "2", "the champion from now on: 75.0%"),
         (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) on the same test images, which stays the champion"),
-        (60, "other", "2", "not compared with version 1, whose test images differ"),
+        (60, "other", "2", "not compared with version 1, whose test images or labels differ"),
     ],
 )
 def test_the_alias_moves_unless_the_newcomer_is_clearly_worse(

@@ -90,7 +90,7 @@ class RunHooks:
         if "report" in pipeline.all_outputs():
             click.echo(_outcome(catalog))
         elif "image_issues" in pipeline.all_outputs():
-            click.echo(_reviewed(catalog))
+            click.echo(_reviewed(catalog, self._config_loader["globals"]["job"]))
         if "answers" in pipeline.all_outputs():
             click.echo(_answered(catalog["answers"]))
         if "to_label" in pipeline.all_outputs():
@@ -127,7 +127,7 @@ Answers: {dataset.path.resolve()} (and .parquet beside it)
 
 def _ranked(table: Committed, sheet: Committed) -> str:
     return f"""
-{len(table.load()):,} photographs are ranked by what their labels would teach.
+{len(table.load()):,} photographs are ranked: the first are those whose labels would help most.
 
 Label first: {table.path.resolve()} (from the top)
 The first:   {sheet.path.resolve()}
@@ -147,7 +147,7 @@ Use it: kedro run --pipelines predict --params predict.model=<that file>,predict
 """
 
 
-def _reviewed(catalog: CatalogProtocol) -> str:
+def _reviewed(catalog: CatalogProtocol, job: str) -> str:
     words = [catalog["label_review"].load()["words"], " ".join(catalog["more_images"].load()["words"])]
     words += [*catalog["weak_spots"].load()["words"], *catalog["shortcuts"].load()["warnings"]]
     told = "\n".join(fill(sentences, 110) for sentences in words)
@@ -155,7 +155,7 @@ def _reviewed(catalog: CatalogProtocol) -> str:
 {told}
 
 Issues: {catalog["image_issues"].path.resolve()}
-Next:   make review (look at them and mend the labels)
+Next:   make review JOB={job} (look at them and mend the labels)
 """
 
 
@@ -187,7 +187,8 @@ def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(
             f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run what makes them "
-            "first: `kedro run`, or the same command without --from-nodes, --nodes or --tags."
+            "first: `kedro run`, or the same command without --from-nodes, --nodes or --tags. What another job has "
+            "stored needs its environment, such as --env folder."
         )
 
 

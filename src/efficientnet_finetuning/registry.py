@@ -172,7 +172,7 @@ def _compare(new: Mapping[str, str], present: Mapping[str, str], who: str) -> tu
     if present.get("save_version", "") > new["save_version"]:  # it was sent late
         return f"{who}, which was made later, stays the champion", False
     if present.get("test_images") != new["test_images"]:
-        return f"the champion from now on, not compared with {who}, whose test images differ", True
+        return f"the champion from now on, not compared with {who}, whose test images or labels differ", True
     told = f"{_interval(new)}, {who} {_interval(present)} on the same test images"
     if float(new["test_accuracy_high"]) < float(present["test_accuracy_low"]):
         return f"{told}, which stays the champion", False

@@ -202,7 +202,7 @@ def test_a_file_that_is_none_is_named_and_stays(visit, file):
     page = visit()
     file.write_text("something else")
     click(page, "keep")
-    assert "has no column id" in page.error[0].value.replace("\\", "")
+    assert "lacks id" in page.error[0].value.replace("\\", "")
     assert file.read_text() == "something else"
 
 

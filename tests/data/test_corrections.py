@@ -164,8 +164,8 @@ def test_what_a_smoke_run_leaves_out_is_not_said_to_be_gone(photos):
     ("content", "expected"),
     [
         ((HEADER + "a,1,keep,,\nb,1,label,größe,\n").encode("latin-1"), ["is not UTF-8: line 3", "Save it as CSV"]),
-        (b"id;sha256;action;label;when\n", ["no column id and no column sha256", "separated by commas"]),
-        (b"", ["no column id"]),
+        (b"id;sha256;action;label;when\n", ["lacks id, sha256", "separated by commas"]),
+        (b"", ["lacks id"]),
         ((HEADER + "a,1,keep,,\nb,1,lable,cat,\n").encode(), ["line 3 (unknown action 'lable'", "'label'?", "exclude"]),
         ((HEADER + ",1,keep,,\na,1,label,,\n").encode(), ["line 2 (no id), line 3 (label without a label)"]),
         ((HEADER + "a,b.png,1,keep,,\n").encode(), ["more fields than columns in line 2", "quotes"]),

@@ -24,8 +24,8 @@ def test_both_runs_are_judged_by_the_labels_of_now():
     change = change_since(before, now, 0)
     assert change["all"]["difference"] == pytest.approx(-0.1)
     assert change["untouched"]["difference"] == 0
-    assert change["words"].startswith("On the 10 test images that both runs were asked, by the labels of now: -10.0 ")
-    assert "1 of their labels have changed since then. On the others, whose labels have stayed: +0.0" in change["words"]
+    assert change["words"].startswith("Both runs answered 10 test images. Judged by the labels of this run: -10.0 ")
+    assert "The labels of 1 have changed in between. On the others alone: +0.0" in change["words"]
     assert json.loads(json.dumps(change, allow_nan=False)) == change
 
 
@@ -39,7 +39,7 @@ def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
 def test_images_of_one_run_alone_are_counted_and_not_judged():
     change = change_since(answers("aaaa", "bbbb"), answers("aaaaa", "bbbaa", first=2), 0)
     assert (change["num_images"], change["only_before"], change["only_now"]) == (2, 2, 3)
-    assert "(2 only before, 3 only now)" in change["words"]
+    assert "(2 only by the run before, 3 only by this one)" in change["words"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_images_of_one_run_alone_are_counted_and_not_judged():
     [
         (None, "No run before this one is stored"),
         (answers("aa", "aa", first=9), "The run before had other test images"),
-        (answers("ab", "bb"), "the answers are those of the run before"),
+        (answers("ab", "bb"), "with the same answers"),
     ],
 )
 def test_where_nothing_can_be_compared_that_is_said(before, words):
@@ -60,4 +60,4 @@ def test_where_nothing_can_be_compared_that_is_said(before, words):
 def test_where_all_labels_have_changed_there_are_no_others():
     change = change_since(answers("aa", "ab"), answers("bb", "bb"), 0)
     assert change["untouched"] is None
-    assert change["words"].endswith("2 of their labels have changed since then.")
+    assert change["words"].endswith("The labels of 2 have changed in between.")

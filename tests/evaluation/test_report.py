@@ -149,7 +149,7 @@ def test_what_the_review_has_found_is_told():
     }
     found = {
         "label_review": label_review,
-        "weak_spots": {"words": ["9 like images are wrong."]},
+        "weak_spots": {"words": ["9 like images are wrong."], "spots": []},
         "shortcuts": {"words": ["The border says nothing."], "warnings": ["The format tells the class."]},
         "more_images": {"words": ["Twice as many images:", "+2.0 points."]},
     }

@@ -45,7 +45,7 @@ def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_
     assert change["num_relabelled"] == 1
     assert change["num_images"] == (manifest["split"] == "test").sum()
     assert "What changed since the run before" in project.newest("report.html").read_text()
-    assert "by the labels of now" in output.replace("\n", " ")
+    assert "by the labels of this run" in output.replace("\n", " ")
 
     file.rename(project.path / "photos" / "mended.csv")
     fresh, stale, _ = run(project, "dataset.corrections=photos/mended.csv")

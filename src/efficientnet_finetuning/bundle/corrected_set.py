@@ -68,6 +68,8 @@ def _free(folder: Path, id_: str, image_format: str) -> Path:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("Give a job and a new folder: python -m efficientnet_finetuning.bundle.corrected_set <job> <folder>")
     try:
         copied = copy_corrected(sys.argv[1], Path("data"), Path(sys.argv[2]).expanduser())
         print(f"{copied:,} images were copied to {sys.argv[2]}.")  # noqa: T201

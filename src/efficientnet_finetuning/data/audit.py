@@ -145,7 +145,7 @@ def _group_warnings(
             f"{shorten(unmatched, 3)}"
         )
     missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
-    for split, classes in missed.items():
+    for split, classes in missed.items() if groups["count"] else ():
         warnings.append(
             f"groups stay whole, so {split} has another share than was asked for of {len(classes)} class(es): "
             f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "

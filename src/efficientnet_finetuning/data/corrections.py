@@ -52,7 +52,7 @@ def read_decisions(file: Path) -> dict[int, Decision]:
     columns = reader.fieldnames or []
     if missing := [name for name in Decision._fields if name not in columns]:
         raise InputError(
-            f"{file} has no column {' and no column '.join(missing)} in its first line. Expected, separated by commas: "
+            f"{file} lacks {', '.join(missing)} in its first line. Expected are these columns, separated by commas: "
             f"{','.join(Decision._fields)}."
         )
     lines = {reader.line_num: row for row in reader}  # noqa: B035  it moves with the rows
@@ -189,7 +189,7 @@ def _fault(row: Decision) -> str:
     if not row.id:
         return "no id"
     if row.action not in ACTIONS:
-        return f"unknown action {row.action!r}{near_matches(row.action, ACTIONS)}"
+        return f"unknown action {row.action!r}.{near_matches(row.action, ACTIONS)}"
     if row.action in ("label", "new_class") and not row.label.strip():
         return f"{row.action} without a label"
     return ""

@@ -101,6 +101,7 @@ def _named(findings: pd.DataFrame, pattern: str) -> pd.Series:
     if (named == "").all():
         raise InputError(
             f"dataset.group_pattern ({pattern}) matches no id. Ids are paths below dataset.path, or numbers in a TFDS "
-            f"split: {shorten(list(findings['id']), 3)}. Its group is to catch what images of one burst have in common."
+            f"split: {shorten(list(findings['id']), 3)}. The part in parentheses must match what images of one group "
+            "have in common."
         )
     return named

@@ -7,6 +7,8 @@ import pandas as pd
 
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, paired_difference
 
+_RUNS = {"before": "the run before", "now": "this one"}
+
 
 def change_since(before: pd.DataFrame | None, now: pd.DataFrame, seed: int) -> dict[str, Any]:
     """Compare two runs' answers to the test images that both were asked.
@@ -53,23 +55,24 @@ def _words(found: Mapping[str, Any], num_before: int) -> str:
         return "No run before this one is stored: there is nothing to compare."
     if not found["num_images"]:
         return "The run before had other test images: there is nothing to compare."
-    alone = ", ".join(f"{found[f'only_{run}']:,} only {run}" for run in ("before", "now") if found[f"only_{run}"])
-    asked = f"{found['num_images']:,} test images that both runs were asked{f' ({alone})' if alone else ''}"
+    alone = [f"{found[f'only_{run}']:,} only by {who}" for run, who in _RUNS.items() if found[f"only_{run}"]]
+    by_one = f" ({', '.join(alone)})" if alone else ""
+    asked = f"Both runs answered {found['num_images']:,} test images{by_one}"
     if not found["all"]:
-        return f"On the {asked} the answers are those of the run before."
-    words = f"On the {asked}, by the labels of now: {_difference(found['all'])}."
+        return f"{asked}, with the same answers."
+    words = f"{asked}. Judged by the labels of this run: {_difference(found['all'])}."
     if not found["num_relabelled"]:
         return words
-    rest = f" {found['num_relabelled']:,} of their labels have changed since then."
+    words += f" The labels of {found['num_relabelled']:,} have changed in between."
     if found["untouched"]:
-        rest += f" On the others, whose labels have stayed: {_difference(found['untouched'])}."
-    return words + rest
+        words += f" On the others alone: {_difference(found['untouched'])}."
+    return words
 
 
 def _difference(step: Mapping[str, Any]) -> str:
     told = "p < 0.001" if step["p_value"] < 0.001 else f"p = {step['p_value']:.3f}"
     luck = "" if step["p_value"] < SIGNIFICANT else ", which may be luck"
     return (
-        f"{100 * step['difference']:+.1f} points over the run before, 95 % interval {100 * step['low']:.1f} to "
+        f"{100 * step['difference']:+.1f} points since the run before, 95 % interval {100 * step['low']:.1f} to "
         f"{100 * step['high']:.1f}, {told}{luck}"
     )

@@ -96,6 +96,7 @@ def render_report(results: Results) -> str:
         data=_data(results.audit, results.review),
         labels=_labels(results.review),
         weak_spots=results.review["weak_spots"]["words"] if results.review else [],
+        has_weak_spots=bool(results.review and results.review["weak_spots"]["spots"]),
         figures=results.figures,
     )
 
@@ -309,18 +310,19 @@ def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
         "notes": found["notes"],
         "kinds": _table(("what", "split", "images"), kinds),
         "pairs": _table(("given", "looks like", "images"), doubted),
-        "classes": _table(("class", "labels that are right", "images"), quality),
+        "classes": _table(("class", "labels that the heads agree with", "images"), quality),
         "alike": _table(("class", "and", "images"), alike),
         "more_images": review["more_images"]["words"],
     }
 
 
 def _data(audit: Mapping[str, Any], review: Mapping[str, Any]) -> dict[str, Any]:
+    shortcuts = review["shortcuts"]["warnings"] if review else []
     return {
         "source": audit["source"],
         "used": f"{audit['used']:,}",
         "images": f"{audit['images']:,}",
         "num_classes": len(audit["classes"]),
-        "warnings": [*audit["warnings"], *(review["shortcuts"]["warnings"] if review else ())],
-        "shortcuts": review["shortcuts"]["words"] if review else [],
+        "warnings": [*audit["warnings"], *shortcuts],
+        "shortcuts": [words for words in review["shortcuts"]["words"] if words not in shortcuts] if review else [],
     }

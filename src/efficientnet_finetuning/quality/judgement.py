@@ -173,9 +173,7 @@ def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray,
         words = "There are too few images to tell how many labels are wrong, "
     words += "not counting mix-ups of classes that look alike."
     if num_doubted:
-        words += f" Look at {num_doubted:,} images, of which about half have a wrong label: `make review` shows them."
-    else:
-        words += " `make review` shows the most doubtful ones."
+        words += f" Look at {num_doubted:,} images, of which about half have a wrong label."
     if len(left_out):
         names = shorten([class_names[label] for label in np.unique(left_out)])
         words += f" Too few images to judge the labels of: {names}."

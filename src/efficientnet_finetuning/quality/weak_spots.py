@@ -90,7 +90,9 @@ def find_weak_spots(
     is_wrong = predicted != labels
     report: dict[str, Any] = {"num_images": len(labels), "num_clusters": 0, "spots": []}
     if len(labels) < _FEWEST_IMAGES:
-        return report | {"words": [f"Weak spots cannot be told by {len(labels)} images: it takes {_FEWEST_IMAGES}."]}
+        return report | {
+            "words": [f"{len(labels)} images are too few to look for weak spots: {_FEWEST_IMAGES} are needed."]
+        }
     groups = _groups(_reduce(features, seed), labels, seed)
     p_values = holm([_probability_of_as_many(group, labels, is_wrong) for group in groups])
     spots: list[dict[str, Any]] = []
