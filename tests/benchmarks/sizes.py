@@ -203,6 +203,7 @@ def with_validation(train: Arrays, seed: int) -> tuple[Arrays, Arrays]:
 
     manifest = pd.DataFrame({"id": np.arange(len(train[1])), "split": "train", "label": train[1].argmax(1)})
     manifest.loc[len(manifest)] = [-1, "test", 0]  # there is a test split already
+    manifest["group"] = manifest["id"].astype(str)
     assigned = assign_splits(manifest, tuple("x" * train[1].shape[1]), 0.1, 0.2, seed)["split"].to_numpy()[:-1]
     return tuple(tuple(array[assigned == split] for array in train) for split in ("train", "validation"))
 
