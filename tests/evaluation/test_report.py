@@ -136,6 +136,13 @@ def test_the_page_says_what_a_colleague_asks():
     assert "balanced accuracy" not in page.text, "the classes are even"
 
 
+def test_pictures_of_nothing_are_left_out():
+    shown = replace(case(10, 300), figures={"disagreements": png("blue")})
+    alike = dict.fromkeys(shown.predictions, shown.predictions["finetune"])
+    for results, pictures in ((shown, 1), (replace(shown, predictions=alike), 0)):
+        assert len(Page(render_report(results)).attributes("img")) == pictures
+
+
 def test_what_the_review_has_found_is_told():
     plain = case(10, 300)
     pair = {"given": "cat<b>", "suggested": "dog", "images": 3}

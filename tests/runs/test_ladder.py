@@ -97,7 +97,7 @@ def test_the_report_shows_this_runs_pictures_and_words(ladder):
     report = project.newest("report.html").read_text()
     verdict = json.loads(project.newest("verdict.json").read_text())
     pictures = ["comparison_bars", "learning_curves", "confusion_matrix", "confidence_curves", "audit_summary"]
-    pictures += [f"{verdict['champion']}_gallery", "sample_grid", "augmentation_grid", "disagreements"]
+    pictures += [f"{verdict['champion']}_gallery", "sample_grid", "augmentation_grid", "label_sheet", "data_curve"]
     for name in pictures:
         assert base64.b64encode(project.newest(f"{name}.png").read_bytes()).decode() in report, name
     assert verdict["words"].replace("<", "&lt;") in report
