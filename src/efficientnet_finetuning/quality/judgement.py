@@ -18,6 +18,9 @@ vote of the 50 nearest neighbours alone           0.63, 78 %    0.44, 64 %
 that vote added to a head of strength 0.003       0.77, 85 %    0.59, 75 %
 ridge on 2,048 random Fourier features, added     0.80, 88 %    0.68, 78 %
 ================================================  ============  ==============================
+
+A larger image and a larger backbone help more: on one draw Lite0 at 96 px (6 s for the features) gave 0.83, 92 % and
+0.71, 83 %; at 128 px (11 s) 0.84, 92 % and 0.74, 84 %; Lite2 at 128 px (15 s) 0.88, 95 % and 0.78, 88 %.
 """
 
 from collections.abc import Sequence
