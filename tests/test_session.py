@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -30,3 +32,14 @@ def test_a_block_that_ends_by_itself_leaves_nothing_behind():
     with Interruptible(repeat_after=0.1):
         pass
     time.sleep(0.3)
+
+
+def test_what_every_command_imports_is_light():
+    heavy = {"cleanlab", "cleanvision", "keras", "scipy", "sklearn", "tensorflow"}
+    code = (
+        "import sys, efficientnet_finetuning.hooks, efficientnet_finetuning.pipeline_registry as p\n"
+        "assert p.LADDER\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -34,7 +34,6 @@ from efficientnet_finetuning.data.prepare import one_hot
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.parameters import ClassWeight, HeadParameters
-from efficientnet_finetuning.training.head import fit_head
 
 _FOLDS = 10
 # The expected share of wrong labels among those that are doubted. Half of them is the promise; the rest is for luck.
@@ -94,6 +93,9 @@ def out_of_sample_logits(
     Returns:
         float32 ``(N, num_classes)``.
     """
+    # Here, since Kedro imports this module before it starts, and SciPy takes a third of a second.
+    from efficientnet_finetuning.training.head import fit_head
+
     learnt = ~is_test
     known, targets = features[learnt].astype(np.float32), one_hot(labels[learnt], num_classes)
     of_group = None if groups is None else groups[learnt]

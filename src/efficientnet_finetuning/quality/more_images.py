@@ -32,10 +32,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from efficientnet_finetuning.data.prepare import one_hot
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.parameters import HeadParameters
-from efficientnet_finetuning.training.head import fit_parts
 
 _FOLDS = 5
 _NUM_SIZES = 4
@@ -158,16 +159,18 @@ def judge_parts(
         parameters: of the head.
         generator: of the parts.
     """
+    from efficientnet_finetuning.training.head import fit_parts  # imports SciPy
+
     total = len(labels)
-    one_hot = np.eye(num_classes, dtype=np.float32)[labels]
+    targets = one_hot(labels, num_classes)
     repeats = max(min(10_000 // total, 50), _FOLDS if total <= 5000 else 2)
     # With fewer than two images a class the error does not follow the power law yet.
     shares = np.geomspace(max(0.1, 2 * num_classes / total), 1 - 1 / _FOLDS, _NUM_SIZES) / (1 - 1 / _FOLDS)
     cuts = list(_cuts(labels, groups, repeats, generator))
-    strength = _strength(features, labels, num_classes, cuts, parameters)
+    strength = _strength(features, labels, targets, cuts, parameters)
     parts = [(rest[: round(share * len(rest))], strength) for rest, _ in cuts for share in shares]
     wrong, times = np.zeros((_NUM_SIZES, total)), np.zeros(total)
-    for index, (kernel, bias) in enumerate(fit_parts(features, one_hot, parts, parameters)):
+    for index, (kernel, bias) in enumerate(fit_parts(features, targets, parts, parameters)):
         held_out = cuts[index // _NUM_SIZES][1]
         answers = (features[held_out] @ kernel + bias).argmax(1)
         wrong[index % _NUM_SIZES, held_out] += answers != labels[held_out]
@@ -194,26 +197,24 @@ def _cuts(
 def _places(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Of each item its place in its class, in a random order."""
     order = np.lexsort((generator.random(len(classes)), classes))
-    places = np.empty(len(classes), np.int64)
-    counts = np.bincount(classes)
-    places[order] = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return places
+    return pd.Series(order).groupby(classes[order]).cumcount().to_numpy()[np.argsort(order)]
 
 
 def _strength(
     features: np.ndarray,
     labels: np.ndarray,
-    num_classes: int,
+    targets: np.ndarray,
     cuts: Sequence[tuple[np.ndarray, np.ndarray]],
     parameters: HeadParameters,
 ) -> float:
     """The inverse strength of L2 that serves best, judged by a few thousand answers."""
+    from efficientnet_finetuning.training.head import fit_parts
+
     cuts = [(rest[:_CHOOSE_BY], held_out) for rest, held_out in cuts[: max(_CHOOSE_BY // len(labels), 1)]]
     strengths = sorted(set(parameters.inverse_regularizations))
     hits = np.zeros(len(strengths))
     parts = [(rest, strength) for rest, _ in cuts for strength in strengths]
-    one_hot = np.eye(num_classes, dtype=np.float32)[labels]
-    for index, (kernel, bias) in enumerate(fit_parts(features, one_hot, parts, parameters)):
+    for index, (kernel, bias) in enumerate(fit_parts(features, targets, parts, parameters)):
         held_out = cuts[index // len(strengths)][1]
         answers = (features[held_out] @ kernel + bias).argmax(1)
         hits[index % len(strengths)] += (answers == labels[held_out]).mean()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.quality.multiple_tests import holm
 
@@ -51,7 +52,7 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
 
     Args:
         manifest: in the source's order: ``id``, ``split``, ``source_split``, ``label``, ``class_name``, ``format``,
-            ``mode``, ``width``, ``height`` and perhaps ``group``. Images of train and validation alone are looked at.
+            ``mode``, ``width``, ``height`` and ``group``. Images of train and validation alone are looked at.
         properties: of :func:`~efficientnet_finetuning.quality.image_properties.measure_properties`.
         seed: of the folds, of the forest, and of the choice where there are more than 10,000 images.
 
@@ -65,7 +66,7 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
     """
     manifest = manifest[manifest["split"].isin(["train", "validation"])].reset_index(drop=True)
     columns, words = _columns(manifest, properties)
-    all_labels, all_groups = manifest["label"].to_numpy(), _groups(manifest)
+    all_labels, all_groups = manifest["label"].to_numpy(), groups_of(manifest, manifest["id"].to_numpy())
     rows = _judged_rows(all_labels, all_groups, seed)
     present, labels = np.unique(all_labels[rows], return_inverse=True)
     groups = all_groups[rows]
@@ -160,12 +161,6 @@ def _order(manifest: pd.DataFrame) -> np.ndarray | None:
             share: np.ndarray = (ranks / ranks.groupby(splits).transform("max")).to_numpy()
             return share
     return None
-
-
-def _groups(manifest: pd.DataFrame) -> np.ndarray:
-    """A number for each image, the same for images of one group; an image without a group is one of its own."""
-    names = manifest["group"].fillna("").astype(str) if "group" in manifest else pd.Series("", manifest.index)
-    return pd.factorize(("group " + names).where(names != "", "id " + manifest["id"]))[0]
 
 
 def _judged_rows(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
