@@ -91,6 +91,31 @@ def test_a_run_arrives_with_its_child_and_its_metrics_and_leaves_no_journal(jour
     assert not list(journals.iterdir())
 
 
+_DRAW_WHILE_IT_CONNECTS = """
+import sys
+from pathlib import Path
+from threading import Thread
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from efficientnet_finetuning.tracking import Journal
+
+sys.setswitchinterval(1e-5)
+journal = Journal(Path(sys.argv[1]), {"uri": sys.argv[2], "artifact_location": None, "experiment": "test"})
+journal.write({"op": "end", "key": "nobody", "status": "FINISHED", "time": 1})
+end = Thread(target=journal.close)
+end.start()
+while end.is_alive():
+    type("Canvas", (FigureCanvasAgg,), {})(Figure())  # matplotlib looks for IPython once in each class
+"""
+
+
+def test_figures_are_drawn_while_a_server_is_called(journals):
+    uri = f"http://127.0.0.1:{free_port()}"  # a server's client imports IPython, a database's does not
+    command = [sys.executable, "-c", _DRAW_WHILE_IT_CONNECTS, journals / "run.jsonl", uri]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_what_is_sent_twice_is_there_once(journals, store):
     record(journals, store, [*events(), *ENDS])
     record(journals, store, [*events(), *ENDS])

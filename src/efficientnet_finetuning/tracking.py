@@ -7,7 +7,9 @@ runs are found by a tag of ours, models by their run, and metrics carry the time
 ``python -m efficientnet_finetuning.tracking`` sends what is left; so does the next ``kedro run``.
 """
 
+import contextlib
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -51,6 +53,8 @@ class Journal:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         new.rename(path)  # unlocked, it would be taken for one that was left behind
         self._is_remote = not str(store["uri"]).startswith(("sqlite:", "file:"))
+        if self._is_remote:
+            _import_ipython()
         self._sender = _Sender(path)
         self.write(store)
         self._sender.start()
@@ -74,6 +78,16 @@ class Journal:
         if self._sender.is_alive():
             logger.warning("MLflow is slow to answer. %s", _KEPT)
         self._file.close()
+
+
+def _import_ipython() -> None:
+    """Import IPython before the thread starts.
+
+    MLflow imports it when it first calls a server. In the thread, that happens while the run draws a figure, and
+    matplotlib fails if it finds IPython half imported.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("IPython")
 
 
 _KEPT = "Nothing is lost: the next `kedro run` or `make mlflow-replay` sends what is missing."
