@@ -1,0 +1,34 @@
+"""Who computes: this process, or workers on other devices and machines.
+
+The steps that can be shared out take a :class:`Workers`. They do not know who is behind it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Block = TypeVar("Block")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """This process alone; :class:`~efficientnet_finetuning.cluster.workers.RayWorkers` has more.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    count = 1
+
+    def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
+        """Results in the order of the blocks, each computed when it is asked for.
+
+        Args:
+            function: of a module, or a ``functools.partial`` of one, so that another process can be given it. Memory
+                maps go there by the name of their file.
+            blocks: what it is called with; any may be computed more than once, if a worker dies.
+        """
+        return map(function, blocks)
+
+    def train(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of a training, which several ranks may share."""
+        return function(*arguments)
