@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from textwrap import fill
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 from kedro.framework.context import KedroContext
@@ -24,12 +24,16 @@ from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
+from efficientnet_finetuning.io.workers import WorkersDataset
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameter_validation import flatten, validate
 from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters
 from efficientnet_finetuning.registry import describe
 from efficientnet_finetuning.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
+
+if TYPE_CHECKING:
+    from efficientnet_finetuning.cluster.workers import RayWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +52,12 @@ def is_parameter(dataset_name: str) -> bool:
 class RunHooks:
     """What is checked and chosen before the first node, and said after the last."""
 
+    _workers: "RayWorkers | None" = None
+
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         self._config_loader = context.config_loader
+        self._data = context.project_path / "data"
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -71,6 +78,7 @@ class RunHooks:
         prepare_process(parameters.device)
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
+        self._workers = _open_workers(pipeline, catalog, parameters, self._data)
         # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
         if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
             self._say_device()
@@ -85,8 +93,18 @@ class RunHooks:
             logger.info("Device: %s", select_device(self._device))
             self._device = None
 
+    def _dismiss_workers(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        self._dismiss_workers()
+
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        self._dismiss_workers()
         if "report" in pipeline.all_outputs():
             click.echo(_outcome(catalog))
         elif "image_issues" in pipeline.all_outputs():
@@ -108,6 +126,24 @@ def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
     if (file := parameters.predict.model_file) is not None:
         prepare_process(parameters.device)
         catalog["champion_model"] = MemoryDataset(Classifier.load(file), copy_mode="assign")
+
+
+def _open_workers(
+    pipeline: Pipeline, catalog: CatalogProtocol, parameters: Parameters, data: Path
+) -> "RayWorkers | None":
+    """Workers on other devices and machines, where there are to be some and something for them to do."""
+    if parameters.device.workers == 1 or "workers" not in pipeline.inputs():
+        return None
+    from efficientnet_finetuning.cluster.workers import RayWorkers
+
+    dataset, weights = parameters.dataset, Path(parameters.backbone.weights)
+    named = [dataset.path, dataset.data_dir if dataset.path is None else None, weights]
+    paths = [path.absolute() for path in named if path is not None and path.exists()]
+    workers = RayWorkers(parameters.device, parameters.cluster, data, paths)
+    found = catalog["workers"]
+    assert isinstance(found, WorkersDataset)
+    found.workers = workers
+    return workers
 
 
 def _answered(dataset: Committed) -> str:

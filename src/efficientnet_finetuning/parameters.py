@@ -201,18 +201,34 @@ class DeviceParameters(_Group):
         mixed_precision: the compute type of backbones that are built: ``none`` is float32. Weights and logits
             stay in float32. Worth it on a GPU only.
         deterministic: the same run gives the same weights to the bit; slower where TensorFlow has faster ways.
+        workers: how many processes share the work: each has a GPU or, where there is none, a part of the cores; ``all``
+            is one for each GPU, or each core. More than one needs the extra ``cluster``, and trains with JAX.
         verbose: let the libraries below Keras say what they do, too.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     deterministic: bool = False
+    workers: Count | Literal["all"] = Field(default=1, exclude=True)
     verbose: bool = Field(default=False, exclude=True)
 
     @property
     def dtype_policy(self) -> str:
         """Keras' name for the precision."""
         return "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
+
+
+class ClusterParameters(_Group):
+    """Where the workers are, if there are several.
+
+    Attributes:
+        address: of a Ray cluster: ``auto`` on one of its machines, else ``ray://<host>:10001``; ``null``: a cluster of
+            this machine alone, which the run starts and stops.
+        max_restarts: how often the ranks of a training start again from the last checkpoint after one of them died.
+    """
+
+    address: Annotated[str, Field(pattern="^(auto|ray://.+)$")] | None = None
+    max_restarts: Annotated[int, Field(ge=0)] = 3
 
 
 class AugmentationParameters(_Group):
@@ -466,6 +482,7 @@ class Parameters(_Group):
     preprocessing: PreprocessingParameters
     backbone: BackboneParameters
     device: DeviceParameters
+    cluster: ClusterParameters = ClusterParameters()
     baseline: RegimeParameters
     transfer: TransferParameters
     finetune: RegimeParameters
@@ -477,6 +494,15 @@ class Parameters(_Group):
     export: ExportParameters
     tracking: TrackingParameters
     choose_backbone: ChoiceParameters
+
+    @model_validator(mode="after")
+    def _cluster_has_workers(self) -> "Parameters":
+        if self.cluster.address is not None and self.device.workers == 1:
+            raise ValueError(
+                f"cluster.address is {self.cluster.address}, but device.workers is 1, so nothing would run there. Give "
+                "device.workers=all, or how many workers you want."
+            )
+        return self
 
     @model_validator(mode="after")
     def _chosen_together(self) -> "Parameters":

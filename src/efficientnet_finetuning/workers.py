@@ -6,6 +6,8 @@ The steps that can be shared out take a :class:`Workers`. They do not know who i
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from efficientnet_finetuning.device import device_name
+
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
@@ -19,6 +21,11 @@ class Workers:
 
     count = 1
 
+    @property
+    def device(self) -> str:
+        """What a training computes on."""
+        return device_name()
+
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
         """Results in the order of the blocks, each computed when it is asked for.
 
@@ -29,6 +36,12 @@ class Workers:
         """
         return map(function, blocks)
 
-    def train(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The result of a training, which several ranks may share."""
-        return function(*arguments)
+    def train(self, function: Callable[..., Result], *arguments: Any, signals: Any) -> Result:
+        """The result of a training, which several ranks may share.
+
+        Args:
+            function: takes the arguments, ``signals``, and ``ranks`` where there are several.
+            arguments: the same for all ranks.
+            signals: that ask for an end, as in :class:`~efficientnet_finetuning.training.checkpoint.Deferred`.
+        """
+        return function(*arguments, signals=signals)

@@ -1,5 +1,7 @@
 """Random changes of training images, as a function of the seed alone."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -27,39 +29,45 @@ class Augmentation:
         if parameters.contrast:
             self._layers.append(keras.layers.RandomContrast(parameters.contrast))
 
-    def __call__(self, images: np.ndarray, seed: int) -> np.ndarray:
-        """Change every image of a batch in its own way.
+    def __call__(self, images: np.ndarray, seed: int, first: int = 0, batch: int | None = None) -> np.ndarray:
+        """Change every image of a batch, or of a part of it, in its own way.
 
         Args:
-            images: uint8 ``(batch, height, width, 3)``.
+            images: uint8 ``(rows, height, width, 3)``.
             seed: any integer in 0 to 2**32 - 1.
+            first: place of the first of these images in their batch.
+            batch: how many images the batch has; these alone where it is ``None``.
 
         Returns:
             uint8 of the same shape.
         """
+        batch = len(images) if batch is None else batch
+        part = slice(first, first + len(images))
         generator = np.random.default_rng(seed)
         for axis in self._mirrored_axes:
-            chosen = generator.random(len(images)) < 0.5
+            chosen = generator.random(batch)[part] < 0.5
             images = images.copy()
             images[chosen] = np.flip(images[chosen], axis)
         if self._translation:
-            images = _translate(images, self._translation, generator)
+            images = _translate(images, self._translation, generator, part, batch)
         if self._layers:
-            images = self._by_layers(images, seed)
+            images = self._by_layers(images, seed, part, batch)
         if self._color_jitter:
-            images = _jitter_colors(images, self._color_jitter, generator)
-        return _erase(images, self._erasing, generator) if self._erasing else images
+            images = _jitter_colors(images, self._color_jitter, generator, part, batch)
+        return _erase(images, self._erasing, generator, part, batch) if self._erasing else images
 
-    def _by_layers(self, images: np.ndarray, seed: int) -> np.ndarray:
+    def _by_layers(self, images: np.ndarray, seed: int, part: slice, batch: int) -> np.ndarray:
         # A plain integer would give every draw of a layer the same numbers.
         generator = keras.random.SeedGenerator(seed)
+        whole = np.zeros((batch, *images.shape[1:]), np.float32)  # Keras draws for all at once
+        whole[part] = images
         with keras.device("cpu"):
-            changed = keras.ops.cast(images, "float32")
+            changed = keras.ops.convert_to_tensor(whole)
             for layer in self._layers:
                 transformation = layer.get_random_transformation(changed, training=True, seed=generator)
                 changed = layer.transform_images(changed, transformation, training=True)
             changed = keras.ops.cast(keras.ops.round(keras.ops.clip(changed, 0, 255)), "uint8")
-            return keras.ops.convert_to_numpy(changed)
+            return keras.ops.convert_to_numpy(changed)[part]
 
 
 class Views:
@@ -93,35 +101,41 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _translate(images: np.ndarray, translation: float, generator: np.random.Generator) -> np.ndarray:
+def _translate(
+    images: np.ndarray, translation: float, generator: np.random.Generator, part: slice, batch: int
+) -> np.ndarray:
     """Shift each image by whole pixels, at most ``translation`` of its height and width; the rest is mirrored."""
     height, width = images.shape[1:3]
     down, right = round(translation * height), round(translation * width)
     padded = np.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), "symmetric")
-    corners = generator.integers(0, (2 * down + 1, 2 * right + 1), (len(images), 2))
+    corners = generator.integers(0, (2 * down + 1, 2 * right + 1), (batch, 2))[part]
     windows = [image[y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)]
-    return np.stack(windows)
+    return np.stack(windows) if windows else images
 
 
-def _jitter_colors(images: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
+def _jitter_colors(
+    images: np.ndarray, amount: float, generator: np.random.Generator, part: slice, batch: int
+) -> np.ndarray:
     """Multiply brightness, then contrast, then saturation of each image by factors of its own in 1 ± ``amount``."""
-    brightness, contrast, saturation = generator.uniform(1 - amount, 1 + amount, (3, len(images), 1, 1))
+    brightness, contrast, saturation = generator.uniform(1 - amount, 1 + amount, (3, batch, 1, 1))[:, part]
     # All three are one linear map of an image's colours.
     colors = saturation * np.eye(3) + (1 - saturation) / 3
     means = images.mean(axis=(1, 2), dtype=np.float32)[:, None] @ colors
     offsets = brightness * (1 - contrast) * means + 0.5  # to the nearest integer
-    pixels = images.reshape(len(images), -1, 3).astype(np.float32)
+    pixels = images.reshape(len(images), math.prod(images.shape[1:3]), 3).astype(np.float32)
     changed = pixels @ (brightness * contrast * colors).astype(np.float32)
     changed += offsets.astype(np.float32)
     return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(images.shape)
 
 
-def _erase(images: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+def _erase(images: np.ndarray, share: float, generator: np.random.Generator, part: slice, batch: int) -> np.ndarray:
     """Paint a square, a fifth to a half of the image wide, in one colour into a share of the images."""
     images = images.copy()
     height, width = images.shape[1:3]
-    for row in np.flatnonzero(generator.random(len(images)) < share):
+    for row in np.flatnonzero(generator.random(batch) < share) - part.start:
         side = int(min(height, width) * generator.uniform(*_ERASED))
         top, left = generator.integers(0, (height - side + 1, width - side + 1))
-        images[row, top : top + side, left : left + side] = generator.integers(0, 256, 3)
+        color = generator.integers(0, 256, 3)
+        if 0 <= row < len(images):
+            images[row, top : top + side, left : left + side] = color
     return images

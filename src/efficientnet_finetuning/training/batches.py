@@ -1,9 +1,12 @@
 """Batches of stored rows for Keras: shuffled and augmented as a function of seed, epoch and step, on any backend."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
 from efficientnet_finetuning.training.augmentation import Augmentation, seed_of
+from efficientnet_finetuning.training.ranks import Ranks
 
 
 class Batches(keras.utils.PyDataset):
@@ -42,29 +45,60 @@ class Batches(keras.utils.PyDataset):
         self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
         self.epoch = 0
         self.skipped = 0
+        self._ranks, self._pad = Ranks(), False
+        self._class_weights: np.ndarray | None = None
+
+    def share(self, ranks: Ranks, *, pad: bool, class_weights: Mapping[int, float] | None = None) -> None:
+        """Serve this rank's part of each batch, with weights that make the mean loss over all ranks the batch's.
+
+        Args:
+            ranks: that share each batch. They see the same images, changed in the same way, as one process would.
+            pad: add blank images with weight 0, so that all batches have the same number of rows. Otherwise up to
+                ``ranks.count - 1`` images of each batch are left out, of those that come last.
+            class_weights: how much an image of each class counts, by label.
+        """
+        self._ranks, self._pad = ranks, pad
+        given = class_weights or {}
+        self._class_weights = np.array([given.get(label, 1.0) for label in range(self.labels.shape[1])])
 
     @property
     def all_batches(self) -> int:
         """Batches of a whole epoch."""
-        return -(-len(self.labels) // self.batch_size)
+        batches, rest = divmod(len(self.labels), self.batch_size)
+        return batches + (rest > 0 if self._pad else rest >= self._ranks.count)
 
     @property
     def num_batches(self) -> int:
         return self.all_batches - self.skipped
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         index += self.skipped
         # Sorted rows are read from a memory map in one sweep; their order within a batch changes nothing.
         rows = np.sort(self._order()[index * self.batch_size : (index + 1) * self.batch_size])
+        ranks = self._ranks
+        padded = -(-self.batch_size // ranks.count) * ranks.count if self._pad else len(rows)
+        part = ranks.part_of(padded)
+        mine = rows[part]
         views = len(self.inputs) // len(self.labels)
-        inputs = self.inputs[rows + self.epoch % views * len(self.labels)]
+        inputs = self.inputs[mine + self.epoch % views * len(self.labels)]
         if inputs.dtype == np.float16:
             inputs = inputs.astype(np.float32)
         if self.augmentation is not None and self.shuffle_seed is not None:
-            inputs = self.augmentation(inputs, seed_of(self.shuffle_seed, self.epoch, index))
-        return inputs, np.asarray(self.labels[rows], np.float32)
+            inputs = self.augmentation(inputs, seed_of(self.shuffle_seed, self.epoch, index), part.start, len(rows))
+        labels = np.asarray(self.labels[mine], np.float32)
+        if self._class_weights is None:
+            return inputs, labels
+        # Keras takes the mean over all rows, the blank ones too.
+        shared = len(rows) if self._pad else padded // ranks.count * ranks.count
+        weights = (labels @ self._class_weights) * (part.stop - part.start) * ranks.count / shared
+        blank = part.stop - part.start - len(mine)
+        return _extend(inputs, blank), _extend(labels, blank), _extend(np.asarray(weights, np.float32), blank)
 
     def _order(self) -> np.ndarray:
         if self.shuffle_seed is None:
             return np.arange(len(self.labels))
         return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.labels))
+
+
+def _extend(rows: np.ndarray, blank: int) -> np.ndarray:
+    return np.concatenate([rows, np.zeros((blank, *rows.shape[1:]), rows.dtype)]) if blank else rows

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Checkpoints:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
         self._lock.flush()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the folder without the lock, which stays with this one."""
+        return _of_another_process, (self.folder,)
 
     def _hold(self) -> TextIO:
         holder = self.folder / "holder"
@@ -135,9 +139,26 @@ class Checkpoints:
         return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
+def _of_another_process(folder: Path) -> Checkpoints:
+    checkpoints = Checkpoints.__new__(Checkpoints)
+    checkpoints.folder = folder
+    return checkpoints
+
+
 def _read(file: Path) -> list[np.ndarray]:
     with np.load(file, allow_pickle=False) as arrays:
         return [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
+
+
+class Signals(Protocol):
+    """What asks a training to end."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether somebody has asked."""
+
+    def let_through(self) -> None:
+        """End now, if somebody has asked."""
 
 
 class Deferred:

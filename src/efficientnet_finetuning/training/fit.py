@@ -1,7 +1,6 @@
 """Training a classifier: one function for the baseline, which starts from nothing, and for fine-tuning."""
 
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +18,12 @@ from efficientnet_finetuning.training.activations import cache_activations, scra
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
+from efficientnet_finetuning.training.epochs import run_epochs
 from efficientnet_finetuning.training.learning_rate import suggest_learning_rate, sweep
-from efficientnet_finetuning.training.optimizers import build_schedule
-from efficientnet_finetuning.training.progress import Progress
 from efficientnet_finetuning.training.refit import refit_head
 from efficientnet_finetuning.training.rules import apply_rules
-from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network
+from efficientnet_finetuning.training.step import flatten_logits, prepare_network
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ def fit(
     parameters: TrainingParameters,
     seed: int,
     checkpoints: Checkpoints | None = None,
+    workers: Workers | None = None,
     *,
     flip: bool = False,
 ) -> Trained:
@@ -70,17 +70,20 @@ def fit(
         seed: of shuffling, augmentation and dropout.
         checkpoints: where to keep them, and to go on from where there are some. They stay when this function returns:
             give them up once the model is stored.
+        workers: who shares the work; ``None``: this process alone.
         flip: whether the validation logits average over each image and its mirror image, as the answers will.
 
     Raises:
-        InputError: pixels are not in 0–255, the loss or a weight is no longer finite, or the disk has no room for
-            checkpoints.
+        InputError: pixels are not in 0–255, the loss or a weight is no longer finite, the disk has no room for
+            checkpoints, or the workers cannot share a batch.
     """
     began = time.monotonic()
+    workers = workers or Workers()
     check_pixels(train[0])
     keras.utils.set_random_seed(seed)
     rate_is_given = not isinstance(parameters.learning_rate, str)
     settled = apply_rules(parameters, len(train[1]), len(validation[1]))
+    _check_shares(settled, workers)
     network = prepare_network(model, backbone, settled)
     flatten_logits(network, train, settled.start_loss)
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
@@ -88,12 +91,18 @@ def fit(
             network, backbone, train, validation, settled, seed, scratch
         )
         settled = _with_rate(trained_part, batches, settled, checkpoints)
-        compile_for(trained_part, settled, build_schedule(settled, batches.all_batches))
-        progress = Progress(settled, batches, checkpoints, signals, began, rate_is_given)
-        progress.set_model(trained_part)
-        progress.begin(validation_batches)
-        _run_epochs(trained_part, batches, validation_batches, settled.class_weight, progress)
-        trained_part.set_weights(progress.kept_weights)
+        course = workers.train(
+            run_epochs,
+            trained_part,
+            batches,
+            validation_batches,
+            settled,
+            checkpoints,
+            time.monotonic() - began,
+            rate_is_given,
+            signals=signals,
+        )
+        trained_part.set_weights(course.kept_weights)
     trained = without_training_state(model)
     if parameters.freeze_batch_norm:
         unfold(network, trained)
@@ -104,8 +113,8 @@ def fit(
         trained, logits = refit_head(trained, train, validation, settled, flip=flip)
     else:
         logits = predict(trained, validation[0], 64, flip=flip)
-    progress.rows[-1]["seconds"] += time.monotonic() - until
-    history = [row | {"kept": row["epoch"] == progress.kept_epoch} for row in progress.rows]
+    course.rows[-1]["seconds"] += time.monotonic() - until
+    history = [row | {"kept": row["epoch"] == course.kept_epoch} for row in course.rows]
     return Trained(trained, history, logits)
 
 
@@ -119,6 +128,14 @@ def check_pixels(images: np.ndarray) -> None:
         raise InputError(
             f"The pixels lie in {images[:256].min():.3g} to {images[:256].max():.3g}. The network takes 0 to 255 and "
             "scales them itself: leave them as they are."
+        )
+
+
+def _check_shares(parameters: SettledTrainingParameters, workers: Workers) -> None:
+    if not parameters.freeze_batch_norm and parameters.batch_size % workers.count:
+        raise InputError(
+            f"{workers.count} workers cannot share batches of {parameters.batch_size} images evenly, which a training "
+            "of BatchNorm's statistics needs. Choose a training.batch_size that device.workers divides."
         )
 
 
@@ -158,23 +175,3 @@ def _with_rate(
         return {"learning_rate": rate}
 
     return parameters.model_copy(update=checkpoints.decide("settings", find) if checkpoints else find())
-
-
-def _run_epochs(
-    network: keras.Model, batches: Batches, validation: Batches, class_weight: str, progress: Progress
-) -> None:
-    weights = class_weights(batches.labels, class_weight)
-    while not progress.is_over:
-        epoch = progress.epoch
-        network.fit(
-            batches,
-            initial_epoch=epoch,
-            # An epoch that began in an earlier process is shorter than the others.
-            epochs=epoch + 1 if batches.skipped else progress.last_epoch,
-            validation_data=validation,
-            callbacks=[progress],
-            class_weight=weights,
-            shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
-            verbose=1 if sys.stdout.isatty() else 0,
-        )
-        batches.skipped = 0

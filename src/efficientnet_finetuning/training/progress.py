@@ -14,9 +14,10 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.storage import check_free_space
 from efficientnet_finetuning.training.batches import Batches
-from efficientnet_finetuning.training.checkpoint import Arrays, Checkpoints, Deferred
+from efficientnet_finetuning.training.checkpoint import Arrays, Checkpoints, Signals
 from efficientnet_finetuning.training.clock import TimeBudget
 from efficientnet_finetuning.training.optimizers import rate_at
+from efficientnet_finetuning.training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class Progress(keras.callbacks.Callback):
         parameters: SettledTrainingParameters,
         batches: Batches,
         checkpoints: Checkpoints | None,
-        signals: Deferred,
+        signals: Signals,
         began: float,
         rate_is_given: bool,
+        ranks: Ranks,
     ) -> None:
         """Follow a training.
 
@@ -63,8 +65,10 @@ class Progress(keras.callbacks.Callback):
             signals: those that wait for the end of a step.
             began: when the training began, by ``time.monotonic``.
             rate_is_given: whether the user chose the learning rate, so that advice about it is of use.
+            ranks: that share the training.
         """
         super().__init__()
+        self._ranks = ranks
         self._rate_is_given = rate_is_given
         self._parameters, self._batches = parameters, batches
         self._checkpoints, self._signals = checkpoints, signals
@@ -75,7 +79,7 @@ class Progress(keras.callbacks.Callback):
         self._start = self._best = (-np.inf, -np.inf)
         self._stale_epochs = 0
         minutes = parameters.time_budget_minutes
-        self._budget = None if minutes is None else TimeBudget(minutes, began)
+        self._budget = None if minutes is None else TimeBudget(minutes, began, ranks.agree)
         self._step, self._validation_began = 0, 0.0
         # Of the epoch that runs: what an earlier process has done of it, and when this one began. The first one began
         # with all that came before it.
@@ -155,9 +159,11 @@ class Progress(keras.callbacks.Callback):
         self._batches.epoch = epoch
         if self.rows or self._batches.skipped:
             self._began = time.monotonic()
+        self._read_clock()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._budget is not None:
+            self._take_state()
             self.model.optimizer.learning_rate = rate_at(self._parameters, self._budget.share)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -165,7 +171,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._budget is not None:
-            self._budget.validation_seconds = time.monotonic() - self._validation_began
+            self._budget.validation_seconds = self._ranks.agree(time.monotonic() - self._validation_began)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -173,12 +179,13 @@ class Progress(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise InputError(self._diverged("loss", step))
         self._preview(batch + 1)
+        self._read_clock()
         if self._time_is_up:
             self.model.stop_training = True
         if step == self._batches.all_batches or self._checkpoints is None or self._time_is_up:
             return  # the epoch's end is near
-        minutes = self._parameters.checkpoint_minutes
-        if self._signals.pending or (time.monotonic() - self._written) / 60 >= minutes:
+        is_due = (time.monotonic() - self._written) / 60 >= self._parameters.checkpoint_minutes
+        if self._ranks.agree(self._signals.pending or is_due):
             self._write(step, self._with_earlier(logs, step))
             self._stop_if_asked()
 
@@ -186,6 +193,7 @@ class Progress(keras.callbacks.Callback):
         assert logs is not None
         if not np.isfinite(logs["val_loss"]):
             raise InputError(self._diverged("validation loss", self._step))
+        self._read_clock()
         whole = self._with_earlier(logs, self._step)
         self.epoch, self._earlier = epoch + 1, {"images": 0.0, "seconds": 0.0}
         row = {
@@ -211,9 +219,20 @@ class Progress(keras.callbacks.Callback):
         self.model.stop_training = is_over
 
     def _stop_if_asked(self) -> None:
-        if self._signals.pending and self._checkpoints is not None:
+        if not self._ranks.agree(self._signals.pending):
+            return
+        if self._checkpoints is not None:
             logger.info("Stopping: a checkpoint is written, and the same command goes on from it.")
         self._signals.let_through()
+
+    def _read_clock(self) -> None:
+        if self._budget is not None:
+            self._budget.read()
+
+    def _take_state(self) -> None:
+        """Put the values back into the variables: during an epoch JAX keeps them elsewhere."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
 
     def _preview(self, steps: int) -> None:
         """Say what the training will cost, once a few steps after the first, which compiles, were timed."""
@@ -224,7 +243,8 @@ class Progress(keras.callbacks.Callback):
             seconds = (time.monotonic() - self._timed) / _TIMED_STEPS
             if self._budget is not None:
                 if self._parameters.refit_head:
-                    self._budget.refit_seconds = _FORWARD_SHARE * self._batches.all_batches * seconds
+                    refit = _FORWARD_SHARE * self._batches.all_batches * seconds
+                    self._budget.refit_seconds = self._ranks.agree(refit)
                 left = int(self._budget.left / seconds)
             else:
                 left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
@@ -256,6 +276,7 @@ class Progress(keras.callbacks.Callback):
         return means | {"images": images, "seconds": self._earlier["seconds"] + time.monotonic() - self._began}
 
     def _write(self, step: int, earlier: dict[str, float]) -> None:
+        self._take_state()
         arrays = {
             "model": [np.asarray(variable) for variable in self.model.variables],
             "optimizer": [np.asarray(variable) for variable in self.model.optimizer.variables],
@@ -276,7 +297,8 @@ class Progress(keras.callbacks.Callback):
         }
         if self._budget is not None:
             state["clock"] = self._budget.state
-        self._checkpoints.write(self.epoch, step, arrays, state)
+        if self._ranks.rank == 0:
+            self._checkpoints.write(self.epoch, step, arrays, state)
         self._written = time.monotonic()
 
     def _tell(self, row: dict[str, float]) -> None:
@@ -327,6 +349,7 @@ class Progress(keras.callbacks.Callback):
             )
 
     def _diverged(self, what: str, step: int) -> str:
+        self._take_state()
         kept = "" if self._checkpoints is None else f" The last sound checkpoint stays in {self._checkpoints.folder}."
         return (
             f"The {what} became infinite or not a number in epoch {self.epoch + 1}, step {step}, at a learning rate of "

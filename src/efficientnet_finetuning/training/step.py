@@ -56,6 +56,33 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     logger.info("The start's logits are multiplied by %.3f: so sure of its images it would learn little", scale)
 
 
+class Accuracy(keras.metrics.CategoricalAccuracy):
+    """Top-1 over the images that have a label: blank ones, which fill batches up, do not count."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, y_pred, keras.ops.max(y_true, axis=-1))
+
+
+class MeanLoss(keras.metrics.Mean):
+    """The mean loss of an image, class weights included; Keras' own counts a batch's blank images, too.
+
+    It takes the place of Keras' own in the logs, since it has the same name.
+    """
+
+    def __init__(self, label_smoothing: float, **options: str) -> None:
+        super().__init__(**options)
+        self._label_smoothing = label_smoothing
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        losses = keras.losses.categorical_crossentropy(
+            y_true, y_pred, from_logits=True, label_smoothing=self._label_smoothing
+        )
+        if sample_weight is not None:
+            losses = losses * keras.ops.reshape(sample_weight, keras.ops.shape(losses))
+        # The weights make the mean over all rows that over the images.
+        super().update_state(keras.ops.mean(losses), keras.ops.sum(keras.ops.max(y_true, axis=-1)))
+
+
 def compile_for(
     network: keras.Model,
     parameters: SettledTrainingParameters,
@@ -68,7 +95,8 @@ def compile_for(
     network.compile(
         optimizer=build_optimizer(network, parameters, schedule),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=parameters.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=[Accuracy(name="accuracy")],
+        weighted_metrics=[MeanLoss(parameters.label_smoothing, name="loss")],
         jit_compile=use_jit(),
     )
 

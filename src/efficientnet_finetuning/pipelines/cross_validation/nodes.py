@@ -36,6 +36,7 @@ from efficientnet_finetuning.pipelines.transfer.nodes import (
     fit_start,
 )
 from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def predict_folds(
     device: DeviceParameters,
     seed: int,
     checkpoints: Checkpoints | None,
+    workers: Workers,
 ) -> dict[str, np.ndarray]:
     """Fit the head and fine-tune for each fold of all images, as a run does, and predict the fold.
 
@@ -83,7 +85,9 @@ def predict_folds(
             network, fitted_head, said, class_names, backbone, preprocessing, head, evaluation.flip
         )
         start = fit_start(network, features, *learnt, manifest, class_names, backbone, preprocessing, head)
-        tuned, _, history = train_classifier(start, *learnt, class_names, training, evaluation.flip, seed, None)
+        tuned, _, history = train_classifier(
+            start, *learnt, class_names, training, evaluation.flip, seed, None, workers
+        )
         return {
             "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
             "seconds": [float(table["seconds"].sum()) for table in (path, history)],

@@ -7,7 +7,7 @@ from efficientnet_finetuning.pipelines.cross_validation.nodes import judge_folds
 
 def create_pipeline() -> Pipeline:
     """Judge transfer and fine-tuning by folds of all images."""
-    images = ("train_images", "validation_images", "test_images", "manifest", "class_names")
+    images = ("train_images", "validation_images", "test_images", "manifest", "class_names", "workers")
     shared = ("dataset", "backbone", "preprocessing", "evaluation", "device", "seed")
     predict = Node(
         predict_folds,

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.examples import Examples
-from efficientnet_finetuning.device import device_name, peak_memory
+from efficientnet_finetuning.device import peak_memory
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.evaluation.figures import learning_rate_curve
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -21,6 +21,7 @@ from efficientnet_finetuning.parameters import (
     image_size,
 )
 from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ def train_classifier(
     flip: bool,
     seed: int,
     checkpoints: Checkpoints | None,
+    workers: Workers,
 ) -> tuple[TrainedClassifier, dict[str, np.ndarray], pd.DataFrame]:
     """Train from a start and keep its best or its last weights.
 
@@ -114,7 +116,7 @@ def train_classifier(
 
     start.check_fits(train_images.images.shape[1], class_names)
     splits = (train_images.arrays, validation_images.arrays)
-    trained = fit(start.model, start.backbone, *splits, training, seed, checkpoints, flip=flip)
+    trained = fit(start.model, start.backbone, *splits, training, seed, checkpoints, workers, flip=flip)
     held_out = {"logits": trained.validation_logits, "labels": validation_images.labels, "ids": validation_images.ids}
     classifier = replace(
         start,
@@ -125,7 +127,7 @@ def train_classifier(
     )
     about: dict[str, Any] = {
         "class_weight": training.class_weight,
-        "device": device_name(),
+        "device": workers.device,
         "peak_memory_gb": peak_memory() / 1e9,
     }
     return classifier, held_out, pd.DataFrame(trained.history).assign(**about)

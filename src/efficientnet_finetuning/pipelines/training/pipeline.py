@@ -86,6 +86,7 @@ def _training(regime: str, start: str) -> Pipeline:
             "params:evaluation.flip",
             "params:seed",
             "checkpoints",
+            "workers",
         ],
         ["model", "held_out", "history"],
         name="train_classifier",
@@ -94,7 +95,8 @@ def _training(regime: str, start: str) -> Pipeline:
     return Pipeline(
         [train],
         namespace=regime,
-        inputs={"start": start} | {name: name for name in ("train_images", "validation_images", "class_names")},
+        inputs={"start": start}
+        | {name: name for name in ("train_images", "validation_images", "class_names", "workers")},
         outputs={name: f"{regime}_{name}" for name in ("model", "held_out", "history")},
         parameters={"seed", "evaluation.flip"},
     )

@@ -1,0 +1,62 @@
+"""What other processes are given: arrays that lie in a file by the file's name, networks by configuration and values.
+
+Pickle carries it between processes of one run and is never stored.
+"""
+
+import io
+import mmap
+import pickle
+import sys
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+
+def pack(value: Any) -> bytes:
+    """A value for another process, which finds the project's files at the same path."""
+    stream = io.BytesIO()
+    _Pickler(stream).dump(value)
+    return stream.getvalue()
+
+
+def unpack(packed: bytes) -> Any:
+    """What :func:`pack` was given; networks are built by the backend of this process."""
+    return pickle.loads(packed)  # noqa: S301  from the process that started this one
+
+
+class _Pickler(cloudpickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray) and (found := _in_file(value)):
+            return _read, found
+        keras = sys.modules.get("keras")  # without it there is no network
+        if keras and isinstance(value, keras.Model):
+            # All variables, since the states of the seeds of dropout are no weights.
+            variables = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in value.variables]
+            return _build, (value.get_config(), variables)
+        return super().reducer_override(value)
+
+
+def _in_file(array: np.ndarray) -> tuple[Any, ...] | None:
+    """Where an array lies whose memory is a mapped file, possibly as a view of another one."""
+    root: Any = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if not (isinstance(root, np.memmap) and isinstance(root.base, mmap.mmap)):
+        return None
+    start = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    mapped = (str(root.filename), root.dtype.str, "r", root.offset, root.shape)
+    return mapped, array.shape, array.dtype.str, start, array.strides
+
+
+def _read(mapped: tuple[Any, ...], shape: tuple[int, ...], dtype: str, start: int, strides: tuple[int, ...]) -> Any:
+    return np.ndarray(shape, dtype, np.memmap(*mapped), start, strides)
+
+
+def _build(config: dict[str, Any], values: list[np.ndarray]) -> Any:
+    import keras
+
+    network = keras.Model.from_config(config)
+    for variable, value in zip(network.variables, values, strict=True):
+        variable.assign(value)
+    return network

@@ -1,0 +1,167 @@
+"""A rank: one process of a training that several share, on one device."""
+
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from efficientnet_finetuning.cluster.packing import unpack
+from efficientnet_finetuning.training.ranks import Ranks
+
+_PACKAGE = Path(__file__).parents[1]
+_COMPUTING = ("keras", "jax", "numpy", "tensorflow")
+# What a log record of a training carries for whoever tracks it.
+_EXTRAS = ("metrics", "step")
+# After so many seconds without a sign of life of one rank, JAX ends the others; Ray is quicker.
+_HEARTBEAT = 30
+
+
+class About(NamedTuple):
+    """A process of a worker.
+
+    Attributes:
+        host: its machine's name.
+        process: its number there.
+        code: a hash of this package and of the versions of the libraries that compute.
+        missing: which of the wanted paths it does not see.
+    """
+
+    host: str
+    process: int
+    code: str
+    missing: list[str]
+
+
+def about(paths: list[str]) -> About:
+    """This process, and which of some paths it does not see."""
+    missing = [path for path in paths if not Path(path).exists()]
+    return About(socket.gethostname(), os.getpid(), code_hash(), missing)
+
+
+def code_hash() -> str:
+    """A hash of this package's modules and of the versions of the libraries that compute."""
+    found = hashlib.sha256()
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        found.update(file.relative_to(_PACKAGE).as_posix().encode() + file.read_bytes())
+    for name in _COMPUTING:
+        try:
+            found.update(f"{name} {version(name)}".encode())
+        except PackageNotFoundError:  # JAX trains without TensorFlow
+            found.update(name.encode())
+    return found.hexdigest()
+
+
+class JaxRanks(Ranks):
+    """The ranks of one training, joined by ``jax.distributed``."""
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+
+    def agree(self, number: float) -> float:
+        """See :meth:`~efficientnet_finetuning.training.ranks.Ranks.agree`."""
+        import numpy as np
+        from jax.experimental.multihost_utils import broadcast_one_to_all
+
+        return float(broadcast_one_to_all(np.float32(number)))
+
+
+class _Asked(Exception):  # noqa: N818
+    """The run was asked to end, and its checkpoint is written."""
+
+
+class _Request:
+    """Whether the run was asked to end; see :class:`~efficientnet_finetuning.training.checkpoint.Signals`."""
+
+    pending = False
+
+    def let_through(self) -> None:
+        raise _Asked
+
+
+class Rank:
+    """Trains in a thread, and answers in others meanwhile. Ray makes an actor of it."""
+
+    def __init__(self) -> None:
+        self._news: SimpleQueue[tuple[str, int, str, dict[str, Any]]] = SimpleQueue()
+        self._request = _Request()
+
+    def about(self, paths: list[str]) -> About:
+        """See :func:`about`."""
+        return about(paths)
+
+    def address(self) -> str:
+        """Where the ranks can find one another, if this is the first."""
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        with socket.socket(socket.AF_INET) as free:
+            free.bind((host, 0))
+            return f"{host}:{free.getsockname()[1]}"
+
+    def train(self, packed: list[Any], address: str, rank: int, count: int) -> Any:
+        """Train with the others; ``None`` where the run was asked to end.
+
+        Args:
+            packed: the reference of a function and its arguments.
+            address: of the first rank.
+            rank: which one this is.
+            count: how many there are.
+        """
+        import jax
+        import ray
+
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            address,
+            count,
+            rank,
+            coordinator_bind_address=address if rank == 0 else None,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+        )
+        import keras
+
+        # JAX wants the same first values on all ranks, though they are replaced at once.
+        keras.utils.set_random_seed(0)
+        # Keras keeps it by thread, so it is set where the training is.
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+        if rank == 0:
+            logger = logging.getLogger("efficientnet_finetuning")
+            logger.setLevel(logging.INFO)
+            logger.addHandler(_Reporter(self._news))
+        function, arguments = unpack(ray.get(packed[0]))
+        try:
+            course = function(*arguments, signals=self._request, ranks=JaxRanks(rank, count))
+        except _Asked:
+            return None
+        return course if rank == 0 else True
+
+    def news(self) -> list[tuple[str, int, str, dict[str, Any]]]:
+        """What was logged since the last call: logger, level, message, and what it carries."""
+        return list(_taken(self._news))
+
+    def ask_to_stop(self) -> None:
+        """Let the training write a checkpoint and end."""
+        self._request.pending = True
+
+
+class _Reporter(logging.Handler):
+    def __init__(self, news: SimpleQueue) -> None:
+        super().__init__()
+        self._news = news
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extras = {name: getattr(record, name) for name in _EXTRAS if hasattr(record, name)}
+        self._news.put((record.name, record.levelno, record.getMessage(), extras))
+
+
+def _taken(queue: SimpleQueue) -> Iterator[Any]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return

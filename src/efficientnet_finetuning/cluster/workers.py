@@ -1,0 +1,330 @@
+"""Workers that Ray places and supervises: blocks of rows as tasks, the ranks of a training as actors."""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from efficientnet_finetuning.cluster.packing import pack, unpack
+from efficientnet_finetuning.cluster.rank import About, Rank, about, code_hash
+from efficientnet_finetuning.data.threads import num_cores
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
+from efficientnet_finetuning.workers import Block, Result, Workers
+
+logger = logging.getLogger(__name__)
+
+_RETRIES = 3
+# Objects that go between processes: blocks of features, a network, the weights of a training.
+_STORE = 1 << 29
+_SECONDS_TO_START = 120
+
+
+class RayWorkers(Workers):
+    """Workers of a Ray cluster, or of a local one that lives as long as this object is open."""
+
+    _ray: Any = None
+
+    def __init__(
+        self, device: DeviceParameters, cluster: ClusterParameters, data: Path, paths: Sequence[Path] = ()
+    ) -> None:
+        """Connect to a cluster, or start one on this machine.
+
+        Args:
+            device: with the number of workers, and whether they may have GPUs.
+            cluster: where it is.
+            data: a folder that every worker must see at the same path.
+            paths: other files and folders of which the same is true.
+
+        Raises:
+            InputError: Ray is missing, no cluster answers, it has fewer devices, or a machine of it lacks the files or
+                has other code.
+        """
+        self._environment = _Environment(cluster.address is None)
+        self._max_restarts = cluster.max_restarts
+        self._local: Path | None = None
+        try:
+            self._ray = _import_ray(device.workers)
+            self._connect(cluster.address)
+            self._take_stock(device, cluster.address)
+            self._check_machines(data, paths)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the cluster; a local one ends."""
+        if self._ray is not None:
+            self._ray.shutdown()
+        if self._local is not None:
+            shutil.rmtree(self._local, ignore_errors=True)
+        self._environment.restore()
+
+    @property
+    def device(self) -> str:
+        """See :class:`~efficientnet_finetuning.workers.Workers`."""
+        return self._device
+
+    def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
+        """See :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`."""
+        packed = [self._ray.put(pack(function))]
+        task = self._ray.remote(**self._share, max_retries=0, scheduling_strategy="SPREAD")(_run)
+        pending: deque[tuple[Any, Block]] = deque()
+        for block in blocks:
+            pending.append((task.remote(packed, block), block))
+            if len(pending) > 2 * self.count:
+                yield self._result(task, packed, *pending.popleft())
+        while pending:
+            yield self._result(task, packed, *pending.popleft())
+
+    def train(self, function: Callable[..., Result], *arguments: Any, signals: Any) -> Result:
+        """See :meth:`~efficientnet_finetuning.workers.Workers.train`."""
+        packed = [self._ray.put(pack((function, arguments)))]
+        for restart in range(self._max_restarts + 1):
+            if restart:
+                logger.info(
+                    "All ranks start again from the last checkpoint (restart %d of %d)", restart, self._max_restarts
+                )
+            try:
+                return self._train_once(packed, signals)
+            except (self._ray.exceptions.RayActorError, self._ray.exceptions.NodeDiedError) as error:
+                logger.warning("A rank died: %s", _last_line(error))
+        raise InputError(
+            f"Ranks of the training died {self._max_restarts + 1} times; cluster.max_restarts is {self._max_restarts}. "
+            "The last checkpoint stays, and the same command goes on from it. Too little memory is the usual reason: "
+            "lower training.batch_size, or give device.workers=1."
+        )
+
+    def _connect(self, address: str | None) -> None:
+        options: dict[str, Any] = {
+            "address": address,
+            "log_to_driver": False,
+            "configure_logging": False,
+            "runtime_env": {"env_vars": _environment()},
+        }
+        if address is None:
+            self._local = Path(tempfile.mkdtemp(prefix="workers-"))
+            options |= {
+                "num_cpus": num_cores(),
+                "include_dashboard": False,
+                "object_store_memory": _STORE,
+                "_temp_dir": str(self._local),
+            }
+        try:
+            self._ray.init(**options)
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            raise InputError(
+                f"cluster.address: no Ray cluster answers at {address}: {error} Give auto on a machine of the cluster, "
+                "ray://<host>:10001 elsewhere, or null for the devices of this machine."
+            ) from error
+
+    def _take_stock(self, device: DeviceParameters, address: str | None) -> None:
+        """What there is, and what each worker gets of it."""
+        found, count = self._ray.cluster_resources(), device.workers
+        cores = int(found.get("CPU", 0))
+        gpus = 0 if device.accelerator == "cpu" else int(found.get("GPU", 0))
+        there, kind = (gpus, "GPUs") if gpus else (cores, "cores")
+        self.count = there if count == "all" else int(count)
+        if self.count > there:
+            where = f"The cluster at {address}" if address else "This machine"
+            raise InputError(
+                f"device.workers is {count}, but each worker needs one of the {kind}, and there are {there}. "
+                f"{where} has {cores} cores and {gpus} GPUs. Give a number up to {there}, or all."
+            )
+        self._on_gpus = gpus > 0
+        self._cores = max(cores // self.count, 1)
+        self._share = {"num_cpus": self._cores, "num_gpus": int(self._on_gpus)}
+
+    def _check_machines(self, data: Path, paths: Sequence[Path]) -> None:
+        """Refuse machines that do not see the files, or have other code, before anything is computed."""
+        token = data / f".seen-by-workers-{secrets.token_hex(8)}"
+        token.touch()
+        try:
+            wanted = [str(token), *map(str, paths)]
+            machines = self._ask_machines(wanted)
+        finally:
+            token.unlink()
+        for machine in machines:
+            if str(token) in machine.missing:
+                raise InputError(
+                    f"The worker on {machine.host} does not see this project's data in {data}. Workers read and write "
+                    "there: mount the project on all machines at the same path, as a shared file system."
+                )
+            if machine.missing:
+                raise InputError(
+                    f"The worker on {machine.host} does not see {', '.join(machine.missing)}. Put it on a file system "
+                    "that all machines share at the same path. Object stores are not supported."
+                )
+        _check_code(machines)
+        hosts = ", ".join(sorted({machine.host for machine in machines}))
+        device = "a GPU" if self._on_gpus else f"{self._cores} core(s)"
+        self._device = f"{self.count} workers with {device} each"
+        logger.info("Workers: %d on %s, each with %s", self.count, hosts, device)
+        if not self._on_gpus:
+            logger.warning(
+                "There is no GPU: training on several workers computes with JAX, which on CPUs is about ten times "
+                "slower than TensorFlow on one (device.workers=1). Looking, preparing, features and predictions are "
+                "not."
+            )
+
+    def _ask_machines(self, paths: list[str]) -> list[About]:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ask = self._ray.remote(num_cpus=0)(about)
+        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        asked = [
+            ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(paths)
+            for node in nodes
+        ]
+        try:
+            answers: list[About] = self._ray.get(asked, timeout=_SECONDS_TO_START)
+        except self._ray.exceptions.RayError as error:
+            raise InputError(
+                f"A machine of the cluster cannot run this project: {_last_line(error)} Install the project there with "
+                "its extra cluster, in the same versions."
+            ) from error
+        return answers
+
+    def _result(self, task: Any, packed: list[Any], future: Any, block: Block) -> Any:
+        for _ in range(_RETRIES):
+            try:
+                return self._ray.get(future)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.RaySystemError) as error:
+                logger.warning("A worker died, and its block is done again: %s", _last_line(error))
+                future = task.remote(packed, block)
+        try:
+            return self._ray.get(future)
+        except self._ray.exceptions.WorkerCrashedError as error:
+            raise InputError(
+                f"Workers died {_RETRIES + 1} times at the same block. What was done is kept, and the same command "
+                "goes on from it. Too little memory is the usual reason: give fewer device.workers."
+            ) from error
+
+    def _train_once(self, packed: list[Any], signals: Any) -> Any:
+        from ray.util import placement_group, remove_placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        bundle = {"CPU": self._cores} | ({"GPU": 1} if self._on_gpus else {})
+        group = placement_group([bundle] * self.count)
+        platform = "cuda" if self._on_gpus else "cpu"
+        actor = self._ray.remote(
+            **self._share,
+            max_concurrency=2,
+            runtime_env={"env_vars": _environment() | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": platform}},
+        )(Rank)
+        ranks: list[Any] = []
+        try:
+            self._ray.get(group.ready(), timeout=_SECONDS_TO_START)
+            for index in range(self.count):
+                strategy = PlacementGroupSchedulingStrategy(group, index)
+                ranks.append(actor.options(scheduling_strategy=strategy).remote())
+            machines = self._ray.get([rank.about.remote([]) for rank in ranks])
+            _check_code(machines)
+            placed = ", ".join(f"{machine.host} ({machine.process})" for machine in machines)
+            logger.info("Training with JAX on %d ranks: %s", self.count, placed)
+            address = self._ray.get(ranks[0].address.remote())
+            futures = [rank.train.remote(packed, address, index, self.count) for index, rank in enumerate(ranks)]
+            return self._follow(ranks, futures, signals)
+        finally:
+            for rank in ranks:
+                self._ray.kill(rank)
+            remove_placement_group(group)
+
+    def _follow(self, ranks: list[Any], futures: list[Any], signals: Any) -> Any:
+        """The result of the first rank, once all are done; what it logs is logged here."""
+        pending, was_asked = futures, False
+        while pending:
+            done, pending = self._ray.wait(pending, timeout=0.2)
+            self._tell(ranks[0])
+            for future in done:
+                try:
+                    self._ray.get(future)
+                except self._ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+            if signals.pending and not was_asked:
+                was_asked = True
+                for rank in ranks:
+                    rank.ask_to_stop.remote()
+        self._tell(ranks[0])
+        course = self._ray.get(futures[0])
+        if course is None:
+            signals.let_through()
+        return course
+
+    def _tell(self, rank: Any) -> None:
+        for name, level, message, extras in self._ray.get(rank.news.remote()):
+            logging.getLogger(name).log(level, "%s", message, extra=extras)
+
+
+class _Environment:
+    """What Ray reads from the environment, most of it when it is imported."""
+
+    def __init__(self, is_local: bool) -> None:
+        settings = {
+            "RAY_USAGE_STATS_ENABLED": "0",  # nothing of it is for Ray's makers to know
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # this process must not take the GPUs from the workers
+        }
+        if is_local:
+            # Ray binds to the loopback address where it knows no clusters, as on macOS; this is its switch. Other users
+            # of this machine stay out by a token.
+            settings |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+            settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+
+    def restore(self) -> None:
+        for name, value in self._before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _import_ray(count: int | str) -> Any:
+    if missing := [name for name in ("jax", "ray") if find_spec(name) is None]:
+        raise InputError(
+            f"device.workers is {count}, which needs {' and '.join(missing)}: pip install -e '.[cluster]'. With "
+            "device.workers=1 this process computes alone."
+        )
+    import ray
+
+    return ray
+
+
+def _environment() -> dict[str, str]:
+    """What the processes of the workers find in their environment."""
+    return {name: os.environ[name] for name in ("KERAS_BACKEND", "TF_DETERMINISTIC_OPS") if name in os.environ}
+
+
+@cache
+def _unpacked(reference: Any) -> Any:
+    """Once in each process of a worker, for all blocks."""
+    import ray
+
+    return unpack(ray.get(reference))
+
+
+def _run(packed: list[Any], block: Block) -> Any:
+    return _unpacked(packed[0])(block)
+
+
+def _check_code(machines: Sequence[About]) -> None:
+    here = code_hash()
+    if other := sorted({machine.host for machine in machines if machine.code != here}):
+        raise InputError(
+            f"The workers on {', '.join(other)} have another version of this project, or of Keras, JAX, NumPy or "
+            "TensorFlow, than this machine. Install the same everywhere (requirements.lock), and run again."
+        )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
