@@ -33,7 +33,7 @@ class _Pickler(cloudpickle.Pickler):
         if keras and isinstance(value, keras.Model):
             # All variables, since the states of the seeds of dropout are no weights.
             variables = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in value.variables]
-            return _build, (value.get_config(), variables)
+            return _build, (type(value), value.get_config(), variables)
         return super().reducer_override(value)
 
 
@@ -53,10 +53,8 @@ def _read(mapped: tuple[Any, ...], shape: tuple[int, ...], dtype: str, start: in
     return np.ndarray(shape, dtype, np.memmap(*mapped), start, strides)
 
 
-def _build(config: dict[str, Any], values: list[np.ndarray]) -> Any:
-    import keras
-
-    network = keras.Model.from_config(config)
+def _build(kind: Any, config: dict[str, Any], values: list[np.ndarray]) -> Any:
+    network = kind.from_config(config)
     for variable, value in zip(network.variables, values, strict=True):
         variable.assign(value)
     return network

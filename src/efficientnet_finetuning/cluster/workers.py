@@ -25,6 +25,8 @@ _RETRIES = 3
 # Objects that go between processes: blocks of features, a network, the weights of a training.
 _STORE = 1 << 29
 _SECONDS_TO_START = 120
+# Keeps other users of this machine out of its clusters. Ray reads it once in a process.
+_KEY = secrets.token_hex(32)
 
 
 class RayWorkers(Workers):
@@ -120,9 +122,11 @@ class RayWorkers(Workers):
         try:
             self._ray.init(**options)
         except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            if address is None:
+                raise InputError(f"Ray cannot start its processes on this machine: {_last_line(error)}") from error
             raise InputError(
-                f"cluster.address: no Ray cluster answers at {address}: {error} Give auto on a machine of the cluster, "
-                "ray://<host>:10001 elsewhere, or null for the devices of this machine."
+                f"cluster.address: no Ray cluster answers at {address}: {_last_line(error)} Give auto on a machine of "
+                "the cluster, ray://<host>:10001 elsewhere, or null for the devices of this machine."
             ) from error
 
     def _take_stock(self, device: DeviceParameters, address: str | None) -> None:
@@ -275,10 +279,9 @@ class _Environment:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # this process must not take the GPUs from the workers
         }
         if is_local:
-            # Ray binds to the loopback address where it knows no clusters, as on macOS; this is its switch. Other users
-            # of this machine stay out by a token.
+            # Ray binds to the loopback address where it knows no clusters, as on macOS; this is its switch.
             settings |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-            settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _KEY}
         self._before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
 

@@ -1,0 +1,173 @@
+"""Trainings that two ranks share."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from efficientnet_finetuning.parameters import TrainingParameters
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.training.fit import fit
+
+EQUALITY = """
+import sys
+from pathlib import Path
+import keras
+import numpy as np
+from efficientnet_finetuning.cluster.workers import RayWorkers
+from efficientnet_finetuning.models.backbones import build_backbone
+from efficientnet_finetuning.models.heads import attach_head
+from efficientnet_finetuning.parameters import (
+    AugmentationParameters, ClusterParameters, DeviceParameters, TrainingParameters
+)
+from efficientnet_finetuning.training.fit import fit
+
+folder = Path(sys.argv[1])
+generator = np.random.default_rng(0)
+np.save(folder / "images.npy", generator.integers(0, 256, (21, 64, 64, 3), np.uint8))
+images = np.load(folder / "images.npy", mmap_mode="r")
+labels = np.eye(3, dtype=np.uint8)[generator.integers(0, 3, 21)]
+keras.utils.set_random_seed(1)
+backbone = build_backbone("EfficientNetLite0", 64, "imagenet", dtype_policy="float32", seed=0)
+start = attach_head(backbone, 3, 0.2, False)
+training = TrainingParameters(
+    epochs=1, batch_size=8, optimizer="sgd", learning_rate=1e-3, stage_decay=0.8, class_weight="balanced", keep="last",
+    label_smoothing=0.1, augmentation=AugmentationParameters(translation=0.1, color_jitter=0.2, erasing=0.5),
+)
+assert training.drop_connect_rate and training.head_dropout
+data = (images, labels), (images[:7], labels[:7])
+workers = RayWorkers(DeviceParameters(workers=2), ClusterParameters(), folder)
+two = fit(start, "EfficientNetLite0", *data, training, 3, workers=workers)
+workers.close()
+one = fit(start, "EfficientNetLite0", *data, training, 3)
+moved = max(np.abs(a - b).max() for a, b in zip(one.model.get_weights(), start.get_weights()))
+apart = max(np.abs(a - b).max() for a, b in zip(one.model.get_weights(), two.model.get_weights()))
+row, other = ({k: v for k, v in t.history[0].items() if k != "seconds"} for t in (one, two))
+print(f"moved {moved:.1e}, apart {apart:.1e}")
+assert moved > 1e-3 and apart < 1e-6
+assert all(abs(row[name] - other[name]) < 1e-5 for name in row), (row, other)
+"""
+
+
+def test_two_ranks_train_what_one_trains(tmp_path):
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", EQUALITY, tmp_path]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr[-4000:]
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), np.uint8)
+LABELS = np.eye(2, dtype=np.uint8)[np.arange(21) % 2]
+TRAINING = TrainingParameters(epochs=40, batch_size=4, learning_rate=1e-3, freeze_batch_norm=False, keep="last")
+
+
+def tiny_start() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128)(inputs)
+    x = keras.layers.Conv2D(8, 3, 4, use_bias=False, name="stem_conv")(x)
+    x = keras.layers.BatchNormalization(name="stem_bn")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.2, name="head_dropout")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+
+
+def train(workers, checkpoints=None, training=TRAINING):
+    splits = (IMAGES, LABELS), (IMAGES[:7], LABELS[:7])
+    return fit(tiny_start(), "EfficientNetLite0", *splits, training, 7, checkpoints, workers)
+
+
+def kill_when(happened, processes) -> threading.Thread:
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not happened() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(processes()[1], signal.SIGKILL)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    undisturbed = train(workers)
+    assert "1 images are left out of each epoch" in caplog.text
+    assert [record.metrics["epoch"] for record in caplog.records if hasattr(record, "metrics")] == list(range(1, 41))
+    caplog.clear()
+    folder = tmp_path / "run"
+    killer = kill_when(
+        lambda: any(folder.glob("00001*")),
+        lambda: [int(process) for process in re.findall(r"\((\d+)\)", caplog.text)],
+    )
+    disturbed = train(workers, Checkpoints(folder))
+    killer.join()
+    assert "A rank died: " in caplog.text
+    assert "All ranks start again from the last checkpoint (restart 1 of 1)" in caplog.text
+    assert "Training goes on from its checkpoint" in caplog.text
+    assert [row["epoch"] for row in disturbed.history] == list(range(1, 41))
+    for ours, theirs in zip(disturbed.model.get_weights(), undisturbed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+INTERRUPTED = """
+import logging, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+logging.basicConfig(level=logging.INFO)
+from test_ranks import TRAINING, train
+from efficientnet_finetuning.cluster.workers import RayWorkers
+from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+
+folder = Path(sys.argv[2])
+workers = RayWorkers(DeviceParameters(workers=2), ClusterParameters(), folder)
+try:
+    train(workers, Checkpoints(folder / "run"), TRAINING.model_copy(update={"epochs": 100_000}))
+finally:
+    workers.close()
+"""
+
+
+@pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, "a checkpoint"), (signal.SIGKILL, "nothing")])
+def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder, number, leaves):
+    environment = os.environ | {"TMPDIR": str(short_folder)}
+    command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent), tmp_path]
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while not any(tmp_path.glob("run/0*")) and running.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        running.send_signal(number)
+        told = running.communicate(timeout=60)[1]
+    finally:
+        running.kill()
+    assert running.returncode != 0
+    assert ("Stopping: a checkpoint is written" in told) == (leaves == "a checkpoint"), told
+    until = time.monotonic() + 20
+    while (left := processes_of(short_folder)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left
+    assert Checkpoints(tmp_path / "run").newest() is not None
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that name a folder, where a cluster of this machine keeps its sockets."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found
