@@ -36,6 +36,7 @@ from efficientnet_finetuning.pipelines.transfer.nodes import (
     fit_start,
 )
 from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def predict_folds(
     device: DeviceParameters,
     seed: int,
     checkpoints: Checkpoints | None,
+    workers: Workers,
 ) -> dict[str, np.ndarray]:
     """Fit the head and fine-tune for each fold of all images, as a run does, and predict the fold.
 
@@ -77,7 +79,7 @@ def predict_folds(
         held_out = parts == parts.min()
         learnt = _rows(images, rest[~held_out]), _rows(images, rest[held_out])
         network = build_pretrained_backbone(backbone, preprocessing, device, seed)
-        features = extract_features(network, *learnt, head, evaluation.flip, seed)
+        features = extract_features(network, *learnt, head, evaluation.flip, seed, workers)
         fitted_head, said, path = fit_head(features, *learnt, manifest, head)
         frozen = assemble_classifier(
             network, fitted_head, said, class_names, backbone, preprocessing, head, evaluation.flip
@@ -85,7 +87,7 @@ def predict_folds(
         start = fit_start(network, features, *learnt, manifest, class_names, backbone, preprocessing, head)
         tuned, _, history = train_classifier(start, *learnt, class_names, training, evaluation.flip, seed, None)
         return {
-            "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
+            "logits": [_logits(model, judged[fold], evaluation, workers) for model in (frozen, tuned)],
             "seconds": [float(table["seconds"].sum()) for table in (path, history)],
         }
 
@@ -133,8 +135,10 @@ def _check_no_fold_is_empty(folds: np.ndarray, wanted: int) -> None:
         )
 
 
-def _logits(model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:
-    logits = model.predict_logits(images.arrays[0], evaluation.batch_size) / model.temperature
+def _logits(
+    model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters, workers: Workers
+) -> list[list[float]]:
+    logits = model.predict_logits(images.arrays[0], evaluation.batch_size, workers.map_blocks) / model.temperature
     as_json: list[list[float]] = logits.astype(float).tolist()
     return as_json
 
