@@ -57,7 +57,7 @@ def predict(
         flip: average the outputs of each image and of its mirror image, for twice the time. On CIFAR-10 that makes
             predictions more accurate by a point or so.
         map_blocks: who computes the batches: :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`. Other
-            processes read the images themselves, and their outputs are those of this one to the bit.
+            processes read the images themselves, and on like processors their outputs are the same to the bit.
 
     Returns:
         float32 ``(N, …)``.
