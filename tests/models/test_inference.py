@@ -1,8 +1,12 @@
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import keras
 import numpy as np
@@ -11,8 +15,10 @@ import pytest
 from efficientnet_finetuning.models import inference
 from efficientnet_finetuning.models.backbones import build_backbone
 from efficientnet_finetuning.models.heads import attach_head, feature_extractor
-from efficientnet_finetuning.models.inference import predict, predict_all
+from efficientnet_finetuning.models.inference import mirrored, predict, predict_all, predict_batches
 from efficientnet_finetuning.models.litert import Engine
+from efficientnet_finetuning.parameters import AugmentationParameters
+from efficientnet_finetuning.training.augmentation import Augmentation, Views
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +93,44 @@ def test_several_arrays_share_one_conversion(extractor, images, expected, engine
     assert list(features) == ["train", "validation"]
     assert_close(np.concatenate(list(features.values())), expected)
     assert len(engines) == 1
+
+
+@pytest.fixture(scope="module")
+def in_other_processes():
+    """Maps in two processes of one thread each, which take two batches at a time."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("OMP_NUM_THREADS", "1")
+            list(pool.map(time.sleep, [0.1, 0.1]))  # starts both
+        yield partial(pool.map, chunksize=2)
+
+
+def test_other_processes_give_the_same_bits_in_the_same_order(monkeypatch, extractor, images, in_other_processes):
+    found = []
+    for pixels_that_pay in (0, 1e9):  # the converted model, then Keras
+        monkeypatch.setattr(inference, "_PIXELS_THAT_PAY", pixels_that_pay)
+        alone = list(predict_batches(extractor, images, 30, flip=True))
+        shared = list(predict_batches(extractor, images, 30, flip=True, map_blocks=in_other_processes))
+        assert [len(batch) for batch in shared] == [30, 30, 30, 10]
+        np.testing.assert_array_equal(np.concatenate(shared), np.concatenate(alone))
+        found.append(np.concatenate(shared))
+    assert not np.array_equal(*found)  # so that one in the other's place would show
+
+
+def test_other_processes_read_several_arrays_and_make_augmented_views(extractor, images, in_other_processes):
+    augmentation = Augmentation(AugmentationParameters(rotation=0.1, contrast=0.1, erasing=0.5))
+    arrays = {"train": Views(images[:40], 2, augmentation, 1), "mirrored": mirrored(images), "one": images[:1]}
+    alone = predict_all(extractor, arrays, 64)
+    shared = predict_all(extractor, arrays, 64, map_blocks=in_other_processes)
+    assert {name: len(outputs) for name, outputs in shared.items()} == {"train": 80, "mirrored": 100, "one": 1}
+    for name, outputs in shared.items():
+        np.testing.assert_array_equal(outputs, alone[name])
+
+
+def test_other_processes_compute_a_classifier_in_mixed_precision(images, in_other_processes):
+    model = attach_head(build_backbone("EfficientNetLite0", 32, "none", dtype_policy="mixed_bfloat16"), 3, 0.2)
+    shared = predict(model, images[:20], 16, map_blocks=in_other_processes)
+    np.testing.assert_array_equal(shared, predict(model, images[:20], 16))
 
 
 def test_squeeze_and_excitation_a_head_and_sizes_that_do_not_divide_evenly(engines):

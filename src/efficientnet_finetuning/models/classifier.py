@@ -13,6 +13,7 @@ import numpy as np
 
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.models.inference import Images, predict
+from efficientnet_finetuning.workers import MapBlocks
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +55,7 @@ class TrainedClassifier:
     flip: bool = False
     temperature: float = 1.0
 
-    def predict_logits(self, images: Images, batch_size: int = 64) -> np.ndarray:
+    def predict_logits(self, images: Images, batch_size: int = 64, map_blocks: MapBlocks = map) -> np.ndarray:
         """Logits of images, every one exactly once, those of the uneven last batch too.
 
         They are the classifier's answer: where ``flip`` says so, those of an image and of its mirror image averaged.
@@ -62,11 +63,12 @@ class TrainedClassifier:
         Args:
             images: pixels ``(N, image_size, image_size, 3)`` in 0–255.
             batch_size: images in a forward pass.
+            map_blocks: who computes them, as in :func:`~efficientnet_finetuning.models.inference.predict`.
 
         Returns:
             float32 ``(N, num_classes)``.
         """
-        return predict(self.model, images, batch_size, "images", flip=self.flip)
+        return predict(self.model, images, batch_size, "images", flip=self.flip, map_blocks=map_blocks)
 
     def check_fits(self, image_size: int, class_names: Sequence[str]) -> None:
         """Refuse images of another size or of other classes than those that this classifier learnt.

@@ -3,12 +3,15 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from efficientnet_finetuning.device import use_jit
+from efficientnet_finetuning.workers import MapBlocks
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,13 @@ _TOLERANCE = 1e-3
 
 
 def predict(
-    model: KerasModel, images: Images, batch_size: int, description: str = "predict", *, flip: bool = False
+    model: KerasModel,
+    images: Images,
+    batch_size: int,
+    description: str = "predict",
+    *,
+    flip: bool = False,
+    map_blocks: MapBlocks = map,
 ) -> np.ndarray:
     """Outputs of ``model`` for every image exactly once, in the order of ``images``, the uneven last batch too.
 
@@ -47,22 +56,39 @@ def predict(
         description: what the progress bar says.
         flip: average the outputs of each image and of its mirror image, for twice the time. On CIFAR-10 that makes
             predictions more accurate by a point or so.
+        map_blocks: who computes the batches: :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`. Other
+            processes read the images themselves, and on like processors their outputs are the same to the bit.
 
     Returns:
         float32 ``(N, …)``.
     """
-    return np.concatenate(list(predict_batches(model, images, batch_size, description, flip=flip)))
+    return np.concatenate(
+        list(predict_batches(model, images, batch_size, description, flip=flip, map_blocks=map_blocks))
+    )
 
 
 def predict_batches(
-    model: KerasModel, images: Images, batch_size: int, description: str = "predict", *, flip: bool = False
+    model: KerasModel,
+    images: Images,
+    batch_size: int,
+    description: str = "predict",
+    *,
+    flip: bool = False,
+    map_blocks: MapBlocks = map,
 ) -> Iterator[np.ndarray]:
     """:func:`predict` batch by batch, where all outputs together would fill the memory."""
-    yield from _in_batches(_forward(model, [images], batch_size, flip), images, batch_size, description)
+    for _, batches in _in_batches(model, {"": images}, batch_size, description, flip, map_blocks):
+        yield from batches
 
 
 def predict_all(
-    model: KerasModel, arrays: Mapping[str, Images], batch_size: int, description: str = "", *, flip: bool = False
+    model: KerasModel,
+    arrays: Mapping[str, Images],
+    batch_size: int,
+    description: str = "",
+    *,
+    flip: bool = False,
+    map_blocks: MapBlocks = map,
 ) -> dict[str, np.ndarray]:
     """:func:`predict` for several arrays of images of one shape, with one conversion for all.
 
@@ -90,15 +116,13 @@ def predict_all(
         batch_size: images in a forward pass, at most.
         description: what the progress bars say before the name.
         flip: as in :func:`predict`.
+        map_blocks: likewise.
 
     Returns:
         float32 ``(N, …)`` for each key.
     """
-    forward = _forward(model, list(arrays.values()), batch_size, flip)
-    return {
-        name: np.concatenate(list(_in_batches(forward, images, batch_size, description + name)))
-        for name, images in arrays.items()
-    }
+    outputs = _in_batches(model, arrays, batch_size, description, flip, map_blocks)
+    return {name: np.concatenate(list(batches)) for name, batches in outputs}
 
 
 def mirrored(images: np.ndarray) -> np.ndarray:
@@ -106,26 +130,49 @@ def mirrored(images: np.ndarray) -> np.ndarray:
     return images[:, :, ::-1]
 
 
-def _in_batches(forward: Callable, images: Images, batch_size: int, description: str) -> Iterator[np.ndarray]:
-    starts = range(0, len(images), batch_size)
-    for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
-        yield np.asarray(forward(images[start : start + batch_size]), np.float32)
+def _in_batches(
+    model: KerasModel,
+    arrays: Mapping[str, Images],
+    batch_size: int,
+    description: str,
+    flip: bool,
+    map_blocks: MapBlocks,
+) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
+    """For each array its name and outputs, to be read in this order: all batches are those of one function."""
+    forward = _forward(model, list(arrays.values()), batch_size, flip)
+    starts = [(name, start) for name, images in arrays.items() for start in range(0, len(images), batch_size)]
+    outputs = map_blocks(partial(_outputs, forward, arrays, batch_size), starts)
+    for name, images in arrays.items():
+        count = math.ceil(len(images) / batch_size)
+        batches = islice(outputs, count)
+        bar = tqdm(batches, description + name, count, unit="batch", disable=None, leave=False)
+        yield name, iter(bar)
+
+
+def _outputs(forward: Callable, arrays: Mapping[str, Images], batch_size: int, start: tuple[str, int]) -> np.ndarray:
+    """Of one batch. Whatever is bound to this function can be pickled."""
+    name, row = start
+    return np.asarray(forward(arrays[name][row : row + batch_size]), np.float32)
 
 
 def _forward(model: KerasModel, arrays: list[Images], batch_size: int, flip: bool) -> Callable:
-    plain = _forward_once(model, arrays, batch_size, passes=1 + flip)
-    if not flip:
-        return plain
-    return lambda images: (np.asarray(plain(images)) + np.asarray(plain(mirrored(images)))) / 2
+    # Chosen by all images, here, so that another process computes as this one would.
+    engine = None if use_jit() else _engine(model, arrays, batch_size, passes=1 + flip)
+    rows = min(batch_size, max(len(images) for images in arrays))
+    plain = engine or partial(_by_keras, model, rows)
+    return partial(_with_mirrored, plain) if flip else plain
 
 
-def _forward_once(model: KerasModel, arrays: list[Images], batch_size: int, passes: int) -> Callable:
+def _with_mirrored(forward: Callable, images: np.ndarray) -> np.ndarray:
+    return (np.asarray(forward(images)) + np.asarray(forward(mirrored(images)))) / 2
+
+
+def _by_keras(model: KerasModel, rows: int, images: np.ndarray) -> np.ndarray:
     # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
     model.jit_compile = use_jit()
     if not model.jit_compile:
-        return _engine(model, arrays, batch_size, passes) or model.predict_on_batch
-    rows = min(batch_size, max(len(images) for images in arrays))
-    return lambda images: model.predict_on_batch(_padded(images, rows))[: len(images)]
+        return model.predict_on_batch(images)
+    return model.predict_on_batch(_padded(images, rows))[: len(images)]
 
 
 def _padded(images: np.ndarray, rows: int) -> np.ndarray:

@@ -12,17 +12,19 @@ import numpy as np
 
 from efficientnet_finetuning.models.inference import Images, predict_batches
 from efficientnet_finetuning.storage import check_free_space, commit, find_damage, naming_full_disk, read_commit
+from efficientnet_finetuning.workers import MapBlocks
 
 _BATCH_SIZE = 64
 
 
-def cache_activations(frozen: keras.Model, images: Images, folder: Path) -> np.ndarray:
+def cache_activations(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlocks = map) -> np.ndarray:
     """Activations of images, on the disk.
 
     Args:
         frozen: from pixels to activations.
         images: uint8 ``(N, size, size, 3)``.
         folder: where they are written, or found if they were written before, as a whole.
+        map_blocks: who computes them, as in :func:`~efficientnet_finetuning.models.inference.predict`.
 
     Returns:
         float16 ``(N, …)``, as a memory map.
@@ -33,7 +35,7 @@ def cache_activations(frozen: keras.Model, images: Images, folder: Path) -> np.n
     record = read_commit(folder)
     if record is None or find_damage(folder, record):
         shutil.rmtree(folder, ignore_errors=True)
-        _write(frozen, images, folder)
+        _write(frozen, images, folder, map_blocks)
     activations: np.ndarray = np.load(folder / "activations.npy", mmap_mode="r", allow_pickle=False)
     return activations
 
@@ -48,7 +50,7 @@ def scratch_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _write(frozen: keras.Model, images: Images, folder: Path) -> None:
+def _write(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlocks) -> None:
     shape = (len(images), *frozen.output_shape[1:])
     check_free_space(folder, 2 * math.prod(shape), "Storing the activations at the freeze point")
     staged = folder.with_name("partial")
@@ -59,6 +61,7 @@ def _write(frozen: keras.Model, images: Images, folder: Path) -> None:
         # Not through a memory map: its pages count as this process' memory, and a full disk kills the process.
         with (staged / "activations.npy").open("wb") as stream:
             np.lib.format.write_array_header_2_0(stream, header)
-            for batch in predict_batches(frozen, images, _BATCH_SIZE, "activations below the freeze point"):
+            what = "activations below the freeze point"
+            for batch in predict_batches(frozen, images, _BATCH_SIZE, what, map_blocks=map_blocks):
                 stream.write(batch.astype(np.float16).data)
         commit(staged, folder, {})

@@ -7,12 +7,19 @@ from efficientnet_finetuning.models.heads import assemble, backbone_of, dense_he
 from efficientnet_finetuning.models.inference import mirrored, predict_all
 from efficientnet_finetuning.parameters import HeadParameters, TrainingParameters
 from efficientnet_finetuning.training.head import FittedHead, fit_head
+from efficientnet_finetuning.workers import MapBlocks
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def refit_head(
-    model: keras.Model, train: Arrays, validation: Arrays, training: TrainingParameters, *, flip: bool = False
+    model: keras.Model,
+    train: Arrays,
+    validation: Arrays,
+    training: TrainingParameters,
+    *,
+    flip: bool = False,
+    map_blocks: MapBlocks = map,
 ) -> tuple[keras.Model, np.ndarray]:
     """Fit a head on the averages of all stages, on the training and the validation images, and put it on the backbone.
 
@@ -22,6 +29,7 @@ def refit_head(
         validation: likewise; the backbone has not seen them.
         training: its class weights and the head's dropout, for trainings to come.
         flip: whether the validation logits average over each image and its mirror image.
+        map_blocks: who computes the features, as in :func:`~efficientnet_finetuning.models.inference.predict`.
 
     Returns:
         A model from pixels to logits, which shares the backbone's layers with ``model``, and what a head that is fitted
@@ -31,7 +39,7 @@ def refit_head(
     splits = {"train": train[0], "validation": validation[0]}
     if flip:
         splits["mirrored"] = mirrored(validation[0])
-    features = predict_all(feature_extractor(backbone), splits, 64)
+    features = predict_all(feature_extractor(backbone), splits, 64, map_blocks=map_blocks)
     seen = features["train"], train[1]
     unseen = features["validation"], validation[1]
     everything = tuple(np.concatenate(pair) for pair in zip(seen, unseen, strict=True))

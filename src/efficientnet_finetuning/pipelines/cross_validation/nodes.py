@@ -79,7 +79,7 @@ def predict_folds(
         held_out = parts == parts.min()
         learnt = _rows(images, rest[~held_out]), _rows(images, rest[held_out])
         network = build_pretrained_backbone(backbone, preprocessing, device, seed)
-        features = extract_features(network, *learnt, head, evaluation.flip, seed)
+        features = extract_features(network, *learnt, head, evaluation.flip, seed, workers)
         fitted_head, said, path = fit_head(features, *learnt, manifest, head)
         frozen = assemble_classifier(
             network, fitted_head, said, class_names, backbone, preprocessing, head, evaluation.flip
@@ -89,7 +89,7 @@ def predict_folds(
             start, *learnt, class_names, training, evaluation.flip, seed, None, workers
         )
         return {
-            "logits": [_logits(model, judged[fold], evaluation) for model in (frozen, tuned)],
+            "logits": [_logits(model, judged[fold], evaluation, workers) for model in (frozen, tuned)],
             "seconds": [float(table["seconds"].sum()) for table in (path, history)],
         }
 
@@ -137,8 +137,10 @@ def _check_no_fold_is_empty(folds: np.ndarray, wanted: int) -> None:
         )
 
 
-def _logits(model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters) -> list[list[float]]:
-    logits = model.predict_logits(images.arrays[0], evaluation.batch_size) / model.temperature
+def _logits(
+    model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters, workers: Workers
+) -> list[list[float]]:
+    logits = model.predict_logits(images.arrays[0], evaluation.batch_size, workers.map_blocks) / model.temperature
     as_json: list[list[float]] = logits.astype(float).tolist()
     return as_json
 

@@ -7,11 +7,11 @@ from efficientnet_finetuning.pipelines.cross_validation.nodes import judge_folds
 
 def create_pipeline() -> Pipeline:
     """Judge transfer and fine-tuning by folds of all images."""
-    images = ("train_images", "validation_images", "test_images", "manifest", "class_names", "workers")
+    inputs = ("train_images", "validation_images", "test_images", "manifest", "class_names", "workers")
     shared = ("dataset", "backbone", "preprocessing", "evaluation", "device", "seed")
     predict = Node(
         predict_folds,
-        {name: name for name in images}
+        {name: name for name in inputs}
         | {name: f"params:{name}" for name in shared}
         | {"head": "params:transfer.head", "training": "params:finetune.training", "checkpoints": "checkpoints"},
         "cross_validation_answers",
@@ -28,7 +28,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [predict, judge],
         namespace="cross_validation",
-        inputs=set(images),
+        inputs=set(inputs),
         outputs={"cross_validation_answers", "cross_validation_comparison", "cross_validation_verdict"},
         parameters={*shared, "transfer.head", "finetune.training"},
     )

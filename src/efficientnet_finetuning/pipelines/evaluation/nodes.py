@@ -12,6 +12,7 @@ from efficientnet_finetuning.evaluation.metrics import classification_metrics, p
 from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import EvaluationParameters
+from efficientnet_finetuning.workers import Workers
 
 
 def evaluate_classifier(
@@ -20,11 +21,12 @@ def evaluate_classifier(
     test_images: Examples,
     class_names: list[str],
     evaluation: EvaluationParameters,
+    workers: Workers,
 ) -> tuple[dict[str, Any], pd.DataFrame, Figure]:
     """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on held-out images."""
     model.check_fits(test_images.images.shape[1], class_names)
     images, labels = test_images.arrays
-    logits = model.predict_logits(images, evaluation.batch_size)
+    logits = model.predict_logits(images, evaluation.batch_size, workers.map_blocks)
     chosen_on, test = (
         predictions_table(*answers, model.class_names, model.temperature)
         for answers in (

@@ -10,13 +10,13 @@ def create_pipeline(regime: str) -> Pipeline:
     results = ("metrics", "predictions", "gallery")
     evaluate = Node(
         evaluate_classifier,
-        ["model", "held_out", "test_images", "class_names", "params:evaluation"],
+        ["model", "held_out", "test_images", "class_names", "params:evaluation", "workers"],
         list(results),
         name="evaluate_classifier",
         tags="gpu",
     )
     own = {name: f"{regime}_{name}" for name in ("model", "held_out")}
-    shared = {name: name for name in ("test_images", "class_names")}
+    shared = {name: name for name in ("test_images", "class_names", "workers")}
     return Pipeline(
         [evaluate],
         namespace=regime,

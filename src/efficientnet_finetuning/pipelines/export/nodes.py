@@ -23,6 +23,7 @@ from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import METADATA_NAME
 from efficientnet_finetuning.parameters import ExportParameters
 from efficientnet_finetuning.verify import RECEIPT
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,12 @@ def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> lis
     return photographs
 
 
-def show_failures(champion_model: Classifier, test_images: Examples) -> Figure:
+def show_failures(champion_model: Classifier, test_images: Examples, workers: Workers) -> Figure:
     """The champion's surest mistakes and least sure hits on the test images."""
     from efficientnet_finetuning.models.activation_maps import class_activation_maps
 
     images, labels = test_images.arrays
-    logits = champion_model.predict_logits(images)
+    logits = champion_model.predict_logits(images, map_blocks=workers.map_blocks)
     names, temperature = champion_model.class_names, champion_model.temperature
     rows = worth_a_look(predictions_table(logits, labels, test_images.ids, names, temperature))
     predicted = rows["predicted"].map(names.index).to_numpy(int)

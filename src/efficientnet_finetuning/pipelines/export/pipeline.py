@@ -27,7 +27,13 @@ def create_pipeline() -> Pipeline:
             name="try_exports",
             tags="cpu",
         ),
-        Node(show_failures, ["champion_model", "test_images"], "known_failures", name="show_failures", tags="gpu"),
+        Node(
+            show_failures,
+            ["champion_model", "test_images", "workers"],
+            "known_failures",
+            name="show_failures",
+            tags="gpu",
+        ),
         Node(
             write_bundle,
             [

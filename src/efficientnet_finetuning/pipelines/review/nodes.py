@@ -19,6 +19,7 @@ from efficientnet_finetuning.quality.image_properties import measure_properties
 from efficientnet_finetuning.quality.issues import find_issues as issues_of
 from efficientnet_finetuning.quality.judgement import out_of_sample_logits
 from efficientnet_finetuning.quality.more_images import value_of_more_images
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def collect_features(
     test_images: Examples,
     head: HeadParameters,
     flip: bool,
+    workers: Workers,
 ) -> Arrays:
     """What the frozen backbone sees of all images: one more pass, over the test images.
 
@@ -44,7 +46,14 @@ def collect_features(
     from efficientnet_finetuning.models.heads import feature_extractor
 
     splits = dict(zip(SPLITS, (train_images, validation_images, test_images), strict=True))
-    test = predict(feature_extractor(backbone), test_images.arrays[0], head.batch_size, "features of test", flip=flip)
+    test = predict(
+        feature_extractor(backbone),
+        test_images.arrays[0],
+        head.batch_size,
+        "features of test",
+        flip=flip,
+        map_blocks=workers.map_blocks,
+    )
     seen = np.concatenate([features["train"][: len(train_images)], features["validation"]])
     if len(mirrored := features.get("mirrored", seen[:0])):
         seen[-len(mirrored) :] = (seen[-len(mirrored) :] + mirrored) / 2

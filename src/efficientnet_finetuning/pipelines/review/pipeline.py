@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
     """Judge every image by models that have not seen it, and list what may be wrong with it."""
     collect = Node(
         collect_features,
-        ["backbone", "features", *_IMAGES, "params:head", "params:evaluation.flip"],
+        ["backbone", "features", *_IMAGES, "params:head", "params:evaluation.flip", "workers"],
         "review_features",
         name="collect_features",
         tags="gpu",
@@ -58,7 +58,7 @@ def create_pipeline() -> Pipeline:
     of_the_frozen_backbone = Pipeline(
         [collect, judge, curve],
         namespace="transfer",
-        inputs={*_IMAGES, "manifest", "class_names"},
+        inputs={*_IMAGES, "manifest", "class_names", "workers"},
         outputs={"review_features", "judgement", "more_images", "data_curve"},
         parameters={"evaluation.flip", "seed"},
     )

@@ -21,6 +21,7 @@ from efficientnet_finetuning.parameters import (
     PreprocessingParameters,
     image_size,
 )
+from efficientnet_finetuning.workers import Workers
 
 if TYPE_CHECKING:
     from efficientnet_finetuning.training.head import FittedHead
@@ -48,6 +49,7 @@ def extract_features(
     head: HeadParameters,
     flip: bool,
     seed: int,
+    workers: Workers,
 ) -> dict[str, np.ndarray]:
     """One pass of the frozen backbone over every view of the training images, and over the validation images.
 
@@ -69,7 +71,7 @@ def extract_features(
         images["mirrored validation"] = mirrored(validation)
         if number_of_folds(head, len(views), len(validation)):
             images["mirrored train"] = mirrored(train)
-    features = predict_all(extractor, images, head.batch_size, "features of ")
+    features = predict_all(extractor, images, head.batch_size, "features of ", map_blocks=workers.map_blocks)
     of_mirror_images = [features.pop(name) for name in ("mirrored train", "mirrored validation") if name in features]
     if of_mirror_images:
         features["mirrored"] = np.concatenate(of_mirror_images)

@@ -30,6 +30,7 @@ def create_pipeline() -> Pipeline:
                 "params:head",
                 "params:evaluation.flip",
                 "params:seed",
+                "workers",
             ],
             "features",
             name="extract_features",
@@ -62,7 +63,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         nodes,
         namespace="transfer",
-        inputs={"train_images", "validation_images", "manifest", "class_names"},
+        inputs={"train_images", "validation_images", "manifest", "class_names", "workers"},
         outputs={"transfer_model", "transfer_held_out", "transfer_history"},
         parameters={"backbone", "preprocessing", "device", "evaluation.flip", "seed"},
     )
