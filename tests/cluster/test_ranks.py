@@ -67,7 +67,7 @@ def test_two_ranks_train_what_one_trains(tmp_path):
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), np.uint8)
 LABELS = np.eye(2, dtype=np.uint8)[np.arange(21) % 2]
-TRAINING = TrainingParameters(epochs=40, batch_size=4, learning_rate=1e-3, freeze_batch_norm=False, keep="last")
+TRAINING = TrainingParameters(epochs=12, batch_size=4, learning_rate=1e-3, freeze_batch_norm=False, keep="last")
 
 
 def tiny_start() -> keras.Model:
@@ -102,21 +102,29 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_pa
     caplog.set_level(logging.INFO)
     undisturbed = train(workers)
     assert "1 images are left out of each epoch" in caplog.text
-    assert [record.metrics["epoch"] for record in caplog.records if hasattr(record, "metrics")] == list(range(1, 41))
+    assert [record.metrics["epoch"] for record in caplog.records if hasattr(record, "metrics")] == list(range(1, 13))
     caplog.clear()
     folder = tmp_path / "run"
     killer = kill_when(
-        lambda: any(folder.glob("00001*")),
+        lambda: any(folder.glob("000003*")),
         lambda: [int(process) for process in re.findall(r"\((\d+)\)", caplog.text)],
     )
-    disturbed = train(workers, Checkpoints(folder))
+    within_epochs = TRAINING.model_copy(update={"checkpoint_minutes": 1e-9})
+    disturbed = train(workers, Checkpoints(folder), within_epochs)
     killer.join()
     assert "A rank died: " in caplog.text
     assert "All ranks start again from the last checkpoint (restart 1 of 1)" in caplog.text
     assert "Training goes on from its checkpoint" in caplog.text
-    assert [row["epoch"] for row in disturbed.history] == list(range(1, 41))
+    assert [row["epoch"] for row in disturbed.history] == list(range(1, 13))
     for ours, theirs in zip(disturbed.model.get_weights(), undisturbed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ranks_keep_to_a_time_budget_by_one_clock(workers):
+    trained = train(workers, training=TRAINING.model_copy(update={"time_budget_minutes": 0.1}))
+    assert 3 < sum(row["seconds"] for row in trained.history) < 15
+    rates = [row["learning_rate"] for row in trained.history]
+    assert rates[-1] < rates[len(rates) // 2] < 1e-3
 
 
 INTERRUPTED = """

@@ -45,11 +45,12 @@ def test_the_block_of_a_killed_worker_is_done_again(workers, tmp_path, caplog):
 
 
 def test_what_is_wrong_with_a_block_is_said_in_its_own_words(workers):
-    with pytest.raises(InputError, match="^block 0 is wrong$"):
+    with pytest.raises(InputError, match=r"^block 0 is wrong$"):
         list(workers.map_blocks(refuses, range(3)))
 
 
-def test_all_ports_are_on_the_loopback_address(workers):
+@pytest.mark.usefixtures("workers")
+def test_all_ports_are_on_the_loopback_address():
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
     # Field 4 is the address; the processes are in field 6.
     ports = [line.split()[3] for line in listening if "ray" in line or "gcs" in line or f"pid={os.getpid()}," in line]

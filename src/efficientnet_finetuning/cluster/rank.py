@@ -10,6 +10,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from efficientnet_finetuning.cluster.packing import unpack
 from efficientnet_finetuning.training.ranks import Ranks
 
@@ -60,14 +62,21 @@ class JaxRanks(Ranks):
     """The ranks of one training, joined by ``jax.distributed``."""
 
     def __init__(self, rank: int, count: int) -> None:
+        import jax
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
         self.rank, self.count = rank, count
+        mesh = Mesh(jax.devices(), ("ranks",))
+        self._one_each = NamedSharding(mesh, PartitionSpec("ranks"))
+        # Compiled once, unlike jax.experimental.multihost_utils.broadcast_one_to_all.
+        self._first = jax.jit(lambda numbers: numbers[0], out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def agree(self, number: float) -> float:
         """See :meth:`~efficientnet_finetuning.training.ranks.Ranks.agree`."""
-        import numpy as np
-        from jax.experimental.multihost_utils import broadcast_one_to_all
+        import jax
 
-        return float(broadcast_one_to_all(np.float32(number)))
+        own = np.array([number], np.float32)
+        return float(self._first(jax.make_array_from_process_local_data(self._one_each, own)))
 
 
 class _Asked(Exception):  # noqa: N818

@@ -14,10 +14,10 @@ from typing import Any
 
 from efficientnet_finetuning.cluster.packing import pack, unpack
 from efficientnet_finetuning.cluster.rank import About, Rank, about, code_hash
-from efficientnet_finetuning.data.threads import num_cores
+from efficientnet_finetuning.device import prepare_process, without_native_output
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
-from efficientnet_finetuning.workers import Block, Result, Workers
+from efficientnet_finetuning.workers import Block, Result, Workers, num_cores
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,10 @@ class RayWorkers(Workers):
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
         """See :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`."""
         packed = [self._ray.put(pack(function))]
-        task = self._ray.remote(**self._share, max_retries=0, scheduling_strategy="SPREAD")(_run)
+        # Ray itself sets OMP_NUM_THREADS, which TensorFlow does not read.
+        environment = _environment() | {"TF_NUM_INTRAOP_THREADS": str(self._cores)}
+        options = self._share | {"runtime_env": {"env_vars": environment}}
+        task = self._ray.remote(**options, max_retries=0, scheduling_strategy="SPREAD")(_run)
         pending: deque[tuple[Any, Block]] = deque()
         for block in blocks:
             pending.append((task.remote(packed, block), block))
@@ -109,7 +112,6 @@ class RayWorkers(Workers):
             "address": address,
             "log_to_driver": False,
             "configure_logging": False,
-            "runtime_env": {"env_vars": _environment()},
         }
         if address is None:
             self._local = Path(tempfile.mkdtemp(prefix="workers-"))
@@ -313,7 +315,9 @@ def _unpacked(reference: Any) -> Any:
     """Once in each process of a worker, for all blocks."""
     import ray
 
-    return unpack(ray.get(reference))
+    prepare_process(DeviceParameters())
+    with without_native_output():
+        return unpack(ray.get(reference))
 
 
 def _run(packed: list[Any], block: Block) -> Any:

@@ -62,11 +62,15 @@ def run_epochs(
         if left_out := 0 if parameters.freeze_batch_norm else len(batches.labels) % ranks.count:
             logger.info("%d images are left out of each epoch, others each time, to share it evenly", left_out)
     compile_for(network, parameters, build_schedule(parameters, batches.all_batches))
+    if keras.backend.backend() == "jax":
+        # Otherwise Keras builds the metrics with the first batch of a training, and serves the rest out of order.
+        network.test_on_batch(*validation[0])
     progress = Progress(parameters, batches, checkpoints, signals, time.monotonic() - spent, rate_is_given, ranks)
     progress.set_model(network)
     progress.begin(validation)
     while not progress.is_over:
-        epoch = progress.epoch
+        # Here too, since Keras on JAX prepares batches before it says that an epoch begins.
+        epoch = batches.epoch = progress.epoch
         network.fit(
             batches,
             initial_epoch=epoch,
