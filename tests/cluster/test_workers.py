@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import efficientnet_finetuning
 from efficientnet_finetuning.data.threads import num_cores
 from efficientnet_finetuning.errors import InputError
 
@@ -88,3 +90,45 @@ def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, count, how
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert re.search(said, result.stdout), result.stdout + result.stderr
     assert not list(tmp_path.iterdir())
+
+
+TWO_MACHINES = """
+import os, sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+other = {"env_vars": {"PYTHONPATH": sys.argv[2]}} if len(sys.argv) > 2 else {}
+cluster.add_node(num_cpus=1, **other)
+os.environ["RAY_ADDRESS"] = cluster.address
+from functools import partial
+from efficientnet_finetuning.cluster.workers import RayWorkers
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
+
+try:
+    workers = RayWorkers(DeviceParameters(workers="all"), ClusterParameters(address="auto"), Path(sys.argv[1]))
+    print(workers.count, list(workers.map_blocks(partial(max, 3), range(6))))
+    workers.close()
+except InputError as error:
+    print(error)
+cluster.shutdown()
+"""
+
+
+def two_machines(*arguments: Path) -> str:
+    command = [sys.executable, "-c", TWO_MACHINES, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_cluster_that_runs_already_is_used(tmp_path):
+    assert "2 [3, 3, 3, 3, 4, 5]" in two_machines(tmp_path)
+
+
+def test_a_machine_with_other_code_is_refused(tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(Path(efficientnet_finetuning.__file__).parent, other / "efficientnet_finetuning")
+    with (other / "efficientnet_finetuning" / "errors.py").open("a") as file:
+        file.write("\n# a later version\n")
+    assert re.search(r"The workers on \S+ have another version of this project", two_machines(tmp_path, other))
