@@ -45,6 +45,7 @@ class Batches(keras.utils.PyDataset):
         self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
         self.epoch = 0
         self.skipped = 0
+        self._last_order = -1, np.arange(0)
         self._ranks, self._pad = Ranks(), False
         self._class_weights: np.ndarray | None = None
 
@@ -97,7 +98,12 @@ class Batches(keras.utils.PyDataset):
     def _order(self) -> np.ndarray:
         if self.shuffle_seed is None:
             return np.arange(len(self.labels))
-        return np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.labels))
+        epoch, order = self._last_order
+        if epoch != self.epoch:  # a million rows take as long as a step
+            epoch = self.epoch
+            order = np.random.default_rng((self.shuffle_seed, epoch)).permutation(len(self.labels))
+            self._last_order = epoch, order
+        return order
 
 
 def _extend(rows: np.ndarray, blank: int) -> np.ndarray:

@@ -132,10 +132,16 @@ def check_pixels(images: np.ndarray) -> None:
 
 
 def _check_shares(parameters: SettledTrainingParameters, workers: Workers) -> None:
-    if not parameters.freeze_batch_norm and parameters.batch_size % workers.count:
+    size = parameters.batch_size
+    if size < workers.count:
         raise InputError(
-            f"{workers.count} workers cannot share batches of {parameters.batch_size} images evenly, which a training "
-            "of BatchNorm's statistics needs. Choose a training.batch_size that device.workers divides."
+            f"A batch has {size} images, which is less than one for each of the {workers.count} workers. Raise "
+            "training.batch_size, and training.learning_rate with it, or give fewer device.workers."
+        )
+    if not parameters.freeze_batch_norm and size % workers.count:
+        raise InputError(
+            f"{workers.count} workers cannot share batches of {size} images evenly, which a training of BatchNorm's "
+            "statistics needs. Choose a training.batch_size that device.workers divides."
         )
 
 
