@@ -100,7 +100,7 @@ def measured(rows: list[dict[str, Any]], step: str, workers: Workers, images: in
             "GB worker": memory.worker,
         }
     )
-    print(rows[-1], flush=True)
+    print(rows[-1], flush=True)  # noqa: T201
 
 
 def steps(workers: Workers, folder: Path, photos: Path, size: int, rows: list[dict[str, Any]], name: str) -> Any:
@@ -171,7 +171,7 @@ def main() -> None:
         tiny_images(folder / "tiny", arguments.images)
         began = time.perf_counter()
         fingerprint(DatasetParameters(path=folder / "tiny"))
-        print(f"names, sizes and times of {arguments.images:,} files: {time.perf_counter() - began:.1f} s")
+        print(f"names, sizes and times of {arguments.images:,} files: {time.perf_counter() - began:.1f} s")  # noqa: T201
         rows: list[dict[str, Any]] = []
         for workers in (Workers(), None):
             opened = workers or RayWorkers(DeviceParameters(workers=2), ClusterParameters(), folder)
@@ -182,8 +182,8 @@ def main() -> None:
                 steps(opened, scratch / "photos", arguments.photos, 224, rows, "224 px")
             if isinstance(opened, RayWorkers):
                 opened.close()
-        print(pd.DataFrame(rows).round(2).to_string(index=False))
-        print(f"near duplicates among {IMAGENET:,} random hashes: {near_hashes(IMAGENET):.0f} s")
+        print(pd.DataFrame(rows).round(2).to_string(index=False))  # noqa: T201
+        print(f"near duplicates among {IMAGENET:,} random hashes: {near_hashes(IMAGENET):.0f} s")  # noqa: T201
 
 
 if __name__ == "__main__":
