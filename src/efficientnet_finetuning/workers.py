@@ -3,11 +3,19 @@
 The steps that can be shared out take a :class:`Workers`. They do not know who is behind it.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """Cores that this process may use: in a container, and as one of several workers, fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, max(1, int(allowed))) if allowed.isdecimal() else cores
 
 
 class Workers:
