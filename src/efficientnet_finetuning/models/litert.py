@@ -1,7 +1,6 @@
 """A Keras model converted for XNNPACK, the faster way on a CPU: the one module of models that imports TensorFlow."""
 
 import math
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from efficientnet_finetuning.workers import num_cores
 
 # Activations of so many pixels stay in a core's cache: 4 images of 96 px, 1 of 224 px. Processor milliseconds an image
 # with 1 / 4 / 8 at once: Lite0 2.4 / 1.9 / 1.9 at 96 px, 10.2 / 10.8 / 11.4 at 224 px; B0 at 224 px 13.9 / 15.1 / 15.5.
@@ -36,7 +37,7 @@ class Engine:
         """
         self._chunk = min(batch_size, max(1, _CHUNK_PIXELS // math.prod(image_shape[:-1])))
         content = _convert(model, (self._chunk, *image_shape))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = num_cores()
         workers = min(cores, _MAX_INTERPRETERS)
         # Interpreters side by side do not wait for one another at every layer, as the threads of one do.
         self._free: SimpleQueue[tf.lite.Interpreter] = SimpleQueue()
