@@ -77,6 +77,7 @@ FAULTS = (
     Fault(RANDOM, "ingestion"),
     Fault("dataset: after the rename", "before training"),
     Fault("checkpoint: after the rename", "before training"),
+    Fault("block: after the rename", "nothing"),
     Fault("dataset: half of commit.json", "ingestion"),
     Fault("checkpoint: half of commit.json", "before training"),
     Fault("dataset: before a file is synced", "nothing"),
