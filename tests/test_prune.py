@@ -1,3 +1,5 @@
+import pytest
+
 from efficientnet_finetuning.prune import prune
 
 
@@ -21,7 +23,8 @@ def test_the_newest_versions_of_each_dataset_stay(tmp_path):
     assert prune(tmp_path, keep_versions=2) == (0, 0)
 
 
-def test_checkpoints_of_the_latest_training_stay(tmp_path):
+@pytest.mark.parametrize("place", ["06_models/job/finetune_checkpoints", "03_primary/job/preprocessing_checkpoints"])
+def test_checkpoints_of_what_ran_last_stay(tmp_path, place):
     for key in ("a", "b", "c"):
-        (tmp_path / "06_models" / "job" / "finetune_checkpoints" / key).mkdir(parents=True)
+        (tmp_path / place / key).mkdir(parents=True)
     assert prune(tmp_path, keep_versions=1)[0] == 2

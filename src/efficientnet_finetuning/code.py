@@ -12,7 +12,7 @@ from typing import Any
 _ROOT = Path(__file__).parent
 _PACKAGE = _ROOT.name
 # What these say reaches a result through the values of parameters alone, or not at all.
-_WITHOUT_EFFECT = {f"{_PACKAGE}.{name}" for name in ("errors", "parameters", "storage", "device")}
+_WITHOUT_EFFECT = {f"{_PACKAGE}.{name}" for name in ("errors", "parameters", "storage", "device", "workers")}
 # Import names of the libraries whose version can change a result, with the names of their distributions.
 _COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras"}
 

@@ -83,7 +83,7 @@ class IncrementalRunner(SequentialRunner):
 def _tell_checkpoints(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
     for dataset in _checkpoints(node, catalog):
         # What an input was called when it was stored changes nothing that is learnt from it.
-        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "code", "libraries")})
+        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "files", "code", "libraries")})
 
 
 def _tell_outputs(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:

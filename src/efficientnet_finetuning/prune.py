@@ -7,7 +7,7 @@ from efficientnet_finetuning.storage import COMMIT_FILE
 
 
 def prune(data: Path, keep_versions: int) -> tuple[int, int]:
-    """Remove all but the newest versions of every dataset, and of the checkpoints of trainings that were given up.
+    """Remove all but the newest versions of every dataset, and of the checkpoints of what was given up.
 
     What a run would find fresh is always among the newest.
 
@@ -31,8 +31,8 @@ def _old(data: Path, keep: int) -> list[Path]:
     for commit in data.glob(f"0[2-8]_*/*/*/*/{COMMIT_FILE}"):
         versions.setdefault(commit.parent.parent, []).append(commit.parent)
     old = [version for of_dataset in versions.values() for version in sorted(of_dataset)[:-keep]]
-    for trainings in data.glob("06_models/*/*_checkpoints"):
-        by_age = sorted(trainings.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for recipes in data.glob("0[2-8]_*/*/*_checkpoints"):
+        by_age = sorted(recipes.iterdir(), key=lambda folder: folder.stat().st_mtime)
         old += by_age[:-keep]
     return old
 

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from efficientnet_finetuning.device import device_name
-
 # Workers.map_blocks, or the builtin map.
 MapBlocks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 Block = TypeVar("Block")
@@ -27,14 +25,11 @@ class Workers:
 
     Attributes:
         count: how many there are.
+        device: what a training computes on, in words; ``None``: this process' own.
     """
 
     count = 1
-
-    @property
-    def device(self) -> str:
-        """What a training computes on."""
-        return device_name()
+    device: str | None = None
 
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
         """Results in the order of the blocks, each computed when it is asked for.

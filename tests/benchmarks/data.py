@@ -22,9 +22,9 @@ from PIL import Image
 from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.prepare import prepare
 from efficientnet_finetuning.data.sources import open_source
-from efficientnet_finetuning.data.threads import num_cores
 from efficientnet_finetuning.io.arrays import ExamplesDataset
 from efficientnet_finetuning.parameters import AugmentationParameters, DatasetParameters
+from efficientnet_finetuning.workers import num_cores
 
 ROUNDS = 4
 PHOTOS, SIDE = 1_000, 224
@@ -107,8 +107,7 @@ def run_stage(stage: str, root: str, cores: str) -> None:
     if stage == "look":
         inspect_images(source, DatasetParameters(path=root), 100.0, seed=0)
     else:
-        for _ in prepare(source, manifest, 2, "train", image_size=SIDE).images:
-            pass
+        prepare(source, manifest, 2, "train", image_size=SIDE)
     print(len(manifest) / (time.perf_counter() - started))  # noqa: T201
 
 

@@ -53,6 +53,7 @@ def script() -> None:
     """The nodes' functions, called one after the other."""
     from efficientnet_finetuning.parameter_validation import validate
     from efficientnet_finetuning.pipeline_registry import register_pipelines
+    from efficientnet_finetuning.workers import Workers
 
     files = sorted((ROOT / "conf" / "base").glob("parameters*.yml"))
     raw = {name: group for file in files for name, group in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
@@ -65,6 +66,8 @@ def script() -> None:
             for part in name.removeprefix("params:").split("."):
                 found = getattr(found, part)
             return found
+        if name == "workers":
+            return Workers()
         return None if name.endswith("checkpoints") else memory[name]
 
     for node in register_pipelines()["finetune"].nodes:

@@ -1,5 +1,6 @@
 import io
 import os
+import threading
 import time
 from itertools import islice
 
@@ -8,7 +9,6 @@ import pytest
 from PIL import Image
 
 from efficientnet_finetuning.data.decode import decode
-from efficientnet_finetuning.data.examples import LazyRows
 from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.manifest import build_manifest
 from efficientnet_finetuning.data.prepare import one_hot, prepare
@@ -148,23 +148,13 @@ def test_one_split_may_come_from_several_splits_of_the_source(tmp_path, write_cl
     assert [int(pixels[0, 0, 0]) for pixels in examples.images] == list(range(40))
 
 
-def test_lazy_rows_start_anew_each_time(tmp_path, write_classes):
-    source, manifest = source_and_manifest(write_classes(tmp_path, {"a": 10, "b": 10}))
-    rows = prepare(source, manifest, 2, "train", image_size=32).images
-    assert isinstance(rows, LazyRows)
-    first = next(iter(rows))
-    assert np.array_equal(np.stack(list(rows)), np.stack(list(rows)))
-    assert np.array_equal(first, next(iter(rows)))
-
-
 def test_an_image_that_is_damaged_behind_its_header_is_named(tmp_path, write_classes):
     root = write_classes(tmp_path, {"a": 10, "b": 10})
     file = root / "b" / "3.png"
     source, manifest = source_and_manifest(root)
     file.write_bytes(encoded(noise()).content[:2000])
-    examples = prepare(source, manifest.assign(split="train"), 2, "train", image_size=32)
     with pytest.raises(InputError) as caught:
-        list(examples.images)
+        prepare(source, manifest.assign(split="train"), 2, "train", image_size=32)
     assert str(caught.value).startswith("The image b/3.png cannot be decoded: ")
     assert str(caught.value).endswith("Mend it or take it out of the set.")
 
@@ -197,6 +187,16 @@ def test_threads_keep_the_order_and_pull_only_a_bounded_number_of_items_ahead():
     results.close()
     assert max(ahead) <= 32 * os.cpu_count()
     assert last < 10**6
+
+
+def test_threads_are_no_more_than_a_worker_may_use(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def thread(_: int) -> int:
+        time.sleep(0.0005)
+        return threading.get_ident()
+
+    assert len(set(map_in_threads(thread, range(100)))) == 1
 
 
 def test_threads_pass_an_error_on():

@@ -77,6 +77,7 @@ FAULTS = (
     Fault(RANDOM, "ingestion"),
     Fault("dataset: after the rename", "before training"),
     Fault("checkpoint: after the rename", "before training"),
+    Fault("block: after the rename", "nothing"),
     Fault("dataset: half of commit.json", "ingestion"),
     Fault("checkpoint: half of commit.json", "before training"),
     Fault("dataset: before a file is synced", "nothing"),
@@ -207,7 +208,7 @@ def losses(project: Any, reference: Reference) -> list[str]:
 def versions(project: Any) -> Iterator[Path]:
     """Every version folder of every dataset."""
     for dataset in sorted(project.path.glob("data/0[2-8]*/*/*.*")) + sorted(project.path.glob("data/0[34]*/*/*")):
-        if dataset.is_dir():
+        if dataset.is_dir() and not dataset.name.endswith("_checkpoints"):
             yield from (version for version in dataset.iterdir() if version.name != ".staging")
 
 
@@ -230,7 +231,7 @@ def find_litter(project: Any) -> Iterator[str]:
     written = re.findall(r"stale  (\S+):", log(project))
     for left in project.path.glob("data/0[2-8]*/*/*/.staging/*"):
         yield f"{left} is left over (nodes run: {', '.join(written)})"
-    for left in project.path.glob("data/06*/*/*_checkpoints/*"):
+    for left in project.path.glob("data/0*/*/*_checkpoints/*"):
         yield f"{left} is left over: {[path.name for path in left.iterdir()]}"
 
 
@@ -329,7 +330,7 @@ def run_two_alike(project: Any, reference: Reference) -> list[str]:
     lost = [
         f"a run ended with {run.returncode}: {run.stdout[-3000:]}{run.stderr}"
         for run in refused
-        if run.returncode != 1 or "The same training runs already" not in run.stdout + run.stderr
+        if run.returncode != 1 or "The same step runs already" not in run.stdout + run.stderr
     ]
     if len(refused) == len(ended):
         return [*lost, "both runs were refused"]

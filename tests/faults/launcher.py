@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path.cwd() / "src"))
 import numpy as np
 
 from efficientnet_finetuning import storage
+from efficientnet_finetuning.data import blocks
 from efficientnet_finetuning.io import arrays, models, sources
 
 POINT, NUMBER = sys.argv[1], int(sys.argv[2])
@@ -71,6 +72,13 @@ def rename(original: Callable[..., Any], path: Path, target: Path) -> Path:
     return renamed
 
 
+def replace(original: Callable[..., Any], path: Path, target: Path) -> Path:
+    replaced = original(path, target)
+    if sys._getframe(2).f_globals["__name__"] == blocks.__name__:
+        reach("block: after the rename")
+    return replaced
+
+
 def savez(original: Callable[..., Any], file: Path, *values: Any) -> None:
     reach("checkpoint: between two files")
     original(file, *values)
@@ -94,6 +102,7 @@ def main() -> None:
     wrap(storage, "_sync", sync)
     wrap(Path, "write_text", write_text)
     wrap(Path, "rename", rename)
+    wrap(Path, "replace", replace)
     wrap(np, "savez", savez)
     wrap(shutil, "rmtree", remove)
     for dataset in (

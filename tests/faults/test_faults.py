@@ -52,6 +52,7 @@ def copy(reference, tmp_path):
     [
         (driver.RANDOM, "nothing", 0),
         (driver.IN_TRAINING, "before training", 0),
+        ("block: after the rename", "nothing", 3),  # of two splits that are prepared
         ("dataset: half of a file", "before training", 1),  # of the fine-tuned model
         ("checkpoint: before the rename", "before training", 4),
         ("checkpoint: half removed", "before training", driver.EPOCHS - 1),  # once the model is stored

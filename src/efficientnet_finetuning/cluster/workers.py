@@ -69,11 +69,6 @@ class RayWorkers(Workers):
             shutil.rmtree(self._local, ignore_errors=True)
         self._environment.restore()
 
-    @property
-    def device(self) -> str:
-        """See :class:`~efficientnet_finetuning.workers.Workers`."""
-        return self._device
-
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
         """See :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`."""
         packed = [self._ray.put(pack(function))]
@@ -171,7 +166,7 @@ class RayWorkers(Workers):
         _check_code(machines)
         hosts = ", ".join(sorted({machine.host for machine in machines}))
         device = "a GPU" if self._on_gpus else f"{self._cores} core(s)"
-        self._device = f"{self.count} workers with {device} each"
+        self.device = f"{self.count} workers with {device} each"
         logger.info("Workers: %d on %s, each with %s", self.count, hosts, device)
         if not self._on_gpus:
             logger.warning(

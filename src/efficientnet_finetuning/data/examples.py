@@ -1,6 +1,5 @@
 """Images (or features) with their labels, row by row: what is stored between the steps of a run."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -9,37 +8,16 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class LazyRows:
-    """Rows that do not exist yet: they are computed one by one while somebody writes them down.
-
-    Attributes:
-        shape: of the whole array, ``(N, …)``.
-        dtype: of the whole array.
-        rows: yields ``N`` arrays of ``shape[1:]``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    rows: Iterable[np.ndarray]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.rows)
-
-
-@dataclass(frozen=True)
 class Examples:
     """The images of one split.
 
     Attributes:
-        images: uint8 ``(N, size, size, 3)`` RGB in 0–255: a memory map once stored, lazy before.
+        images: uint8 ``(N, size, size, 3)`` RGB in 0–255, a memory map.
         labels: one-hot uint8 ``(N, num_classes)``.
         ids: ``(N,)`` strings, as in the manifest.
     """
 
-    images: np.ndarray | LazyRows
+    images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
 
@@ -54,5 +32,4 @@ class Examples:
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels, as training takes them."""
-        assert isinstance(self.images, np.ndarray), "these images are not stored yet"
         return self.images, self.labels

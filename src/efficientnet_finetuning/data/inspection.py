@@ -3,6 +3,10 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -10,13 +14,15 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from efficientnet_finetuning.data.blocks import BLOCK_SIZE, map_resumably
 from efficientnet_finetuning.data.decode import UNREADABLE, open_image, upright_rgb, why_unfit, why_unreadable
 from efficientnet_finetuning.data.duplicates import exclude_duplicates
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.data.sources import Source
+from efficientnet_finetuning.data.sources import Block, Source
 from efficientnet_finetuning.data.threads import map_in_threads
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.workers import MapBlocks
 
 COLUMNS = (
     "id",
@@ -34,7 +40,15 @@ COLUMNS = (
 )
 
 
-def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: float, seed: int) -> pd.DataFrame:
+def inspect_images(
+    source: Source,
+    dataset: DatasetParameters,
+    max_megapixels: float,
+    seed: int,
+    folder: Path | None = None,
+    map_blocks: MapBlocks = map,
+    block_size: int = BLOCK_SIZE,
+) -> pd.DataFrame:
     """Open every image once, on all cores, and say which ones cannot or should not be learnt from.
 
     Args:
@@ -42,6 +56,9 @@ def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: f
         dataset: with the subset that is wanted.
         max_megapixels: larger images are refused from their header.
         seed: of the subset.
+        folder: keeps what was found out, so that the same call goes on from there.
+        map_blocks: shares the images out, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
+        block_size: images in a block.
 
     Returns:
         One row an image in the source's order: ``id``, ``source_split``, ``label`` (index), ``class_name``,
@@ -53,13 +70,17 @@ def inspect_images(source: Source, dataset: DatasetParameters, max_megapixels: f
         InputError: an image has a label that is no class.
     """
     subset = choose_subset(source, dataset, seed)
-    rows = []
-    for split, count in source.splits.items():
-        ids = None if subset is None else subset[split]
-        looks = map_in_threads(lambda image: look(image, max_megapixels), source.images(split, ids))
-        total = count if ids is None else len(ids)
-        for row in tqdm(looks, total=total, desc=f"look at {split}", unit="image", disable=None):
-            rows.append(row | {"source_split": split})
+    rows: list[dict[str, Any]] = []
+    with nullcontext(folder) if folder else TemporaryDirectory() as kept:
+        for split, count in source.splits.items():
+            ids = None if subset is None else subset[split]
+            blocks = source.blocks(split, ids, block_size)
+            looks = map_resumably(partial(_look_at_block, max_megapixels), blocks, Path(kept) / split, map_blocks)
+            total = count if ids is None else len(ids)
+            with tqdm(total=total, desc=f"look at {split}", unit="image", disable=None) as progress:
+                for found in looks:
+                    rows += [row | {"source_split": split} for row in found]
+                    progress.update(len(found))
     findings = pd.DataFrame(rows, columns=list(COLUMNS))
     _check_labels(findings, len(source.class_names))
     findings["class_name"] = [source.class_names[label] for label in findings["label"]]
@@ -84,6 +105,10 @@ def choose_subset(source: Source, dataset: DatasetParameters, seed: int) -> dict
             kept.update(generator.permutation(ids.to_numpy(str))[:wanted].tolist())
         subset[split] = kept
     return subset
+
+
+def _look_at_block(max_megapixels: float, images: Block) -> list[dict[str, Any]]:
+    return list(map_in_threads(partial(look, max_megapixels=max_megapixels), images))
 
 
 def look(image: EncodedImage, max_megapixels: float) -> dict[str, Any]:

@@ -1,16 +1,26 @@
 """From encoded images to squares of pixels, once, in bounded memory."""
 
-from collections.abc import Callable, Iterator
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from efficientnet_finetuning.data.blocks import BLOCK_SIZE, map_resumably
 from efficientnet_finetuning.data.decode import decode
-from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.data.examples import Examples, LazyRows
-from efficientnet_finetuning.data.sources import Source
+from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.data.sources import Block, Source
 from efficientnet_finetuning.data.threads import map_in_threads
+from efficientnet_finetuning.storage import check_free_space, naming_full_disk
+from efficientnet_finetuning.workers import MapBlocks
 
 
 def prepare(
@@ -23,8 +33,11 @@ def prepare(
     resize: str = "stretch",
     interpolation: str = "bicubic",
     background: str = "#ffffff",
+    folder: Path | None = None,
+    map_blocks: MapBlocks = map,
+    block_size: int = BLOCK_SIZE,
 ) -> Examples:
-    """Decode, resize and one-hot encode one split, lazily: pixels are computed while they are stored.
+    """Decode, resize and one-hot encode one split; its pixels never are in memory.
 
     Args:
         source: the encoded images.
@@ -35,37 +48,82 @@ def prepare(
         resize: ``stretch``, ``center_crop`` or ``pad``.
         interpolation: ``bicubic`` or ``bilinear``.
         background: ``#rrggbb``, seen where an image is transparent or padded.
+        folder: keeps the pixels, so that the same call goes on from there.
+        map_blocks: shares the images out, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
+        block_size: images in a block.
 
     Returns:
-        Examples in the manifest's order, whose images are :class:`LazyRows` that decode on all cores.
+        Examples in the manifest's order. Their images are a memory map of a file in the folder; without one, of a file
+        that is gone once nobody uses it.
+
+    Raises:
+        InputError: an image is damaged or gone, or the disk has no room for all.
     """
     rows = manifest[manifest["split"] == split]
+    row_bytes = 3 * image_size**2
 
-    def pixels() -> Iterator[np.ndarray]:
-        encoded = _encoded_images(source, rows)
-        decoded = map_in_threads(lambda image: decode(image, image_size, resize, interpolation, background), encoded)
-        yield from tqdm(decoded, total=len(rows), desc=f"prepare {split}", unit="image", disable=None)
+    def blocks() -> Iterator[tuple[int, Block]]:
+        position = first
+        for source_split, part in rows.groupby("source_split", sort=False):
+            for images in source.blocks(str(source_split), set(part["id"]), block_size):
+                yield position, images
+                position += len(images) * row_bytes
 
-    return Examples(
-        images=LazyRows((len(rows), image_size, image_size, 3), np.dtype(np.uint8), _Restartable(pixels)),
-        labels=one_hot(rows["label"].to_numpy(), num_classes),
-        ids=rows["id"].to_numpy(str),
-    )
+    how = {"image_size": image_size, "resize": resize, "interpolation": interpolation, "background": background}
+    with nullcontext(folder) if folder else TemporaryDirectory() as kept:
+        file = Path(kept) / f"{split}_images.npy"
+        first = _make_room(file, (len(rows), image_size, image_size, 3))
+        is_sound = partial(_is_written, file, row_bytes)
+        written = map_resumably(partial(_write, file, how), blocks(), Path(kept) / split, map_blocks, is_sound)
+        count = 0
+        with tqdm(total=len(rows), desc=f"prepare {split}", unit="image", disable=None) as progress:
+            for block in written:
+                progress.update(block["images"])
+                count += block["images"]
+        if count != len(rows):
+            raise RuntimeError(f"{file} was promised {len(rows)} rows and got {count}")
+        images = np.load(file, mmap_mode="r")
+    return Examples(images, one_hot(rows["label"].to_numpy(), num_classes), rows["id"].to_numpy(str))
 
 
-class _Restartable:
-    """An iterable that starts its generator anew each time it is iterated."""
+def _make_room(file: Path, shape: tuple[int, ...]) -> int:
+    """Make the file of an array whose rows are still to be written, or may be there; returns where they begin."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    # Before hours of decoding, not after. What the file has already taken is free for it.
+    needed = math.prod(shape) - 512 * file.stat().st_blocks
+    check_free_space(file.parent, needed, f"Storing {file.stem}")
+    with naming_full_disk(file), file.open("r+b") as stream:
+        np.lib.format.write_array_header_2_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        first = stream.tell()
+        stream.truncate(first + math.prod(shape))  # holes, which take no room
+    return first
 
-    def __init__(self, generate: Callable[[], Iterator[np.ndarray]]) -> None:
-        self._generate = generate
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self._generate()
+def _write(file: Path, how: Mapping[str, Any], block: tuple[int, Block]) -> dict[str, int]:
+    position, images = block
+    count = checksum = 0
+    # Not through a memory map: its pages count as this process' memory, and a full disk kills the process. And for
+    # writing alone: a client of NFS that may also read writes whole pages, and so over the rows of another worker.
+    with naming_full_disk(file), os.fdopen(os.open(file, os.O_WRONLY), "wb") as stream:
+        stream.seek(position)
+        for pixels in map_in_threads(partial(decode, **how), images):
+            row = np.ascontiguousarray(pixels).data
+            stream.write(row)
+            checksum = zlib.crc32(row, checksum)
+            count += 1
+    return {"images": count, "crc32": checksum}
 
 
-def _encoded_images(source: Source, rows: pd.DataFrame) -> Iterator[EncodedImage]:
-    for source_split, part in rows.groupby("source_split", sort=False):
-        yield from source.images(str(source_split), set(part["id"]))
+def _is_written(file: Path, row_bytes: int, block: tuple[int, Block], written: Mapping[str, int]) -> bool:
+    """Whether rows are as :func:`_write` has left them; it may have died, or its machine, before they were stored."""
+    position, images = block
+    checksum = 0
+    with file.open("rb") as stream:
+        stream.seek(position)
+        for _ in range(len(images)):
+            checksum = zlib.crc32(stream.read(row_bytes), checksum)
+    return {"images": len(images), "crc32": checksum} == written
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

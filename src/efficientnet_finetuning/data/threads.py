@@ -1,19 +1,16 @@
 """Mapping on all cores, in order, in bounded memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from efficientnet_finetuning.data.blocks import cut
+from efficientnet_finetuning.workers import num_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def num_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -24,7 +21,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
 
     workers = num_cores()
     # Item by item the threads would spend a tenth of their time handing the interpreter's lock around.
-    chunks = _chunks(iter(items), 8)
+    chunks = cut(items, 8)
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[list[Result]]] = deque(
             pool.submit(of_chunk, chunk) for chunk in islice(chunks, 3 * workers)
@@ -33,8 +30,3 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
             results = pending.popleft().result()
             pending.extend(pool.submit(of_chunk, chunk) for chunk in islice(chunks, 1))
             yield from results
-
-
-def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while chunk := list(islice(items, size)):
-        yield chunk

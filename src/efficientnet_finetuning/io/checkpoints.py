@@ -1,4 +1,4 @@
-"""The place of a training's checkpoints, handed to the node that trains as one of its inputs."""
+"""The place where a long node keeps what it has done, handed to it as one of its inputs."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +11,7 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
-    """A folder of folders, one for each recipe that is being trained.
+    """A folder of folders, one for each recipe that a node is working on.
 
     Attributes:
         key: of the recipe; whoever runs the node sets it. Without one there are no checkpoints.
@@ -25,16 +25,16 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
         self.metadata = metadata
 
     def load(self) -> Checkpoints | None:
-        """Take hold of the folder of this training."""
+        """Take hold of the folder of this recipe."""
         self._held = Checkpoints(self._folder) if self._folder else None
         return self._held
 
     def save(self, data: NoReturn) -> None:
-        """Refused: training writes its checkpoints itself, at its own time."""
+        """Refused: the node writes there itself, at its own time."""
         raise DatasetError(f"{self} is an input only")
 
     def remove(self) -> None:
-        """Give the checkpoints of this training up, once what they were for is stored; there may be none."""
+        """Give the checkpoints of this recipe up, once what they were for is stored; there may be none."""
         if self._held is None and self._folder and self._folder.exists():
             with suppress(InputError):  # another process holds them
                 self.load()

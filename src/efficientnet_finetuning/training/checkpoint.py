@@ -33,7 +33,7 @@ _STATE = "state"
 
 
 class Checkpoints:
-    """The folder in which one training keeps its checkpoints, held by one process at a time.
+    """The folder in which a training, or another long step, keeps what it has done, held by one process at a time.
 
     Attributes:
         folder: its place.
@@ -43,7 +43,7 @@ class Checkpoints:
         """Take hold of a folder, which is made where it is missing.
 
         Raises:
-            InputError: another process trains the same thing.
+            InputError: another process makes the same thing.
         """
         self.folder = folder
         self._lock = self._hold()
@@ -66,9 +66,9 @@ class Checkpoints:
                 except BlockingIOError:
                     lock.seek(0)
                     raise InputError(
-                        f"The same training runs already: {lock.read() or 'another process'} holds {self.folder}. Wait "
-                        "for it, then type the same command, which finds its model; or stop it, and the same command "
-                        "goes on from its last checkpoint."
+                        f"The same step runs already: {lock.read() or 'another process'} holds {self.folder}. Wait "
+                        "for it, then type the same command, which finds its result; or stop it, and the same command "
+                        "goes on where it was."
                     ) from None
                 # A lock on a file that was removed in between keeps nobody away.
                 if os.path.samestat(os.fstat(lock.fileno()), holder.stat()):

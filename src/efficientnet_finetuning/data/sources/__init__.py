@@ -11,7 +11,7 @@ from typing import Any
 
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
-from efficientnet_finetuning.data.sources.source import Source, natural_key
+from efficientnet_finetuning.data.sources.source import Block, Source, natural_key
 from efficientnet_finetuning.data.sources.tfds import (
     TfdsSource,
     check_name,
@@ -24,6 +24,7 @@ from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 __all__ = [
+    "Block",
     "EncodedImage",
     "FilesSource",
     "Source",

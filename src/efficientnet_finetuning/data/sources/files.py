@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from efficientnet_finetuning.data.blocks import BLOCK_SIZE, cut
 from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES, is_image
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.data.sources.source import choose_roles, natural_key
+from efficientnet_finetuning.data.sources.source import Block, choose_roles, natural_key
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
@@ -52,6 +53,10 @@ class FilesSource:
         for path, label in self.files[split]:
             if ids is None or path in ids:
                 yield EncodedImage(path, Path(self.root) / path, label)
+
+    def blocks(self, split: str, ids: Container[str] | None = None, size: int = BLOCK_SIZE) -> Iterator[Block]:
+        """See :class:`Source`."""
+        return cut(self.images(split, ids), size)
 
     def labels(self, split: str) -> Iterator[tuple[str, int]]:
         """See :class:`Source`."""

@@ -1,15 +1,20 @@
 """The contract that all kinds of sources keep, and what they share."""
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
+from efficientnet_finetuning.data.blocks import BLOCK_SIZE
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 # What people call the split that chooses between models.
 VALIDATION_NAMES = ("validation", "val", "valid")
+
+
+class Block(Sized, Iterable[EncodedImage], Protocol):
+    """Some images of a source, small enough to be sent to another process: what is large is read there."""
 
 
 class Source(Protocol):
@@ -46,6 +51,10 @@ class Source(Protocol):
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
         """Yield the images of a split, or those of ``ids``, in an order that never changes."""
+        ...
+
+    def blocks(self, split: str, ids: Container[str] | None = None, size: int = BLOCK_SIZE) -> Iterator[Block]:
+        """Cut the same images into blocks of ``size``, each of which is read without those before it."""
         ...
 
     def labels(self, split: str) -> Iterator[tuple[str, int]]:

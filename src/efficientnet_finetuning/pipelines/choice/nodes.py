@@ -51,7 +51,7 @@ def measure_backbones(
             image_size=size,
             **preprocessing.model_dump(exclude={"image_size"}),
         )
-        return np.stack(list(examples.images)), examples.labels
+        return np.array(examples.images), examples.labels
 
     return pd.DataFrame(
         measure_candidates(

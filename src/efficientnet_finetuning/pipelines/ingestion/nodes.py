@@ -14,6 +14,8 @@ from efficientnet_finetuning.data.manifest import build_manifest
 from efficientnet_finetuning.data.sources import Source, open_source
 from efficientnet_finetuning.evaluation.figures import audit_summary
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,17 @@ def read_corrections(source: Source, file: str | None) -> tuple[pd.DataFrame, li
     return read(Path(file).expanduser() if file else None, source.class_names)
 
 
-def look_at_images(source: Source, dataset: DatasetParameters, max_megapixels: float, seed: int) -> pd.DataFrame:
+def look_at_images(
+    source: Source,
+    dataset: DatasetParameters,
+    max_megapixels: float,
+    seed: int,
+    checkpoints: Checkpoints | None,
+    workers: Workers,
+) -> pd.DataFrame:
     """Open every image once; returns what each is and why it is excluded, if it is."""
-    return inspect_images(source, dataset, max_megapixels, seed)
+    folder = checkpoints.folder if checkpoints else None
+    return inspect_images(source, dataset, max_megapixels, seed, folder, workers.map_blocks)
 
 
 def list_images(

@@ -28,7 +28,14 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 look_at_images,
-                ["source", "params:dataset", "params:audit.max_megapixels", "params:seed"],
+                [
+                    "source",
+                    "params:dataset",
+                    "params:audit.max_megapixels",
+                    "params:seed",
+                    "ingestion.checkpoints",
+                    "workers",
+                ],
                 "image_findings",
                 name="look_at_images",
                 tags="cpu",

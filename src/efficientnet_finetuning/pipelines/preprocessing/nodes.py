@@ -15,6 +15,8 @@ from efficientnet_finetuning.parameters import (
     TrainingParameters,
     image_size,
 )
+from efficientnet_finetuning.training.checkpoint import Checkpoints
+from efficientnet_finetuning.workers import Workers
 
 _GRID_SIZE = 9
 
@@ -25,8 +27,10 @@ def prepare_images(
     class_names: list[str],
     preprocessing: PreprocessingParameters,
     backbone: BackboneParameters,
+    checkpoints: Checkpoints | None,
+    workers: Workers,
 ) -> tuple[Examples, ...]:
-    """Prepare train, validation and test; pixels are decoded while the datasets store them."""
+    """Prepare train, validation and test."""
     return tuple(
         prepare(
             source,
@@ -35,6 +39,8 @@ def prepare_images(
             split,
             image_size=image_size(preprocessing, backbone),
             **preprocessing.model_dump(exclude={"image_size"}),
+            folder=checkpoints.folder if checkpoints else None,
+            map_blocks=workers.map_blocks,
         )
         for split in SPLITS
     )

@@ -11,7 +11,15 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 prepare_images,
-                ["source", "manifest", "class_names", "params:preprocessing", "params:backbone"],
+                [
+                    "source",
+                    "manifest",
+                    "class_names",
+                    "params:preprocessing",
+                    "params:backbone",
+                    "preprocessing.checkpoints",
+                    "workers",
+                ],
                 ["train_images", "validation_images", "test_images"],
                 name="prepare_images",
                 tags="cpu",

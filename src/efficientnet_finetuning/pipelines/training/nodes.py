@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.data.examples import Examples
-from efficientnet_finetuning.device import peak_memory
+from efficientnet_finetuning.device import device_name, peak_memory
 from efficientnet_finetuning.evaluation.calibration import fit_temperature
 from efficientnet_finetuning.evaluation.figures import learning_rate_curve
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -127,7 +127,7 @@ def train_classifier(
     )
     about: dict[str, Any] = {
         "class_weight": training.class_weight,
-        "device": workers.device,
+        "device": workers.device or device_name(),
         "peak_memory_gb": peak_memory() / 1e9,
     }
     return classifier, held_out, pd.DataFrame(trained.history).assign(**about)
