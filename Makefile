@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality bench-shortcuts bench-more-images bench-next-images lint format demo review viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup quickstart test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality bench-shortcuts bench-more-images bench-next-images bench-scale lint format demo review viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,8 @@ test: $(INSTALLED) ## Set up, then run the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 	@echo "Next: make lint, or make quickstart to see the real thing."
 
-soak: $(INSTALLED) ## Kill runs anywhere, start two at once, fill the disk, and list what was lost (an hour)
-	$(BIN)/python tests/faults/driver.py --kills 50 --pairs 20
+soak: $(INSTALLED) ## Kill runs and workers anywhere, start two at once, fill the disk, and list what was lost (an hour)
+	$(BIN)/python tests/faults/driver.py --kills 50 --pairs 20 --deaths 10
 
 # What to measure on: make bench BENCH="--set cifar10 --data-dir <TFDS folder> --train train[:5000] --test test[:2000]"
 BENCH ?=
@@ -71,6 +71,9 @@ bench-more-images: $(INSTALLED) ## Measure whether the learning curve foretells 
 
 bench-next-images: $(INSTALLED) ## Measure what choosing the images to label brings beside chance (minutes)
 	$(BIN)/python tests/benchmarks/next_images.py $(BENCH)
+
+bench-scale: $(INSTALLED) ## Measure large sets, alone and on two workers: seconds, memory, ratios (minutes)
+	$(BIN)/python tests/benchmarks/scale.py $(BENCH)
 
 bench-inference: $(INSTALLED) ## Measure the CPU engine against Keras, as a table
 	$(BIN)/python tests/benchmarks/inference.py

@@ -11,13 +11,16 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ HERE = Path(__file__).parent
 LAUNCHER = HERE / "launcher.py"
 EPOCHS = 8
 COMMAND = ("run", "--pipelines", "finetune")
+SHARED = (*COMMAND, "--params", "device.workers=2")
 PARAMETERS = """
 dataset: {{name: null, data_dir: null, path: "{photos}", validation_fraction: 0.25, test_fraction: 0.25}}
 preprocessing: {{image_size: 32}}
@@ -398,6 +402,39 @@ def soak_pairs(reference: Reference, folder: Path, pairs: int) -> dict[str, Row]
     return rows
 
 
+def soak_workers(reference: Reference, folder: Path, deaths: int, seed: int) -> dict[str, Row]:
+    """Kill workers and ranks at random moments of a run that goes on, two in each run."""
+    if not deaths:
+        return {}
+    generator, row = random.Random(seed), Row()
+    undisturbed = Reference(reference.copy(folder / "two workers", "nothing"))
+    assert start(undisturbed.project, "-m", "kedro", *SHARED).wait() == 0, log(undisturbed.project)
+    for number in range(-(-deaths // 2)):
+        project = reference.copy(folder / f"deaths {number + 1}", "nothing")
+        killed, status = kill_workers(project, generator)
+        lost = [f"the run ended with {status}:\n{log(project)[-3000:]}"] if status else []
+        if not status:
+            checks = (find_torn(project), find_litter(project), find_mixtures(project))
+            lost = [*chain(*checks), *compare_weights(project, undisturbed)]
+        judge(row, project, lost, f"killed {', '.join(killed) or 'nobody'}")
+    return {"a worker or rank": row}
+
+
+def kill_workers(project: Any, generator: random.Random) -> tuple[list[str], int]:
+    """Run with two workers, two of which are killed; what they were at, and the status in which the run ended."""
+    killed: list[str] = []
+    process = start(project, "-m", "kedro", *SHARED)
+    while process.poll() is None and len(killed) < 2:
+        time.sleep(generator.uniform(0.5, 10))
+        for file in generator.sample(found := list(Path("/proc").glob("[0-9]*/cmdline")), len(found)):
+            with suppress(OSError):
+                if (name := file.read_bytes().strip(b"\0").decode()).startswith(("ray::_run", "ray::Rank")):
+                    os.kill(int(file.parent.name), signal.SIGKILL)
+                    killed.append(name)
+                    break
+    return killed, process.wait()
+
+
 def soak_disk(reference: Reference, folder: Path) -> dict[str, Row]:
     """Let the disk run full at many places, where a small one can be mounted."""
     if reason := why_no_small_disk():
@@ -439,6 +476,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--pairs", type=int, default=20, help="how often two runs are started at once")
+    parser.add_argument("--deaths", type=int, default=10, help="how many workers are killed while their run goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder unless given")
     given = parser.parse_args()
@@ -446,6 +484,7 @@ def main() -> None:
     reference = make_reference(folder)
     say(f"Undisturbed, the run takes {reference.seconds['nothing']:.0f} s.")
     rows = soak(reference, folder, given.kills, given.seed) | soak_pairs(reference, folder, given.pairs)
+    rows |= soak_workers(reference, folder, given.deaths, given.seed)
     rows |= soak_disk(reference, folder) if given.pairs else {}
     say(f"\n{format_table(rows)}")
     if any(row.lost for row in rows.values()):
