@@ -19,6 +19,7 @@ _PACKAGE = Path(__file__).parents[1]
 _COMPUTING = ("keras", "jax", "numpy", "tensorflow")
 # What a log record of a training carries for whoever tracks it.
 _EXTRAS = ("metrics", "step")
+_PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")
 # After so many seconds without a sign of life of one rank, JAX ends the others; Ray is quicker.
 _HEARTBEAT = 30
 
@@ -121,6 +122,10 @@ class Rank:
             rank: which one this is.
             count: how many there are.
         """
+        # JAX would look for the other ranks behind a proxy, and wait for minutes.
+        for name in _PROXIES:
+            os.environ.pop(name, None)
+            os.environ.pop(name.upper(), None)
         import jax
         import ray
 
