@@ -135,6 +135,14 @@ def test_a_weights_file_must_exist(raw, tmp_path):
     assert validate(change(raw, "backbone.weights", str(file))).backbone.weights == str(file)
 
 
+def test_a_cluster_without_workers_is_refused(raw):
+    change(raw, "cluster.address", "auto")
+    assert "cluster.address is auto, but device.workers is 1" in fault(raw)
+    assert validate(change(raw, "device.workers", "all")).cluster.address == "auto"
+    message = fault(change(raw, "cluster.address", "http://head"))
+    assert "cluster.address: 'http://head' is no address. Give auto, ray://<host>:10001, or null" in message
+
+
 @pytest.mark.parametrize(("path", "given"), [("photos", "both"), (None, "neither")])
 def test_a_set_is_named_either_by_name_or_by_path(raw, path, given):
     change(raw, "dataset.path", path)
@@ -149,6 +157,7 @@ def test_a_set_is_named_either_by_name_or_by_path(raw, path, given):
     ("name", "value", "rule"),
     [
         ("preprocessing.image_size", 24, "greater than or equal to 32"),
+        ("device.workers", 0, "greater than or equal to 1"),
         ("device.accelerator", "tpu", "'auto', 'cpu' or 'gpu'"),
         ("dataset.validation_fraction", 1.0, "less than 1"),
         ("baseline.training.label_smoothing", 1.0, "less than 1"),

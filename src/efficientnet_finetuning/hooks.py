@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.receipt import commit_of
-from efficientnet_finetuning.data.sources import check_dataset
+from efficientnet_finetuning.data.sources import check_dataset, set_folder
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
@@ -78,10 +78,10 @@ class RunHooks:
         prepare_process(parameters.device)
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
-        self._workers = _open_workers(pipeline, catalog, parameters, self._data)
         # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
         if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
             self._say_device()
+        self._workers = _open_workers(pipeline, catalog, parameters, self._data)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -136,9 +136,8 @@ def _open_workers(
         return None
     from efficientnet_finetuning.cluster.workers import RayWorkers
 
-    dataset, weights = parameters.dataset, Path(parameters.backbone.weights)
-    named = [dataset.path, dataset.data_dir if dataset.path is None else None, weights]
-    paths = [path.absolute() for path in named if path is not None and path.exists()]
+    named = [parameters.dataset.path or set_folder(parameters.dataset), Path(parameters.backbone.weights)]
+    paths = [path.absolute() for path in (path.expanduser() for path in named) if path.exists()]
     workers = RayWorkers(parameters.device, parameters.cluster, data, paths)
     found = catalog["workers"]
     assert isinstance(found, WorkersDataset)

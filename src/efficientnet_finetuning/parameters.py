@@ -227,8 +227,15 @@ class ClusterParameters(_Group):
         max_restarts: how often the ranks of a training start again from the last checkpoint after one of them died.
     """
 
-    address: Annotated[str, Field(pattern="^(auto|ray://.+)$")] | None = None
+    address: str | None = None
     max_restarts: Annotated[int, Field(ge=0)] = 3
+
+    @field_validator("address")
+    @classmethod
+    def _known_kind(cls, address: str | None) -> str | None:
+        if address not in (None, "auto") and not address.startswith("ray://"):
+            raise ValueError(f"{address!r} is no address. Give auto, ray://<host>:10001, or null for this machine.")
+        return address
 
 
 class AugmentationParameters(_Group):

@@ -171,13 +171,12 @@ def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines that name a folder, where a cluster of this machine keeps its sockets."""
+    """The processes whose temporary folder it is, whatever they call themselves."""
     found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has just ended
+            if f"TMPDIR={folder}\0".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+        except OSError:  # it has just ended, or is somebody else's
             continue
-        if str(folder) in line:
-            found.append(line)
     return found

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import efficientnet_finetuning
+from efficientnet_finetuning.cluster.workers import RayWorkers
 from efficientnet_finetuning.data.threads import num_cores
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
 
 
 def doubled(array: np.ndarray, rows: slice) -> np.ndarray:
@@ -90,6 +92,12 @@ def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, count, how
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert re.search(said, result.stdout), result.stdout + result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"device.workers is 2, which needs ray: pip install -e '.\[cluster\]'"):
+        RayWorkers(DeviceParameters(workers=2), ClusterParameters(), tmp_path)
 
 
 TWO_MACHINES = """

@@ -157,7 +157,9 @@ def test_a_signal_waits_for_the_batch_to_end_and_a_checkpoint_to_be_written(star
     with pytest.raises(KeyboardInterrupt):
         train(start, Checkpoints(tmp_path), Interrupting(9))
     signal.signal(signal.SIGINT, before)
-    assert any(path.is_dir() for path in tmp_path.iterdir())
+    newest = max(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert newest.startswith("000001-")
+    assert newest != "000001-00000000", "the signal came in the second epoch"
     model, rows = train(start, Checkpoints(tmp_path))
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for ours, theirs in zip(model.get_weights(), undisturbed[0].get_weights(), strict=True):

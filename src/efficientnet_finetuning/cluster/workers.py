@@ -71,6 +71,9 @@ class RayWorkers(Workers):
 
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
         """See :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`."""
+        if self._is_alone:
+            yield from super().map_blocks(function, blocks)
+            return
         packed = [self._ray.put(pack(function))]
         # Ray itself sets OMP_NUM_THREADS, which TensorFlow does not read.
         environment = _environment() | {"TF_NUM_INTRAOP_THREADS": str(self._cores)}
@@ -86,6 +89,8 @@ class RayWorkers(Workers):
 
     def train(self, function: Callable[..., Result], *arguments: Any, signals: Any) -> Result:
         """See :meth:`~efficientnet_finetuning.workers.Workers.train`."""
+        if self._is_alone:
+            return super().train(function, *arguments, signals=signals)
         packed = [self._ray.put(pack((function, arguments)))]
         for restart in range(self._max_restarts + 1):
             if restart:
@@ -139,6 +144,7 @@ class RayWorkers(Workers):
                 f"device.workers is {count}, but each worker needs one of the {kind}, and there are {there}. "
                 f"{where} has {cores} cores and {gpus} GPUs. Give a number up to {there}, or all."
             )
+        self._is_alone = self.count == 1 and address is None
         self._on_gpus = gpus > 0
         self._cores = max(cores // self.count, 1)
         self._share = {"num_cpus": self._cores, "num_gpus": int(self._on_gpus)}
@@ -194,21 +200,23 @@ class RayWorkers(Workers):
         return answers
 
     def _result(self, task: Any, packed: list[Any], future: Any, block: Block) -> Any:
-        for _ in range(_RETRIES):
+        faults = self._ray.exceptions
+        died = (faults.WorkerCrashedError, faults.NodeDiedError, faults.ObjectLostError, faults.OutOfMemoryError)
+        for retries_left in range(_RETRIES, -1, -1):
             try:
                 return self._ray.get(future)
-            except self._ray.exceptions.RayTaskError as error:
+            except faults.RayTaskError as error:
                 raise error.cause from None
-            except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.RaySystemError) as error:
+            except died as error:
+                if not retries_left:
+                    raise InputError(
+                        f"Workers died {_RETRIES + 1} times at the same block of rows. What was done is kept, and the "
+                        "same command goes on from it. Too little memory is the usual reason: give fewer "
+                        "device.workers."
+                    ) from error
                 logger.warning("A worker died, and its block is done again: %s", _last_line(error))
                 future = task.remote(packed, block)
-        try:
-            return self._ray.get(future)
-        except self._ray.exceptions.WorkerCrashedError as error:
-            raise InputError(
-                f"Workers died {_RETRIES + 1} times at the same block. What was done is kept, and the same command "
-                "goes on from it. Too little memory is the usual reason: give fewer device.workers."
-            ) from error
+        raise AssertionError("the last try returns or raises")
 
     def _train_once(self, packed: list[Any], signals: Any) -> Any:
         from ray.util import placement_group, remove_placement_group
@@ -224,7 +232,7 @@ class RayWorkers(Workers):
         )(Rank)
         ranks: list[Any] = []
         try:
-            self._ray.get(group.ready(), timeout=_SECONDS_TO_START)
+            self._wait_for_room(group)
             for index in range(self.count):
                 strategy = PlacementGroupSchedulingStrategy(group, index)
                 ranks.append(actor.options(scheduling_strategy=strategy).remote())
@@ -239,6 +247,15 @@ class RayWorkers(Workers):
             for rank in ranks:
                 self._ray.kill(rank)
             remove_placement_group(group)
+
+    def _wait_for_room(self, group: Any) -> None:
+        try:
+            self._ray.get(group.ready(), timeout=_SECONDS_TO_START)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise InputError(
+                f"The cluster has had no room for {self.count} ranks for {_SECONDS_TO_START} seconds: others use it. "
+                "Run again later, or with fewer device.workers."
+            ) from error
 
     def _follow(self, ranks: list[Any], futures: list[Any], signals: Any) -> Any:
         """The result of the first rank, once all are done; what it logs is logged here."""

@@ -34,6 +34,7 @@ __all__ = [
     "natural_key",
     "open_source",
     "reopen",
+    "set_folder",
 ]
 
 
