@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,8 @@ class Images(Protocol):
 
 # From so many pixels on, in all images together, conversion pays: 100 images of 224 px, 540 of 96 px.
 _PIXELS_THAT_PAY = 5_000_000
+# What is computed at once, by this process or another one, so that its outputs stay small beside what is computed from.
+_PIXELS_OF_A_BLOCK, _IMAGES_OF_A_BLOCK = 16_000_000, 1024
 # Largest difference between the engine's and Keras' outputs, as a fraction of the largest output.
 _TOLERANCE = 1e-3
 
@@ -140,8 +142,8 @@ def _in_batches(
 ) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
     """For each array its name and outputs, to be read in this order: all batches are those of one function."""
     forward = _forward(model, list(arrays.values()), batch_size, flip)
-    starts = [(name, start) for name, images in arrays.items() for start in range(0, len(images), batch_size)]
-    outputs = map_blocks(partial(_outputs, forward, arrays, batch_size), starts)
+    blocks = [(name, rows) for name, images in arrays.items() for rows in _blocks(images.shape, batch_size)]
+    outputs = chain.from_iterable(map_blocks(partial(_outputs, forward, arrays, batch_size), blocks))
     for name, images in arrays.items():
         count = math.ceil(len(images) / batch_size)
         batches = islice(outputs, count)
@@ -149,10 +151,21 @@ def _in_batches(
         yield name, iter(bar)
 
 
-def _outputs(forward: Callable, arrays: Mapping[str, Images], batch_size: int, start: tuple[str, int]) -> np.ndarray:
-    """Of one batch. Whatever is bound to this function can be pickled."""
-    name, row = start
-    return np.asarray(forward(arrays[name][row : row + batch_size]), np.float32)
+def _blocks(shape: tuple[int, ...], batch_size: int) -> list[range]:
+    """Rows of several batches: handing a batch of small images to another process takes as long as computing it."""
+    images = min(_PIXELS_OF_A_BLOCK // math.prod(shape[1:-1]), _IMAGES_OF_A_BLOCK)
+    size = batch_size * max(images // batch_size, 1)
+    return [range(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]
+
+
+def _outputs(
+    forward: Callable, arrays: Mapping[str, Images], batch_size: int, block: tuple[str, range]
+) -> list[np.ndarray]:
+    """Of the batches of a block. Whatever is bound to this function can be pickled."""
+    name, rows = block
+    starts = range(rows.start, rows.stop, batch_size)
+    batches = (arrays[name][start : min(start + batch_size, rows.stop)] for start in starts)
+    return [np.asarray(forward(images), np.float32) for images in batches]
 
 
 def _forward(model: KerasModel, arrays: list[Images], batch_size: int, flip: bool) -> Callable:
