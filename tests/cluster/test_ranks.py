@@ -115,7 +115,7 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_pa
     disturbed = train(workers, Checkpoints(folder), within_epochs)
     killer.join()
     assert "A rank died: " in caplog.text
-    assert "All ranks start again from the last checkpoint (restart 1 of 1)" in caplog.text
+    assert "All ranks restart from the last checkpoint (restart 1 of 1)" in caplog.text
     assert "Training goes on from its checkpoint" in caplog.text
     assert [row["epoch"] for row in disturbed.history] == list(range(1, 13))
     for ours, theirs in zip(disturbed.model.get_weights(), undisturbed.model.get_weights(), strict=True):

@@ -95,7 +95,7 @@ class RayWorkers(Workers):
         for restart in range(self._max_restarts + 1):
             if restart:
                 logger.info(
-                    "All ranks start again from the last checkpoint (restart %d of %d)", restart, self._max_restarts
+                    "All ranks restart from the last checkpoint (restart %d of %d)", restart, self._max_restarts
                 )
             try:
                 return self._train_once(packed, signals)
@@ -214,7 +214,7 @@ class RayWorkers(Workers):
                         "same command goes on from it. Too little memory is the usual reason: give fewer "
                         "device.workers."
                     ) from error
-                logger.warning("A worker died, and its block is done again: %s", _last_line(error))
+                logger.warning("A worker died, so its block is redone: %s", _last_line(error))
                 future = task.remote(packed, block)
         raise AssertionError("the last try returns or raises")
 
