@@ -1,4 +1,9 @@
-"""A rank: one process of a training that several share, on one device."""
+"""A rank: one process of a training that several share, on one device.
+
+It computes with JAX. Beside TensorFlow on one CPU, an epoch of Lite0 at 64 px from the same start (21 images, no dropout,
+whose draws differ) ends with weights that are apart by 4e-7 (root mean square) and 7e-5 at most with SGD at 1e-3, 2e-4 with
+AdamW at 1e-4; the losses are 1.1992 and 1.1999, 1.2082 and 1.2082.
+"""
 
 import hashlib
 import logging

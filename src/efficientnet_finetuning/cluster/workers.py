@@ -171,7 +171,7 @@ class RayWorkers(Workers):
                 )
         _check_code(machines)
         hosts = ", ".join(sorted({machine.host for machine in machines}))
-        device = "a GPU" if self._on_gpus else f"{self._cores} core(s)"
+        device = "a GPU" if self._on_gpus else "1 core" if self._cores == 1 else f"{self._cores} cores"
         self.device = f"{self.count} workers with {device} each"
         logger.info("Workers: %d on %s, each with %s", self.count, hosts, device)
         if not self._on_gpus:
