@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 _RETRIES = 3
 # Objects that go between processes: blocks of features, a network, the weights of a training.
 _STORE = 1 << 29
-_SECONDS_TO_START = 120
+_SECONDS_TO_START, _SECONDS_TO_NOTICE = 120, 5
 # Keeps other users of this machine out of its clusters. Ray reads it once in a process.
 _KEY = secrets.token_hex(32)
 
@@ -267,6 +268,8 @@ class RayWorkers(Workers):
                 try:
                     self._ray.get(future)
                 except self._ray.exceptions.RayTaskError as error:
+                    if not isinstance(error.cause, InputError):
+                        self._raise_if_another_died(pending)
                     raise error.cause from None
             if signals.pending and not was_asked:
                 was_asked = True
@@ -277,6 +280,13 @@ class RayWorkers(Workers):
         if course is None:
             signals.let_through()
         return course
+
+    def _raise_if_another_died(self, pending: list[Any]) -> None:
+        """The others fail when a rank dies, now and then before Ray knows the reason."""
+        for future in pending:
+            if self._ray.wait([future], timeout=_SECONDS_TO_NOTICE)[0]:
+                with suppress(self._ray.exceptions.RayTaskError):
+                    self._ray.get(future)
 
     def _tell(self, rank: Any) -> None:
         for name, level, message, extras in self._ray.get(rank.news.remote()):
