@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 from efficientnet_finetuning.training.fit import fit
@@ -120,6 +121,35 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_pa
     assert [row["epoch"] for row in disturbed.history] == list(range(1, 13))
     for ours, theirs in zip(disturbed.model.get_weights(), undisturbed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+class Quiet:
+    pending = False
+
+
+def second_dies_once(flag: Path, *, signals, ranks) -> int:  # noqa: ARG001
+    if flag.exists():
+        return ranks.count
+    if ranks.rank == 0:
+        raise ConnectionError("the connection was closed by a peer")
+    time.sleep(1)
+    flag.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_a_rank_that_fails_since_another_one_died_is_started_again_too(workers, tmp_path, caplog):
+    assert workers.train(second_dies_once, tmp_path / "flag", signals=Quiet()) == 2
+    assert "A rank died: " in caplog.text
+
+
+def always_fails(*, signals, ranks) -> None:  # noqa: ARG001
+    raise InputError("the learning rate is too high")
+
+
+def test_what_is_wrong_with_a_training_is_said_in_its_own_words(workers):
+    with pytest.raises(InputError, match=r"^the learning rate is too high$"):
+        workers.train(always_fails, signals=Quiet())
 
 
 def test_ranks_keep_to_a_time_budget_by_one_clock(workers):

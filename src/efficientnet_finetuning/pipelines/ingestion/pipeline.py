@@ -33,7 +33,7 @@ def create_pipeline() -> Pipeline:
                     "params:dataset",
                     "params:audit.max_megapixels",
                     "params:seed",
-                    "ingestion.checkpoints",
+                    "ingestion_checkpoints",
                     "workers",
                 ],
                 "image_findings",

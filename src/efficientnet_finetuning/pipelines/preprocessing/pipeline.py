@@ -17,7 +17,7 @@ def create_pipeline() -> Pipeline:
                     "class_names",
                     "params:preprocessing",
                     "params:backbone",
-                    "preprocessing.checkpoints",
+                    "preprocessing_checkpoints",
                     "workers",
                 ],
                 ["train_images", "validation_images", "test_images"],
