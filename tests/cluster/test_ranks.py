@@ -193,7 +193,7 @@ def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder
         running.kill()
     assert running.returncode != 0
     assert ("Stopping: a checkpoint is written" in told) == (leaves == "a checkpoint"), told
-    until = time.monotonic() + 60  # two helpers of Ray notice only then that theirs was killed
+    until = time.monotonic() + 20
     while (left := processes_of(short_folder)) and time.monotonic() < until:
         time.sleep(0.2)
     assert not left
@@ -206,7 +206,8 @@ def processes_of(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"TMPDIR={folder}\0".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text())
+                found.append((process / "cmdline").read_text().strip("\0"))
         except OSError:  # it has just ended, or is somebody else's
             continue
-    return found
+    # Two of Ray's helpers wait a minute for the rest of a killed cluster, and then end.
+    return [name for name in found if name not in ("ray::DashboardAgent", "ray::RuntimeEnvAgent")]
