@@ -91,7 +91,7 @@ def train(workers, checkpoints=None, training=TRAINING):
 
 def kill_when(happened, processes) -> threading.Thread:
     def wait() -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while not happened() and time.monotonic() < until:
             time.sleep(0.01)
         os.kill(processes()[1], signal.SIGKILL)
@@ -153,8 +153,8 @@ def test_what_is_wrong_with_a_training_is_said_in_its_own_words(workers):
 
 
 def test_ranks_keep_to_a_time_budget_by_one_clock(workers):
-    trained = train(workers, training=TRAINING.model_copy(update={"time_budget_minutes": 0.1}))
-    assert 3 < sum(row["seconds"] for row in trained.history) < 15
+    trained = train(workers, training=TRAINING.model_copy(update={"time_budget_minutes": 0.25}))
+    assert 8 < sum(row["seconds"] for row in trained.history) < 40
     rates = [row["learning_rate"] for row in trained.history]
     assert rates[-1] < rates[len(rates) // 2] < 1e-3
 
@@ -184,11 +184,11 @@ def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder
     command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent), tmp_path]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not any(tmp_path.glob("run/0*")) and running.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         running.send_signal(number)
-        told = running.communicate(timeout=60)[1]
+        told = running.communicate(timeout=120)[1]
     finally:
         running.kill()
     assert running.returncode != 0
