@@ -24,7 +24,7 @@ from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
-from efficientnet_finetuning.io.workers import WorkersDataset
+from efficientnet_finetuning.io.told import WorkersDataset
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameter_validation import flatten, validate
 from efficientnet_finetuning.parameters import REGIMES, DeviceParameters, Parameters
@@ -141,7 +141,7 @@ def _open_workers(
     workers = RayWorkers(parameters.device, parameters.cluster, data, paths)
     found = catalog["workers"]
     assert isinstance(found, WorkersDataset)
-    found.workers = workers
+    found.value = workers
     return workers
 
 

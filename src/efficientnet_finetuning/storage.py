@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from efficientnet_finetuning.errors import InputError
@@ -82,6 +83,16 @@ def make_folder(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             return
     folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def scratch_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder for what a step keeps while it works: the given one, or a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:

@@ -9,7 +9,6 @@ runs are found by a tag of ours, models by their run, and metrics carry the time
 
 import contextlib
 import fcntl
-import importlib
 import json
 import logging
 import os
@@ -87,7 +86,7 @@ def _import_ipython() -> None:
     matplotlib fails if it finds IPython half imported.
     """
     with contextlib.suppress(ImportError):
-        importlib.import_module("IPython")
+        import IPython  # noqa: F401
 
 
 _KEPT = "Nothing is lost: the next `kedro run` or `make mlflow-replay` sends what is missing."

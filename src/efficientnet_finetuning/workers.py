@@ -1,6 +1,6 @@
-"""Who computes: this process, or workers on other devices and machines.
+"""The processes that share the work of a step: this one alone, or workers on other devices and machines.
 
-The steps that can be shared out take a :class:`Workers`. They do not know who is behind it.
+A step whose work can be distributed takes a :class:`Workers`, and is the same code for one process and for many.
 """
 
 import os

@@ -9,10 +9,9 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +160,7 @@ class Rank:
 
     def news(self) -> list[tuple[str, int, str, dict[str, Any]]]:
         """What was logged since the last call: logger, level, message, and what it carries."""
-        return list(_taken(self._news))
+        return [self._news.get() for _ in range(self._news.qsize())]  # nobody else takes any
 
     def ask_to_stop(self) -> None:
         """Let the training write a checkpoint and end."""
@@ -176,11 +175,3 @@ class _Reporter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         extras = {name: getattr(record, name) for name in _EXTRAS if hasattr(record, name)}
         self._news.put((record.name, record.levelno, record.getMessage(), extras))
-
-
-def _taken(queue: SimpleQueue) -> Iterator[Any]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return

@@ -177,9 +177,8 @@ class RayWorkers(Workers):
         logger.info("Workers: %d on %s, each with %s", self.count, hosts, device)
         if not self._on_gpus:
             logger.warning(
-                "There is no GPU: training on several workers computes with JAX, which on CPUs is about ten times "
-                "slower than TensorFlow on one (device.workers=1). Looking, preparing, features and predictions are "
-                "not."
+                "There is no GPU. Training on several workers uses JAX, which is about ten times slower on CPUs than "
+                "TensorFlow with device.workers=1. The other steps do not become slower."
             )
 
     def _ask_machines(self, paths: list[str]) -> list[About]:
@@ -294,11 +293,11 @@ class RayWorkers(Workers):
 
 
 class _Environment:
-    """What Ray reads from the environment, most of it when it is imported."""
+    """Environment variables for Ray, which reads most of them when it is imported."""
 
     def __init__(self, is_local: bool) -> None:
         settings = {
-            "RAY_USAGE_STATS_ENABLED": "0",  # nothing of it is for Ray's makers to know
+            "RAY_USAGE_STATS_ENABLED": "0",  # no reports to Ray's makers
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # this process must not take the GPUs from the workers
         }
@@ -328,7 +327,7 @@ def _import_ray(count: int | str) -> Any:
 
 
 def _environment() -> dict[str, str]:
-    """What the processes of the workers find in their environment."""
+    """Environment variables that workers inherit from this process."""
     return {name: os.environ[name] for name in ("KERAS_BACKEND", "TF_DETERMINISTIC_OPS") if name in os.environ}
 
 

@@ -3,10 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +20,7 @@ from efficientnet_finetuning.data.sources import Block, Source
 from efficientnet_finetuning.data.threads import map_in_threads
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
+from efficientnet_finetuning.storage import scratch_folder
 from efficientnet_finetuning.workers import MapBlocks
 
 COLUMNS = (
@@ -71,11 +70,11 @@ def inspect_images(
     """
     subset = choose_subset(source, dataset, seed)
     rows: list[dict[str, Any]] = []
-    with nullcontext(folder) if folder else TemporaryDirectory() as kept:
+    with scratch_folder(folder) as kept:
         for split, count in source.splits.items():
             ids = None if subset is None else subset[split]
             blocks = source.blocks(split, ids, block_size)
-            looks = map_resumably(partial(_look_at_block, max_megapixels), blocks, Path(kept) / split, map_blocks)
+            looks = map_resumably(partial(_look_at_block, max_megapixels), blocks, kept / split, map_blocks)
             total = count if ids is None else len(ids)
             with tqdm(total=total, desc=f"look at {split}", unit="image", disable=None) as progress:
                 for found in looks:

@@ -4,10 +4,8 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from efficientnet_finetuning.data.decode import decode
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.sources import Block, Source
 from efficientnet_finetuning.data.threads import map_in_threads
-from efficientnet_finetuning.storage import check_free_space, naming_full_disk
+from efficientnet_finetuning.storage import check_free_space, naming_full_disk, scratch_folder
 from efficientnet_finetuning.workers import MapBlocks
 
 
@@ -70,11 +68,11 @@ def prepare(
                 position += len(images) * row_bytes
 
     how = {"image_size": image_size, "resize": resize, "interpolation": interpolation, "background": background}
-    with nullcontext(folder) if folder else TemporaryDirectory() as kept:
-        file = Path(kept) / f"{split}_images.npy"
+    with scratch_folder(folder) as kept:
+        file = kept / f"{split}_images.npy"
         first = _make_room(file, (len(rows), image_size, image_size, 3))
         is_sound = partial(_is_written, file, row_bytes)
-        written = map_resumably(partial(_write, file, how), blocks(), Path(kept) / split, map_blocks, is_sound)
+        written = map_resumably(partial(_write, file, how), blocks(), kept / split, map_blocks, is_sound)
         count = 0
         with tqdm(total=len(rows), desc=f"prepare {split}", unit="image", disable=None) as progress:
             for block in written:

@@ -1,30 +1,35 @@
-"""What the runner tells a node of the run itself, handed to it as one of its inputs."""
+"""What a node is told of the run itself, handed to it as one of its inputs."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
 
 from kedro.io import AbstractDataset, DatasetError
 
+from efficientnet_finetuning.workers import Workers
+
 Told = Mapping[str, Any]
+Value = TypeVar("Value", Told, Workers)
 
 
-class ToldDataset(AbstractDataset[NoReturn, Told]):
-    """An input that is read from the records of stored versions, and no reason to run anything anew.
+class ToldDataset(AbstractDataset[NoReturn, Value]):
+    """An input that is stored nowhere, and no reason to run anything anew.
 
     Attributes:
         value: whoever runs the nodes sets it.
     """
 
+    value: Value
+
     def __init__(self, *, metadata: dict[str, Any] | None = None) -> None:
-        self.value: Told = {}
         self.metadata = metadata
 
-    def load(self) -> Told:
+    def load(self) -> Value:
         """What was told."""
         return self.value
 
     def save(self, data: NoReturn) -> None:
-        """Refused: it stands in the records of what is stored."""
+        """Refused: there is no place for it."""
         raise DatasetError(f"{self} is an input only")
 
     def _exists(self) -> bool:
@@ -34,16 +39,28 @@ class ToldDataset(AbstractDataset[NoReturn, Told]):
         return {}
 
 
-class CostsDataset(ToldDataset):
+class WorkersDataset(ToldDataset[Workers]):
+    """The workers of a run: this process alone, unless whoever starts the run has others."""
+
+    value = Workers()
+
+
+class RecordsDataset(ToldDataset[Told]):
+    """An input that is read from the records of stored versions."""
+
+    value: Told = MappingProxyType({})
+
+
+class CostsDataset(RecordsDataset):
     """Cost of the stored versions by the name of the node that made them; of the newest ones, whoever ran them.
 
     ``seconds``, ``peak_memory_gb`` and ``device`` by node.
     """
 
 
-class BeforeDataset(ToldDataset):
+class BeforeDataset(RecordsDataset):
     """What the run before has stored: tables by the name of the dataset among the node's inputs, where there is one."""
 
 
-class LineageDataset(ToldDataset):
+class LineageDataset(RecordsDataset):
     """What a node's inputs descend from: ``version``, ``content`` and ``parameters`` by the name of the dataset."""

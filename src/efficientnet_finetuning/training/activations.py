@@ -2,10 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import keras
 import numpy as np
@@ -38,16 +35,6 @@ def cache_activations(frozen: keras.Model, images: Images, folder: Path, map_blo
         _write(frozen, images, folder, map_blocks)
     activations: np.ndarray = np.load(folder / "activations.npy", mmap_mode="r", allow_pickle=False)
     return activations
-
-
-@contextmanager
-def scratch_folder(folder: Path | None) -> Iterator[Path]:
-    """A folder for what is needed during a training only: the given one, or a temporary one."""
-    if folder is not None:
-        yield folder
-        return
-    with TemporaryDirectory() as temporary:
-        yield Path(temporary)
 
 
 def _write(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlocks) -> None:

@@ -90,8 +90,7 @@ class Batches(keras.utils.PyDataset):
         if self._class_weights is None:
             return inputs, labels
         # Keras takes the mean over all rows, the blank ones too.
-        shared = len(rows) if self._pad else padded // ranks.count * ranks.count
-        weights = (labels @ self._class_weights) * (part.stop - part.start) * ranks.count / shared
+        weights = labels @ self._class_weights * (padded / len(rows))
         blank = part.stop - part.start - len(mine)
         return _extend(inputs, blank), _extend(labels, blank), _extend(np.asarray(weights, np.float32), blank)
 

@@ -55,12 +55,15 @@ def run_epochs(
     ranks = ranks or Ranks()
     weights = class_weights(batches.labels, parameters.class_weight)
     if ranks.count > 1:
-        # Blank images would enter the statistics of BatchNorm where they are learnt, so there none are added.
+        # Where BatchNorm learns its statistics, blank images would enter them, so none are added.
         batches.share(ranks, pad=parameters.freeze_batch_norm, class_weights=weights)
         validation.share(ranks, pad=True)
         weights = None  # Keras takes one kind of weights or the other
         if left_out := 0 if parameters.freeze_batch_norm else len(batches.labels) % ranks.count:
-            logger.info("%d images are left out of each epoch, others each time, to share it evenly", left_out)
+            logger.info(
+                "%d images are left out of each epoch, different ones each time, to give all workers equal shares",
+                left_out,
+            )
     compile_for(network, parameters, build_schedule(parameters, batches.all_batches))
     if keras.backend.backend() == "jax":
         # Otherwise Keras builds the metrics with the first batch of a training, and serves the rest out of order.

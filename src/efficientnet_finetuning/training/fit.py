@@ -14,7 +14,8 @@ from efficientnet_finetuning.models.freezing import frozen_blocks, split
 from efficientnet_finetuning.models.heads import without_training_state
 from efficientnet_finetuning.models.inference import predict
 from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
-from efficientnet_finetuning.training.activations import cache_activations, scratch_folder
+from efficientnet_finetuning.storage import scratch_folder
+from efficientnet_finetuning.training.activations import cache_activations
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Deferred
@@ -88,7 +89,7 @@ def fit(
     flatten_logits(network, train, settled.start_loss)
     with scratch_folder(checkpoints.folder / "activations" if checkpoints else None) as scratch, Deferred() as signals:
         trained_part, batches, validation_batches = _above_freeze_point(
-            network, backbone, train, validation, settled, seed, scratch
+            network, backbone, train, validation, settled, seed, scratch, workers
         )
         settled = _with_rate(trained_part, batches, settled, checkpoints)
         course = workers.train(
@@ -110,9 +111,9 @@ def fit(
         trained.set_weights(network.get_weights())
     until = time.monotonic()
     if settled.refit_head:
-        trained, logits = refit_head(trained, train, validation, settled, flip=flip)
+        trained, logits = refit_head(trained, train, validation, settled, flip=flip, map_blocks=workers.map_blocks)
     else:
-        logits = predict(trained, validation[0], 64, flip=flip)
+        logits = predict(trained, validation[0], 64, flip=flip, map_blocks=workers.map_blocks)
     course.rows[-1]["seconds"] += time.monotonic() - until
     history = [row | {"kept": row["epoch"] == course.kept_epoch} for row in course.rows]
     return Trained(trained, history, logits)
@@ -153,6 +154,7 @@ def _above_freeze_point(
     parameters: SettledTrainingParameters,
     seed: int,
     scratch: Path,
+    workers: Workers,
 ) -> tuple[keras.Model, Batches, Batches]:
     """What is trained, and the batches for it: images, or activations where what lies below is frozen and cached."""
     augmentation = Augmentation(parameters.augmentation)
@@ -160,8 +162,9 @@ def _above_freeze_point(
     views = parameters.cached_views
     if views and frozen_blocks(backbone, parameters.unfreeze_from):
         frozen, network = split(network, backbone, parameters.unfreeze_from)
-        inputs = cache_activations(frozen, Views(train[0], views, augmentation, seed), scratch / "train")
-        validation_inputs = cache_activations(frozen, validation[0], scratch / "validation")
+        seen = Views(train[0], views, augmentation, seed)
+        inputs = cache_activations(frozen, seen, scratch / "train", workers.map_blocks)
+        validation_inputs = cache_activations(frozen, validation[0], scratch / "validation", workers.map_blocks)
         batches = Batches(inputs, train[1], size, shuffle_seed=seed)
         return network, batches, Batches(validation_inputs, validation[1], size)
     batches = Batches(train[0], train[1], size, shuffle_seed=seed, augmentation=augmentation)
