@@ -5,6 +5,9 @@ reached from its function, the versions of the libraries that compute, and the f
 """
 
 import logging
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,13 +22,15 @@ from pluggy import PluginManager
 from pydantic import BaseModel
 
 from efficientnet_finetuning.bundle.photographs import fingerprint as fingerprint_of_photographs
+from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.code import libraries_of, sources_of
 from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.evaluation.change import changed_images
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed, CSVDataset
-from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset
+from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset, RunDataset
 from efficientnet_finetuning.parameters import (
     AddClassParameters,
     BackboneParameters,
@@ -37,6 +42,9 @@ from efficientnet_finetuning.storage import checksum, digest, read_commit
 logger = logging.getLogger(__name__)
 
 Recipe = dict[str, Any]
+
+_NO_RECIPE: Recipe = {"parameters": {}, "inputs": {}, "files": {}, "code": {}, "libraries": {}, "versions": {}}
+_OF_THE_LINEAGE = ("version", "content", "parameters")
 
 
 class IncrementalRunner(SequentialRunner):
@@ -110,32 +118,63 @@ def _tell_of_the_run(node: Node, catalog: CatalogProtocol) -> None:
         if isinstance(dataset := catalog[name], CostsDataset):
             dataset.value = dict(_costs(catalog))
         elif isinstance(dataset, LineageDataset):
-            dataset.value = _lineage(node.inputs, catalog)
+            stored = ((each, catalog[each]) for each in node.inputs)
+            versions = [(each, of.resolve_load_version()) for each, of in stored if isinstance(of, Committed)]
+            lineage = _lineage(versions, catalog).items()
+            dataset.value = {each: {key: record[key] for key in _OF_THE_LINEAGE} for each, record in lineage}
         elif isinstance(dataset, BeforeDataset):
             dataset.value = dict(_before(node.inputs, catalog))
+        elif isinstance(dataset, RunDataset):
+            dataset.value = _about_run(catalog[node.outputs[0]])
 
 
-def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[str, Any]]:
+def _about_run(output: Committed) -> dict[str, Any]:
+    program = Path(sys.argv[0])
+    command = shlex.join([program.parent.name if program.stem == "__main__" else program.name, *sys.argv[1:]])
+    # The address of a server may hold a password.
+    command = re.sub(r"://[^/\s]*@", "://…@", command)
+    return {"command": command, "version": output.resolve_save_version(), "commit": commit_of(Path.cwd())}
+
+
+def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in names:
         if isinstance(dataset := catalog[name], CSVDataset) and (older := dataset.before()):
-            yield name, older.load()
+            versions = (each.resolve_load_version() for each in (older, dataset))
+            was, now = (_lineage([(name, version)], catalog) for version in versions)
+            yield name, {"table": older.load(), "differences": list(_lineage_differences(was, now, catalog))}
 
 
-def _lineage(names: Iterable[str], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
-    """All that stored datasets descend from, in the versions that their records name."""
+def _lineage_differences(was: Mapping[str, Any], now: Mapping[str, Any], catalog: CatalogProtocol) -> Iterator[str]:
+    """What two lineages do not share, as far as both are still there: their causes, not what follows from them."""
+    both = [name for name in was.keys() & now.keys() if was[name]["code"] and now[name]["code"]]
+    if "manifest" in both:
+        manifests = [catalog["manifest"].at(lineage["manifest"]["version"]) for lineage in (was, now)]
+        if not any(manifest.find_damage() for manifest in manifests):
+            yield from changed_images(*(manifest.load() for manifest in manifests))
+    was_made, is_made = (
+        {part: {k: v for name in both for k, v in lineage[name][part].items()} for part in _NO_RECIPE} | {"inputs": {}}
+        for lineage in (was, now)
+    )
+    yield from _differences(was_made, is_made, catalog)
+
+
+def _lineage(wanted: list[tuple[str, Any]], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
+    """The recipes of all that datasets descend from, in the versions that records name, with version and content.
+
+    Args:
+        wanted: names of datasets with their versions.
+        catalog: which holds them.
+    """
     found: dict[str, dict[str, Any]] = {}
-    wanted = [
-        (name, dataset.resolve_load_version()) for name in names if isinstance(dataset := catalog[name], Committed)
-    ]
     while wanted:
         name, version = wanted.pop()
         dataset = catalog[name]
         if name in found or not isinstance(dataset, Committed):
             continue
         record = read_commit(dataset.folder.parent / str(version)) or {}
-        recipe = record.get("recipe") or {"parameters": {}, "versions": {}}
+        recipe = record.get("recipe") or _NO_RECIPE
         content = record.get("content") or digest(record.get("files"))
-        found[name] = {"version": version, "content": content, "parameters": recipe["parameters"]}
+        found[name] = recipe | {"version": version, "content": content}
         wanted += recipe["versions"].items()
     return found
 

@@ -21,7 +21,7 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
 
     Returns:
         ``regime``, ``top1`` with its 95 % interval ``top1_low`` and ``top1_high`` (by Wilson), ``top5`` (0–1; not a
-        number with five classes or fewer), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
+        number with six classes or fewer), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
         training until the regime was there, so fine-tuning counts the transfer that it starts from.
     """
     seconds = {regime: float(history["seconds"].sum()) for regime, history in histories.items()}

@@ -153,7 +153,7 @@ def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figur
 
 
 def comparison_bars(comparison: pd.DataFrame) -> Figure:
-    """Top-1 accuracy on the test split with its 95 % interval and, with more than five classes, top-5."""
+    """Top-1 accuracy on the test split with its 95 % interval and, with more than six classes, top-5."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(len(comparison))

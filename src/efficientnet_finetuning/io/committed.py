@@ -106,11 +106,16 @@ class Committed(AbstractVersionedDataset):
         """The newest sound version that is older than the one that would be loaded, and says something else."""
         now, content = self.resolve_load_version(), self.content()
         for version in sorted(self.list_versions(full_path=False), reverse=True):
-            older = copy(self)
-            older._version, older._cached_load_version, older._believed = Version(version, None), version, None
+            older = self.at(version)
             if now and version < now and older.content() != content and not older.find_damage():
                 return older
         return None
+
+    def at(self, version: str) -> Self:
+        """The same dataset, to load another version of it."""
+        other = copy(self)
+        other._version, other._cached_load_version, other._believed = Version(version, None), version, None
+        return other
 
     def find_damage(self) -> str:
         """What is wrong with the version that would be loaded; each is read once, and then believed."""
