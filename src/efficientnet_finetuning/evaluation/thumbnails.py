@@ -9,7 +9,7 @@ from PIL import Image
 
 _MOST_EXAMPLES = 2_000
 # A page with all its thumbnails must stay small enough to be sent to a colleague.
-_MOST_BYTES = 4_000_000
+_MOST_BYTES = 3_700_000
 _LARGEST_SIDE, _SMALLEST_SIDE = 224, 32
 _BYTES_PER_PIXEL = 0.16  # of photographs as WebP; noise takes more
 
@@ -34,7 +34,7 @@ def examples_of_classes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def thumbnails(images: np.ndarray, rows: Sequence[int]) -> dict[int, bytes]:
-    """Small WebP pictures by row, 4 MB at most together: the more there are, the smaller they are.
+    """Small WebP pictures by row, 3.7 MB at most together: the more there are, the smaller they are.
 
     Args:
         images: uint8 ``(N, size, size, 3)``.

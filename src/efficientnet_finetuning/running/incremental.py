@@ -168,10 +168,10 @@ def _lineage(wanted: list[tuple[str, Any]], catalog: CatalogProtocol) -> dict[st
     found: dict[str, dict[str, Any]] = {}
     while wanted:
         name, version = wanted.pop()
-        dataset = catalog[name]
+        dataset = catalog.get(name)  # the run before may have had others
         if name in found or not isinstance(dataset, Committed):
             continue
-        record = read_commit(dataset.folder.parent / str(version)) or {}
+        record = read_commit(dataset.at(str(version)).folder) or {}
         recipe = record.get("recipe") or _NO_RECIPE
         content = record.get("content") or digest(record.get("files"))
         found[name] = recipe | {"version": version, "content": content}
