@@ -65,7 +65,7 @@ def compare_with_before(
     change = {"regime": champion, "differences": was["differences"]} | change_since(
         was["table"], predictions[name], seed
     )
-    logger.info("%s: %s", champion, change["words"])
+    logger.debug("%s: %s", champion, change["words"])
     return change
 
 
