@@ -298,7 +298,7 @@ def _picture(row: Mapping[Any, Any]) -> dict[str, Any]:
     sure = f"{100 * row['confidence']:.0f} %"
     told = "which is right" if row["correct"] else f"which is wrong: it is {row['true']}"
     words = f"{row['id']}: the answer is {row['predicted']}, {sure} sure, {told}."
-    return {"row": row["row"], "says": [fit_name(row["predicted"], 22), sure], "words": words}
+    return {"row": row["row"], "says": [fit_name(row["predicted"], 14), sure], "words": words}
 
 
 def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -307,9 +307,9 @@ def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for row in rows.to_dict("records"):
         answers = {regime: answer for regime, answer in row.items() if regime not in ("row", "id", "true")}
         marks = {regime: "✓" if answer == row["true"] else "✗" for regime, answer in answers.items()}
-        says = [f"{marks[regime]} {regime}: {fit_name(answer, 22)}" for regime, answer in answers.items()]
+        says = [f"{marks[regime]} {regime}: {fit_name(answer, 14)}" for regime, answer in answers.items()]
         words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} says {what}" for who, what in answers.items())
-        pictures.append({"row": row["row"], "says": [fit_name(row["true"], 22), *says], "words": f"{words}."})
+        pictures.append({"row": row["row"], "says": [fit_name(row["true"], 14), *says], "words": f"{words}."})
     return pictures
 
 
