@@ -102,7 +102,7 @@ def test_the_report_shows_this_runs_pictures_and_words(ladder):
     for name in pictures:
         picture = as_webp(Image.open(project.newest(f"{name}.png")))
         assert base64.b64encode(picture).decode() in report, name
-    assert "<code>kedro run</code>" in report
+    assert "<code>python -m kedro run</code>" in report
     assert "photos: 36 images of 3 classes" in report
     assert "EfficientNetLite0" in report
     assert verdict["words"].replace("<", "&lt;") in report

@@ -200,8 +200,7 @@ def _tell_of_the_run(node: Node, catalog: CatalogProtocol) -> None:
 
 
 def _about_run(output: Committed) -> dict[str, Any]:
-    program = Path(sys.argv[0])
-    command = shlex.join([program.parent.name if program.stem == "__main__" else program.name, *sys.argv[1:]])
+    command = f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     # The address of a server may hold a password.
     command = re.sub(r"://[^/\s]*@", "://…@", command)
     return {"command": command, "version": output.resolve_save_version(), "commit": commit_of(Path.cwd())}
