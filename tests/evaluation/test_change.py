@@ -24,7 +24,7 @@ def test_both_runs_are_judged_by_the_labels_of_now():
     change = change_since(before, now)
     assert change["all"]["difference"] == pytest.approx(-0.1)
     assert change["untouched"]["difference"] == 0
-    told = "Both runs answered 10 test images. By the labels of this run it now gets 10.0 points less than the run"
+    told = "Both runs answered 10 test images. Judged by the labels of now, this run gets 10.0 points less than the run"
     assert change["words"].startswith(told)
     assert (
         "The labels of 1 have changed in between. On the others alone it gets as many as the run before ("
@@ -36,7 +36,7 @@ def test_both_runs_are_judged_by_the_labels_of_now():
 def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
     change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10))
     assert (change["all"]["only_upper"], change["all"]["only_lower"]) == (40, 0)
-    assert "it now gets 20.0 points more than the run before (" in change["words"]
+    assert "this run gets 20.0 points more than the run before (" in change["words"]
     assert "luck" not in change["words"]
 
 

@@ -135,7 +135,7 @@ def test_confidence_curves_show_bins_and_coverage():
     table = pd.DataFrame({"confidence": np.linspace(0.5, 1, 30), "correct": np.arange(30) % 3 > 0})
     reliable, coverage = confidence_curves({"finetune": table}, ["a", "b", "c"]).axes
     assert len(reliable.lines[1].get_xdata()) == 2
-    assert reliable.get_title() == "reliability: 2 bin(s) of 15 test images or more"
+    assert reliable.get_title() == "reliability: bins of 15 test images or more"
     assert coverage.lines[0].get_ydata()[-1] == pytest.approx(100 * 20 / 30)
 
 

@@ -59,7 +59,7 @@ def _words(found: Mapping[str, Any], num_before: int) -> str:
     asked = f"Both runs answered {found['num_images']:,} test images{by_one}"
     if not found["all"]:
         return f"{asked}, with the same answers."
-    words = f"{asked}. By the labels of this run it now gets {_difference(found['all'])}."
+    words = f"{asked}. Judged by the labels of now, this run gets {_difference(found['all'])}."
     if not found["num_relabelled"]:
         return words
     words += f" The labels of {found['num_relabelled']:,} have changed in between."

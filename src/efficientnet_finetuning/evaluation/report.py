@@ -234,10 +234,7 @@ def _answers(counts: Mapping[str, int]) -> str:
     if not counts["answered"]:
         return told
     low, high = wilson_interval(counts["right"], counts["answered"])
-    share = _percent(counts["right"] / counts["answered"])
-    return (
-        f"{told}, of which {counts['right']:,} are right ({share}, 95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    )
+    return f"{told}, {counts['right']:,} of them right (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:

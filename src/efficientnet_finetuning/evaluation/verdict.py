@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import NAMES, wilson_interval
+from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, wilson_interval
 
 # A difference with a p-value from here on may be luck.
 SIGNIFICANT = 0.05
@@ -63,9 +63,9 @@ def judge(
 def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
     """How much better the second of two classifiers is on the same images.
 
-    The interval joins Wilson's intervals of both accuracies by their correlation (Newcombe 1998, Statistics in
-    Medicine 17:2635, method 10). In a simulation it held the true difference in 94 to 100 % of the cases with 2 to
-    1,000 images.
+    The interval is Tango's (1998, Statistics in Medicine 17:891) of all differences that a score test does not reject,
+    with McNemar's correction for continuity: it holds zero where the exact test finds nothing, but for a few counts.
+    In a simulation it held the true difference in 96 to 100 % of the cases with 2 to 200 images.
 
     Args:
         lower: whether the first was right, boolean ``(N,)``.
@@ -80,13 +80,12 @@ def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
     count = len(lower)
     only_upper, only_lower = int((upper & ~lower).sum()), int((lower & ~upper).sum())
     differing = only_upper + only_lower
-    low, high = _interval(count, int((upper & lower).sum()), only_upper, only_lower)
     enough = max(differing, _FEWEST_DIFFERING)
     minority = max(fewer for fewer in range(enough) if _mcnemar(fewer, enough) < SIGNIFICANT)
     return {
         "difference": (only_upper - only_lower) / count,
-        "low": low,
-        "high": high,
+        "low": _lower_end(only_upper, only_lower, count),
+        "high": -_lower_end(only_lower, only_upper, count),
         "p_value": _mcnemar(min(only_upper, only_lower), differing),
         "only_lower": only_lower,
         "only_upper": only_upper,
@@ -103,25 +102,19 @@ def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> s
     return f"{amount} {than} ({low:z.1f} to {high:z.1f})"
 
 
-def _interval(count: int, both: int, only_upper: int, only_lower: int) -> tuple[float, float]:
-    hits = both + only_upper, both + only_lower
-    (low, high), (low_before, high_before) = (wilson_interval(right, count) for right in hits)
-    now, before = (right / count for right in hits)
-    neither = count - both - only_upper - only_lower
-    covariance: float = both * neither - only_upper * only_lower
-    if covariance > 0:
-        covariance = max(covariance - count / 2, 0)
-    spread = math.sqrt(math.prod((*hits, count - hits[0], count - hits[1])))
-    correlation = covariance / spread if spread else 0.0
+def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
+    from scipy.optimize import brentq
 
-    def distance(one: float, other: float) -> float:
-        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0))
+    lead = only_upper - only_lower
 
-    difference = (only_upper - only_lower) / count
-    return (
-        difference - distance(now - low, high_before - before),
-        difference + distance(high - now, before - low_before),
-    )
+    def excess(difference: float) -> float:
+        # The share of images that only the lower one gets right, at its most likely for this difference.
+        linear = (2 * count - lead) * difference - only_upper - only_lower
+        root = math.sqrt(max(linear**2 + 8 * count * only_lower * difference * (1 - difference), 0))
+        variance = (root - linear) / (2 * count) + difference * (1 - difference)
+        return lead - 1 - count * difference - QUANTILE * math.sqrt(max(count * variance, 0))
+
+    return float(brentq(excess, -1, lead / count)) if excess(-1) > 0 else -1.0
 
 
 def _mcnemar(fewer: int, differing: int) -> float:

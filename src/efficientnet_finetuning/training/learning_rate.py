@@ -64,7 +64,10 @@ def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingPar
     weights = class_weights(batches.labels, parameters.class_weight)
     served = [batches[step % batches.all_batches] for step in range(_STEPS)]
     start_losses = [
-        _loss(network.test_on_batch(images, labels, weights and labels @ np.float32([*weights.values()])), network)
+        _loss(
+            network.test_on_batch(images, labels, weights and labels @ np.array([*weights.values()], "float32")),
+            network,
+        )
         for images, labels in served
     ]
     scale = _scale(start_losses, batches.labels.shape[1])
