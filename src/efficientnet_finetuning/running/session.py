@@ -19,9 +19,9 @@ from kedro.runner import AbstractRunner, SequentialRunner
 
 from efficientnet_finetuning.device import without_native_output
 from efficientnet_finetuning.errors import InputError, near_matches
-from efficientnet_finetuning.incremental import IncrementalRunner
-from efficientnet_finetuning.parameter_validation import validate
+from efficientnet_finetuning.parameters.validation import validate
 from efficientnet_finetuning.pipeline_registry import COMPARING
+from efficientnet_finetuning.running.incremental import IncrementalRunner
 from efficientnet_finetuning.storage import make_folder
 
 _CHOICES = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")

@@ -1,6 +1,6 @@
 import pytest
 
-from efficientnet_finetuning.prune import prune
+from efficientnet_finetuning.running.prune import prune
 
 
 def write(folder, size: int) -> None:

@@ -19,7 +19,6 @@ from pluggy import PluginManager
 from pydantic import BaseModel
 
 from efficientnet_finetuning.bundle.photographs import fingerprint as fingerprint_of_photographs
-from efficientnet_finetuning.code import libraries_of, sources_of
 from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
@@ -32,6 +31,7 @@ from efficientnet_finetuning.parameters import (
     DatasetParameters,
     PredictParameters,
 )
+from efficientnet_finetuning.running.source_hashes import libraries_of, sources_of
 from efficientnet_finetuning.storage import checksum, digest, read_commit
 
 logger = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ def main() -> None:
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
-    from efficientnet_finetuning.parameter_validation import validate
+    from efficientnet_finetuning.parameters.validation import validate
 
     project = Path.cwd()
     bootstrap_project(project)
