@@ -27,7 +27,7 @@ def test_both_runs_are_judged_by_the_labels_of_now():
     told = "Both runs answered 10 test images. Judged by the labels of now, this run gets 10.0 points less than the run"
     assert change["words"].startswith(told)
     assert (
-        "The labels of 1 have changed in between. On the others alone it gets as many as the run before ("
+        "The labels of 1 have changed in between. On the others alone it gets as many right as the run before ("
         in change["words"]
     )
     assert json.loads(json.dumps(change, allow_nan=False)) == change

@@ -29,7 +29,7 @@ def judge(
     Args:
         predictions: of each regime in the order of the ladder, with ``id`` and ``correct``.
         seconds: of training, which is what "cheaper" means.
-        unchanged: regimes whose training found nothing better than its start. They are not judged.
+        unchanged: regimes whose training found nothing better than its start, which are not judged.
 
     Returns:
         ``champion`` (a regime), ``words`` (for people; 95 % intervals in brackets), ``num_images`` and ``steps``
@@ -54,7 +54,7 @@ def judge(
             champion = upper
     return {
         "champion": champion,
-        "words": _words(champion, hits[champion], steps, [regime for regime in hits if regime in unchanged]),
+        "words": _words(champion, hits[champion], steps, unchanged),
         "num_images": len(hits[champion]),
         "steps": [step(lower, upper) for lower, upper in pairwise(judged)],
     }
@@ -94,15 +94,16 @@ def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
 
 
 def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> str:
-    """Such as "8.3 points more than transfer (6.0 to 10.7)"; with a ``sign`` of −1 of the first against the second."""
+    """Such as "8.3 points more than transfer (5.9 to 10.8)"; with a ``sign`` of −1 of the first against the second."""
     points = 100 * sign * found["difference"]
     sign = -sign if points < 0 else sign
     low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
-    amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many as"
+    amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
     return f"{amount} {than} ({low:z.1f} to {high:z.1f})"
 
 
 def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
+    """The least difference that the score test does not reject."""
     from scipy.optimize import brentq
 
     lead = only_upper - only_lower
