@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, difference_in_words, paired_difference
+from efficientnet_finetuning.evaluation.verdict import difference_in_words, paired_difference
 
 _RUNS = {"before": "the run before", "now": "this one"}
 
@@ -59,15 +59,12 @@ def _words(found: Mapping[str, Any], num_before: int) -> str:
     asked = f"Both runs answered {found['num_images']:,} test images{by_one}"
     if not found["all"]:
         return f"{asked}, with the same answers."
-    words = f"{asked}. Judged by the labels of now, this run gets {_difference(found['all'])}."
+    words = (
+        f"{asked}. Judged by the labels of now, this run gets {difference_in_words(found['all'], 'the run before')}."
+    )
     if not found["num_relabelled"]:
         return words
     words += f" The labels of {found['num_relabelled']:,} have changed in between."
     if found["untouched"]:
-        words += f" On the others alone it gets {_difference(found['untouched'])}."
+        words += f" On the others alone it gets {difference_in_words(found['untouched'], 'the run before')}."
     return words
-
-
-def _difference(step: Mapping[str, Any]) -> str:
-    luck = "" if step["p_value"] < SIGNIFICANT else ", which may be luck"
-    return f"{difference_in_words(step, 'the run before')}{luck}"

@@ -99,7 +99,8 @@ def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> s
     sign = -sign if points < 0 else sign
     low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
     amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
-    return f"{amount} {than} ({low:z.1f} to {high:z.1f})"
+    luck = ", which may be luck" if points and found["p_value"] >= SIGNIFICANT else ""
+    return f"{amount} {than} ({low:z.1f} to {high:z.1f}){luck}"
 
 
 def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
@@ -150,10 +151,8 @@ def _words(champion: str, hits: np.ndarray, steps: Iterable[Mapping[str, Any]], 
             continue
         limit = step["detectable"]
         shown = f"a difference below {100 * limit:.1f} points" if limit else "any difference"
-        undecided = (
-            f" {_capitalized(NAMES[other])} gets {difference_in_words(step, name, -sign)}, which may be luck: "
-            f"{num_images} cannot show {shown}."
-        )
+        difference = difference_in_words(step, name, -sign)
+        undecided = f" {_capitalized(NAMES[other])} gets {difference}: {num_images} cannot show {shown}."
     nothing_found = "".join(
         f" {_capitalized(NAMES[other])} found nothing better than its start." for other in unchanged
     )
