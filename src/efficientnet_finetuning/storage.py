@@ -55,7 +55,9 @@ def versions(dataset: Path) -> list[str]:
     Whoever names no version gets the first one. A version is named by the time at which it was made. A run that uses an
     older version notes that in a file of the dataset (:func:`note_use`).
     """
-    last_used = {path.parent.name: path.parent.name for path in dataset.glob(f"*/{dataset.name}")}
+    folder = str(dataset)
+    found = os.listdir(folder) if dataset.is_dir() else []  # noqa: PTH208  a tenth of the time of glob
+    last_used = {name: name for name in found if os.path.exists(f"{folder}/{name}/{dataset.name}")}  # noqa: PTH110
     with suppress(OSError, ValueError):
         for line in (dataset / _USED_FILE).read_text(encoding="utf-8").splitlines():
             version, _, when = line.partition(" ")
@@ -76,9 +78,11 @@ def versions_made_by(dataset: Path, key: str) -> list[str]:
     wanted = f'"key": "{key}"'.encode()  # parsing hundreds of files would take a second
 
     def may_match(version: str) -> bool:
-        with suppress(OSError):
-            return wanted in (dataset / version / COMMIT_FILE).read_bytes()
-        return False
+        try:
+            with open(f"{dataset}/{version}/{COMMIT_FILE}", "rb", buffering=0) as file:  # noqa: PTH123
+                return wanted in file.read()
+        except OSError:
+            return False
 
     return [
         version
