@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_weights(start, trained):
 
 
 def test_training_stops_early_and_the_best_epoch_comes_back(start, caplog):
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         model, history = train(start, epochs=20, learning_rate=0.03, early_stopping_patience=2)
     accuracies = [row["val_accuracy"] for row in history]
     assert len(history) == int(np.argmax(accuracies)) + 1 + 2 < 20
@@ -126,7 +126,7 @@ def test_training_stops_early_and_the_best_epoch_comes_back(start, caplog):
 
 
 def test_training_ends_when_its_images_are_learnt_and_says_so(start, caplog):
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         model, history = train(start, epochs=20, learning_rate=0.03, keep="last", stop_at_loss=0.3)
     *before, last = [row["loss"] for row in history]
     assert last < 0.3 <= min(before)
@@ -263,7 +263,7 @@ def test_the_rate_by_the_clock_is_the_rate_by_steps():
 
 
 def test_the_learning_rate_can_be_found(start, caplog):
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         model, _ = train(start, learning_rate="find")
     assert "as the finder suggests" in caplog.text
     assert accuracy(model, *VALIDATION) >= 0.9
@@ -272,7 +272,7 @@ def test_the_learning_rate_can_be_found(start, caplog):
 def test_what_is_auto_follows_from_the_number_of_images(start, caplog):
     names = ("epochs", "batch_size", "learning_rate", "keep", "start_loss", "start_decay", "stop_at_loss")
     automatic = dict.fromkeys(names, "auto")
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         _, history = train(start, **automatic, unfreeze_from="head")
     line = next(record.message for record in caplog.records if record.message.startswith("from 26 training"))
     assert f"epochs {len(history)}" in line
@@ -377,7 +377,7 @@ def test_the_finder_weighs_the_classes_of_the_start_s_loss_too(start):
 
 
 def test_the_cost_is_told_once_and_early(start, caplog):
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         train(start, epochs=2, batch_size=2)
     costs = [record.message for record in caplog.records if record.message.startswith("cost: ")]
     assert len(costs) == 1
