@@ -91,7 +91,7 @@ def results(
     costs = {"ingestion.look_at_images": node, "finetune.evaluate_classifier": node | {"device": "GPU (one)"}}
     return Results(
         comparison=comparison,
-        verdict=judge(predictions, seconds, 0),
+        verdict=judge(predictions, seconds),
         change={"all": None, "differences": [], "words": "No run before this one is stored."},
         audit={
             "source": "photos",
@@ -267,7 +267,7 @@ def test_what_changed_since_the_run_before_is_told_where_something_did():
     assert "since the run before" not in Page(render_report(found)).text
     now = found.predictions["finetune"]
     change = {"differences": ["finetune.training.learning_rate 0.0003 → 0.001"]}
-    change |= change_since(found.predictions["transfer"], now, 0)
+    change |= change_since(found.predictions["transfer"], now)
     page = Page(render_report(replace(found, change=change)))
     assert f"What changed since the run before\nfinetune: {change['words']}" in page.text.replace("\n\n", "\n")
     assert "learning_rate 0.0003 → 0.001" in page.text

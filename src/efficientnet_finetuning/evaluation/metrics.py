@@ -10,7 +10,7 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import expected_calibration_error, log_softmax
 from efficientnet_finetuning.evaluation.ranking import area_under_roc, average_precision
 
-# With as many classes or fewer, the true one is nearly always among the first five.
+# With as many classes or fewer, the true one is always, or nearly always, among the first five.
 _TOO_FEW_FOR_TOP5 = 6
 
 
@@ -26,8 +26,8 @@ def classification_metrics(
         temperature: of :func:`~efficientnet_finetuning.evaluation.calibration.fit_temperature`.
 
     Returns:
-        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with six classes or
-        fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
+        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with six classes
+        or fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
         ``macro`` and ``weighted`` ``_precision``, ``_recall`` and ``_f1``, ``calibration_error`` with the temperature
         and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``,
         ``roc_auc`` and ``average_precision`` (of its probability, against all other classes) and ``support`` by name,
