@@ -259,6 +259,18 @@ def artifacts(project: Path) -> dict[str, Path]:
     return {run.info.run_name: Path(local_file_uri_to_path(run.info.artifact_uri)) / "report.html" for run in found}
 
 
+def registered_file(project: Path) -> Path:
+    """The champion's file in the registry."""
+    from mlflow import MlflowClient
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    client = MlflowClient(f"sqlite:///{project}/data/08_reporting/mlflow/mlflow.db")
+    uri = client.get_model_version_download_uri(MODEL, client.get_model_version_by_alias(MODEL, "champion").version)
+    file = Path(local_file_uri_to_path(uri)) / "artifacts" / "champion_model.keras"
+    assert file.read_text() == FIRST
+    return file
+
+
 @pytest.mark.parametrize("transfer", [shutil.move, shutil.copytree])
 def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, empty_database, transfer):
     before, after = tmp_path / "a project", tmp_path / "elsewhere"
@@ -266,7 +278,7 @@ def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, emp
     shutil.copy(empty_database, before / JOURNALS.parent)
     (before / "report.html").write_text("the report")
     store = {"uri": None, "experiment": "test"}
-    record(before / JOURNALS, store, with_an_artifact(FIRST), FIRST)
+    record(before / JOURNALS, store, with_an_artifact(FIRST)[:2] + champion(before, FIRST)[1:], FIRST)
     leave_behind(before / JOURNALS, store, with_an_artifact(EARLIER), EARLIER)
     transfer(before, after)
     subprocess.run([sys.executable, "-m", "efficientnet_finetuning.running.tracking"], cwd=after, check=True)
@@ -274,8 +286,10 @@ def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, emp
     found = artifacts(after)
     assert found.keys() == {EARLIER, FIRST, SECOND}
     assert all(path.is_relative_to(after) and path.read_text() == "the report" for path in found.values())
+    assert registered_file(after).is_relative_to(after)
     if before.exists():
         assert artifacts(before).keys() == {FIRST}
+        assert registered_file(before).is_relative_to(before)
         assert artifacts(before)[FIRST].is_relative_to(before)
 
 
