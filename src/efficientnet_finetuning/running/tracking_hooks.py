@@ -22,7 +22,8 @@ from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import REGIMES, Parameters
-from efficientnet_finetuning.parameters.validation import flatten, validate
+from efficientnet_finetuning.parameters.validation import flatten
+from efficientnet_finetuning.running.configuration import parameters_of
 from efficientnet_finetuning.running.registry import describe
 from efficientnet_finetuning.running.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
@@ -121,23 +122,20 @@ class TrackingHooks:
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
-            self._parameters = validate(self._config_loader["parameters"])
+            self._parameters = parameters_of(self._config_loader)
             path = self._project_path / JOURNALS / f"{self._version}.jsonl"
             self._journal = Journal(path, _store(self._parameters))
         return self._journal
 
     def _start_parent(self) -> None:
         self._open_journal()
-        pipelines, env = ", ".join(self._run_params.get("pipeline_names") or []), self._run_params.get("env")
-        options = [
-            *(["--pipelines", pipelines.replace(" ", "")] if pipelines else []),
-            *(["--env", env] if env else []),
-        ]
+        names, env = self._run_params.get("pipeline_names") or [], self._run_params.get("env")
+        options = (["--pipelines", ",".join(names)] if names else []) + (["--env", str(env)] if env else [])
         tags = {
             "dataset": self._set_name(),
             "save_version": self._version,
-            "pipelines": pipelines or "__default__",
-            "env": env or "local",
+            "pipelines": ", ".join(names or ["__default__"]),
+            "env": str(env or "local"),
             "mlflow.user": _user(),
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": shlex.join(["kedro", "run", *options]),
