@@ -65,6 +65,7 @@ class TrackingHooks:
         self._journal: Journal | None = None
         self._version = ""
         self._children: dict[str, str] = {}
+        self._source: dict[str, str] = {}
         self._node: Node | None = None
 
     @hook_impl
@@ -136,12 +137,14 @@ class TrackingHooks:
             "save_version": self._version,
             "pipelines": ", ".join(names or ["__default__"]),
             "env": str(env or "local"),
+        }
+        self._source = {
             "mlflow.user": _user(),
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": shlex.join(["kedro", "run", *options]),
         }
         if commit := commit_of(self._project_path):
-            tags["mlflow.source.git.commit"] = commit
+            self._source["mlflow.source.git.commit"] = commit
         began = datetime.strptime(self._version, VERSION_FORMAT).replace(tzinfo=UTC).astimezone()
         name = f"{self._set_name()} · {self._parameters.backbone.name} · {began:%Y-%m-%d %H:%M}"
         self._children[""] = self._version
@@ -208,7 +211,7 @@ class TrackingHooks:
         self, key: str, name: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None = None
     ) -> None:
         params = {name: str(value) for name, value in parameters.items()}
-        self._write("run", key, name=name, tags=tags, params=params, parent=parent)
+        self._write("run", key, name=name, tags=tags | self._source, params=params, parent=parent)
 
     def _key_of(self, node: Node | None) -> str:
         return self._children.get((node and node.namespace) or "", self._version)
