@@ -272,7 +272,7 @@ def registered_file(project: Path) -> Path:
 
 
 @pytest.mark.parametrize("transfer", [shutil.move, shutil.copytree])
-def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, empty_database, transfer):
+def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, empty_database, monkeypatch, transfer):
     before, after = tmp_path / "a project", tmp_path / "elsewhere"
     (before / JOURNALS).mkdir(parents=True)
     shutil.copy(empty_database, before / JOURNALS.parent)
@@ -281,7 +281,8 @@ def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, emp
     record(before / JOURNALS, store, with_an_artifact(FIRST)[:2] + champion(before, FIRST)[1:], FIRST)
     leave_behind(before / JOURNALS, store, with_an_artifact(EARLIER), EARLIER)
     transfer(before, after)
-    subprocess.run([sys.executable, "-m", "efficientnet_finetuning.running.tracking"], cwd=after, check=True)
+    monkeypatch.chdir(after)
+    replay(JOURNALS)
     record(after / JOURNALS, store, with_an_artifact(SECOND), SECOND)
     found = artifacts(after)
     assert found.keys() == {EARLIER, FIRST, SECOND}

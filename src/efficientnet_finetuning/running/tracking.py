@@ -279,7 +279,8 @@ class _Delivery:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._client = MlflowClient(self.uri)
         found = self._client.get_experiment_by_name(self._experiment_name)
-        kind = ("mlflow.experimentKind", "custom_model_development")  # otherwise MLflow shows pages for language models
+        # Otherwise MLflow asks what kind this is, or takes it for one about language models.
+        kind = ("mlflow.experimentKind", "custom_model_development")
         if found is None:
             self._experiment = self._client.create_experiment(self._experiment_name, self._artifacts, dict([kind]))
             return
