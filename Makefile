@@ -114,6 +114,8 @@ lineage: $(INSTALLED) ## Build the lineage as a page of its own, with its pictur
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build 4142
 
 mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
+	-@$(BIN)/python -m efficientnet_finetuning.running.tracking
+	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	$(BIN)/mlflow server --host 127.0.0.1 --backend-store-uri sqlite:///data/08_reporting/mlflow/mlflow.db
 
 mlflow-replay: $(INSTALLED) ## Send what earlier runs could not tell MLflow's server

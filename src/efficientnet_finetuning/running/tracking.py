@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -33,6 +34,15 @@ _HOPELESS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_ALREADY_EXIST
 # and must not wait for it.
 _HOPELESS_MODEL = _HOPELESS | {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED"}
 
+# Where MLflow's tables hold the paths of artifacts.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
 Event = dict[str, Any]
 
 
@@ -41,7 +51,7 @@ class Journal:
 
     Args:
         path: of the file, ``<save version>.jsonl`` in a folder of journals.
-        store: where MLflow keeps runs: ``uri``, ``artifact_location`` (or ``None``), ``experiment``.
+        store: where MLflow keeps runs: ``uri``, or ``None`` for our own database, and ``experiment``.
     """
 
     def __init__(self, path: Path, store: dict[str, str | None]) -> None:
@@ -51,9 +61,8 @@ class Journal:
         self._file = new.open("w", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         new.rename(path)  # unlocked, it would be taken for one that was left behind
-        self._is_remote = not str(store["uri"]).startswith(("sqlite:", "file:"))
-        if self._is_remote:
-            _import_ipython()
+        self._is_remote = not (store["uri"] or "sqlite:").startswith(("sqlite:", "file:"))
+        _import_ahead(self._is_remote)
         self._sender = _Sender(path)
         self.write(store)
         self._sender.start()
@@ -79,14 +88,17 @@ class Journal:
         self._file.close()
 
 
-def _import_ipython() -> None:
-    """Import IPython before the thread starts.
+def _import_ahead(is_remote: bool) -> None:
+    """Import, before the thread starts, what cannot be imported while the thread imports MLflow.
 
-    MLflow imports it when it first calls a server. In the thread, that happens while the run draws a figure, and
-    matplotlib fails if it finds IPython half imported.
+    TFDS replaces Python's ``import``, in all threads, while it is imported. MLflow imports IPython when it first calls
+    a server, and matplotlib fails if it finds IPython half imported when the run draws a figure.
     """
     with contextlib.suppress(ImportError):
-        import IPython  # noqa: F401
+        import tensorflow_datasets  # noqa: F401  a third of a second, without TensorFlow
+
+        if is_remote:
+            import IPython  # noqa: F401
 
 
 _KEPT = "Nothing is lost: the next `kedro run` or `make mlflow-replay` sends what is missing."
@@ -126,6 +138,10 @@ def replay(folder: Path) -> tuple[int, dict[str, Exception]]:
         own journals only, which stay.
     """
     count, outages = 0, dict[str, Exception]()
+    try:
+        _mend_locations(folder.resolve().parent)
+    except sqlite3.Error as error:
+        outages["the project's database"] = error
     for path in sorted(folder.glob("*.jsonl")):
         try:
             with path.open("rb") as file:
@@ -134,33 +150,76 @@ def replay(folder: Path) -> tuple[int, dict[str, Exception]]:
                     count += _deliver(path, outages)
         except (BlockingIOError, FileNotFoundError):  # its writer lives, or another process has just sent it
             continue
+        except OSError as error:
+            outages[str(path)] = error
     return count, outages
 
 
 def _deliver(path: Path, outages: dict[str, Exception]) -> int:
-    delivery = _Delivery(path)
-    count = 0
-    if delivery.uri not in outages:
-        try:
+    count, delivery = 0, None
+    try:
+        delivery = _Delivery(path)
+        if delivery.uri not in outages:
             for _ in delivery.send():
                 count += 1
             delivery.end_what_was_left_open()
             delivery.discard()
-        except Exception as error:
-            outages[delivery.uri] = error
+    except Exception as error:
+        if _is_the_journals_fault(error):
+            logger.warning("%s is damaged, and is kept as *.damaged. %s: %s", path, type(error).__name__, error)
+            path.rename(path.with_suffix(".damaged"))
+            path.with_suffix(".sent").unlink(missing_ok=True)
+            with contextlib.suppress(Exception):
+                delivery.end_what_was_left_open() if delivery else None
+        else:
+            outages[delivery.uri if delivery else str(path)] = error
     return count
+
+
+def _is_the_journals_fault(error: Exception) -> bool:
+    """Whether an event is not what we write, or MLflow knows no store of the address that the journal names."""
+    if isinstance(error, AttributeError | KeyError | TypeError | ValueError):
+        return True
+    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+
+
+def _mend_locations(folder: Path) -> None:
+    """Let our own database find its artifacts where they are, since MLflow stores absolute paths.
+
+    Args:
+        folder: of the database, with the artifacts beside it. Its project may have been moved or copied.
+    """
+    if not (folder / "mlflow.db").is_file():
+        return
+    here = (folder / "artifacts").as_uri()
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        there = database.execute(
+            "SELECT artifact_location FROM experiments WHERE artifact_location LIKE ? AND artifact_location != ?",
+            [f"file:%/{JOURNALS.parent}/artifacts", here],
+        )
+        for (old,) in there.fetchall():
+            for table, column in _LOCATIONS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '%'",  # noqa: S608
+                    [here, len(old) + 1, old],
+                )
 
 
 class _Delivery:
     """Sends the events of a journal in order, and remembers beside it how many are sent."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.resolve()
         self._progress = path.with_suffix(".sent")
         self._stream = path.open(encoding="utf-8")
         header = self._stream.readline()
-        self._store: Event = json.loads(header) if header.endswith("\n") else {"uri": ""}
-        self.uri = str(self._store["uri"])
+        store: Event = json.loads(header) if header.endswith("\n") else {"uri": None, "experiment": ""}
+        self._experiment_name = store["experiment"]
+        folder = self._path.parents[1]
+        self._project = self._path.parents[len(JOURNALS.parts)]  # of which an event's paths are
+        ours = f"sqlite:///{folder / 'mlflow.db'}"
+        self.uri: str = store["uri"] or ours
+        self._artifacts = (folder / "artifacts").as_uri() if self.uri == ours else None
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()
         self._known_steps: dict[str, set[int]] = {}
@@ -169,7 +228,8 @@ class _Delivery:
 
     def send(self) -> Iterator[Event]:
         """Send the events that are there and were not sent, and yield each."""
-        done = int(self._progress.read_text() or 0) if self._progress.is_file() else 0
+        progress = self._progress.read_bytes() if self._progress.is_file() else b""
+        done = int(progress) if progress.isdigit() else 0
         while True:
             position = self._stream.tell()
             line = self._stream.readline()
@@ -213,17 +273,21 @@ class _Delivery:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
         # Now that MLflow has set its loggers up: this one writes a traceback of what is raised and told in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        store = self._store
         self._client = MlflowClient(self.uri)
-        found = self._client.get_experiment_by_name(store["experiment"])
-        self._experiment = (
-            found.experiment_id
-            if found
-            else self._client.create_experiment(store["experiment"], store["artifact_location"])
-        )
+        found = self._client.get_experiment_by_name(self._experiment_name)
+        # Otherwise MLflow asks what kind this is, or takes it for one about language models.
+        kind = ("mlflow.experimentKind", "custom_model_development")
+        if found is None:
+            self._experiment = self._client.create_experiment(self._experiment_name, self._artifacts, dict([kind]))
+            return
+        self._experiment = found.experiment_id
+        if kind[0] not in found.tags:
+            with contextlib.suppress(MlflowException):  # the experiment may belong to somebody else
+                self._client.set_experiment_tag(self._experiment, *kind)
 
     def _apply(self, event: Event) -> None:
         from mlflow.exceptions import MlflowException
@@ -280,11 +344,12 @@ class _Delivery:
         self._client.set_tag(run_id, "manifest_sha256", event["digest"])
 
     def _send_artifact(self, event: Event) -> None:
-        if Path(event["path"]).is_file():  # it may have been pruned since
-            self._client.log_artifact(self._run_id(event["key"]), event["path"])
+        if (path := self._project / event["path"]).is_file():  # it may have been pruned since
+            self._client.log_artifact(self._run_id(event["key"]), str(path))
 
     def _send_model(self, event: Event) -> None:
-        register(self._client, self._experiment, self._run_id(event["key"]), event)
+        path = str(self._project / event["path"])
+        register(self._client, self._experiment, self._run_id(event["key"]), event | {"path": path})
 
     def _send_table(self, event: Event) -> None:
         self._client.log_table(self._run_id(event["key"]), event["data"], event["name"])
