@@ -144,7 +144,6 @@ def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
 
     if table.empty:
         raise InputError(f"dataset.path: {file} has no rows.")
-    _check_text({"path": set(table["path"])})
     root = file.parent.resolve()
     for fault, wrong in {
         "without a path, a label or a split": (table[["path", "label", "split"]] == "").any(axis=1),

@@ -99,7 +99,7 @@ def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
     Args:
         file: in UTF-8, with a header.
         what: names it in messages.
-        columns: that it must have.
+        columns: that it must have, ``path`` among them.
 
     Raises:
         InputError: it is no such CSV.
@@ -113,6 +113,8 @@ def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
             f"{what} has no column {' and no column '.join(missing)}. It has: {', '.join(table.columns)}. Its columns "
             f"must be separated by commas, and {','.join(columns)} must be among them."
         )
+    if table["path"].str.contains("\0", regex=False).any():
+        raise InputError(f"{what} has null bytes in its column path, so it is no CSV in UTF-8. Save it as one.")
     return table.apply(lambda column: column.str.strip())
 
 
