@@ -34,7 +34,7 @@ def naming_unreadable(what: str, kind: str = "") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, EOFError, LookupError, RecursionError, RuntimeError, TypeError, ValueError, csv.Error) as error:
+    except (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise InputError(f"{what} cannot be read{kind and f' as {kind}'}: {reason}. Check it.") from error
 

@@ -68,7 +68,10 @@ def versions(dataset: Path) -> list[str]:
     another name, such as somebody's copy, comes last. A run that uses an older version notes that in a file of the
     dataset (:func:`note_use`).
     """
-    names = [path.parent.name for path in dataset.glob(f"*/{dataset.name}")]
+    names: list[str] = []
+    with suppress(OSError):  # nothing is stored, or a file lies in the place of the folder
+        found = os.listdir(dataset)  # noqa: PTH208  a tenth of the time of glob
+        names = [name for name in found if os.path.exists(f"{dataset}/{name}/{dataset.name}")]  # noqa: PTH110
     last_used = {name: name if name[0].isdigit() else "" for name in names}
     with suppress(OSError, ValueError):
         for line in (dataset / _USED_FILE).read_text(encoding="utf-8").splitlines():
@@ -90,9 +93,11 @@ def versions_made_by(dataset: Path, key: str) -> list[str]:
     wanted = f'"key": "{key}"'.encode()  # parsing hundreds of files would take a second
 
     def may_match(version: str) -> bool:
-        with suppress(OSError):
-            return wanted in (dataset / version / COMMIT_FILE).read_bytes()
-        return False
+        try:
+            with open(f"{dataset}/{version}/{COMMIT_FILE}", "rb", buffering=0) as file:  # noqa: PTH123
+                return wanted in file.read()
+        except OSError:
+            return False
 
     return [
         version

@@ -29,7 +29,11 @@ def test_the_newest_versions_of_each_dataset_stay(tmp_path):
 def test_what_is_in_use_stays_and_what_it_was_made_from(tmp_path):
     manifest, features, model = (
         tmp_path / place
-        for place in ("02_intermediate/job/manifest.csv", "04_feature/job/transfer_features", "06_models/job/model.keras")
+        for place in (
+            "02_intermediate/job/manifest.csv",
+            "04_feature/job/transfer_features",
+            "06_models/job/model.keras",
+        )
     )
     for day in range(1, 6):
         write(manifest / f"2026-01-0{day}", 10)

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +96,22 @@ def test_going_back_to_earlier_parameters_costs_nothing(finished):
     run(project)  # what the other tests expect
 
 
+def test_the_runs_of_a_job_are_lined_up_by_what_differs(finished):
+    project, _ = finished
+    told = subprocess.run(
+        [sys.executable, "-m", "efficientnet_finetuning.runs", "cifar10_sample"],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    header, first, second, *_ = told.splitlines()
+    assert header.split()[-2:] == ["seconds", "finetune.training.class_weight"]
+    assert {first.split()[-1], second.split()[-1]} == {"balanced", "none"}
+    version = first.split()[0]
+    assert version in project.versions("champion_model.keras")
+
+
 def test_a_plan_comes_first_and_one_line_a_step(finished):
     project, nodes = finished
     quiet = project.kedro(
@@ -101,8 +119,7 @@ def test_a_plan_comes_first_and_one_line_a_step(finished):
     ).stdout
     lines = [line.split(maxsplit=2)[2] for line in quiet.splitlines() if line[2:3] == ":"]
     assert re.fullmatch(rf"\d+ of {len(nodes)} steps to do, about \d.*", lines[0])
-    assert lines[1].strip().startswith("reporting.")
-    assert lines[1].endswith(": evaluation.precision 0.95 → 0.5")
+    assert lines[1].strip() == "finetune.evaluate_classifier and 1 more: evaluation.precision 0.95 → 0.5"
     steps = [line for line in lines if line.startswith("[")]
     assert len(steps) == len(nodes)
     assert re.fullmatch(rf"\[ 1/{len(nodes)}\] ingestion.find_images +stored \(\d\d:\d\d\)", steps[0])
