@@ -24,12 +24,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def naming_unreadable(what: str, kind: str = "") -> Iterator[None]:
-    """Turn whatever Python raises for a path that leads nowhere, or a damaged file, into a message for the user.
-
-    Args:
-        what: names it.
-        kind: of file that is expected, such as ``a CSV in UTF-8``.
-    """
+    """Turn whatever Python raises for a path that leads nowhere, or for no file of a kind, into a message for users."""
     try:
         yield
     except InputError:

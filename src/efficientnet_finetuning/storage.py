@@ -191,10 +191,7 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
 
 
 def check_place(folder: Path) -> None:
-    """Refuse to begin what could not be stored.
-
-    Args:
-        folder: where it would be written, which need not exist.
+    """Refuse to begin what could not be stored in a folder, which need not exist.
 
     Raises:
         InputError: a file is in its place or above it, or this user may not write there.

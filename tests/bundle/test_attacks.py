@@ -2,10 +2,7 @@
 
 import json
 import os
-import shutil
 import socket
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +19,6 @@ from efficientnet_finetuning import verify
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.new_class import add_class
 from efficientnet_finetuning.bundle.photographs import Reader, find_photographs, fingerprint
-from efficientnet_finetuning.bundle.receipt import as_bytes
 from efficientnet_finetuning.bundle.stored import prepared_images
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.io.answers import AnswersDataset
@@ -132,7 +128,10 @@ def test_any_bytes_are_a_list_of_photographs_or_refused(place, classifier, conte
 
 
 @ATTACK
-@given(content=st.binary(max_size=200), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0"]))
+@given(
+    content=st.binary(max_size=200),
+    start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0"]),
+)
 def test_any_bytes_are_a_photograph_or_a_reason(place, classifier, content, start):
     (place / "any.png").write_bytes(start + content)
     reader = Reader(find_photographs(place / "any.png"), classifier)
@@ -215,8 +214,14 @@ def test_a_classifier_with_another_byte_or_cut_is_opened_or_refused(saved, place
 
 
 @ATTACK
-@given(name=st.sampled_from(["references.npy", "reference_labels.npy", "model.weights.h5", "classifier.json", "config.json"]),
-       at=st.integers(0, 10**6), byte=st.integers(0, 255), cut=st.booleans())
+@given(
+    name=st.sampled_from(
+        ["references.npy", "reference_labels.npy", "model.weights.h5", "classifier.json", "config.json"]
+    ),
+    at=st.integers(0, 10**6),
+    byte=st.integers(0, 255),
+    cut=st.booleans(),
+)
 def test_a_member_with_another_byte_or_cut_is_read_or_refused(saved, place, name, at, byte, cut):
     members = members_of(saved)
     content = members[name]
@@ -229,8 +234,20 @@ def test_a_member_with_another_byte_or_cut_is_read_or_refused(saved, place, name
         Classifier.load(place / "member.keras")
 
 
-FIELDS = ["class_names", "backbone", "image_size", "resize", "interpolation", "background", "class_weight", "flip",
-          "temperature", "threshold", "max_distance", "another"]
+FIELDS = [
+    "class_names",
+    "backbone",
+    "image_size",
+    "resize",
+    "interpolation",
+    "background",
+    "class_weight",
+    "flip",
+    "temperature",
+    "threshold",
+    "max_distance",
+    "another",
+]
 
 
 @ATTACK

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kedro.io import DatasetError, Version
+from kedro.io import Version
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset

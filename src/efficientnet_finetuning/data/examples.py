@@ -30,12 +30,12 @@ class Examples:
         Raises:
             InputError: a file is missing or damaged.
         """
-        with naming_unreadable(str(folder), "prepared images"):
+        with naming_unreadable(str(folder)):
             files = (folder / f"{field.name}.npy" for field in fields(cls))
             opened = cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
-            if (opened.images.ndim, opened.labels.ndim, opened.ids.ndim) != (4, 2, 1):
-                raise ValueError("an array has another shape")
-        return opened
+            if opened.labels.ndim == 2 and len(opened.images) == len(opened.labels) == len(opened):
+                return opened
+            raise ValueError("its arrays do not belong together")
 
     def __len__(self) -> int:
         return len(self.ids)

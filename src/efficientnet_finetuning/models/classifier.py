@@ -90,10 +90,11 @@ class TrainedClassifier:
 
     def _checked(self) -> dict[str, bool]:
         """By attribute, whether it is what it can be: a file may hold anything."""
-        side, names = self.image_size, self.class_names
+        names = self.class_names
         return {
-            "image_size": self.model.input_shape[1:] == (side, side, 3),
-            "class_names": self.model.output_shape[1:] == (len(names),) and all(printable(name) == name for name in names),
+            "image_size": self.model.input_shape[1:] == (self.image_size, self.image_size, 3),
+            "class_names": self.model.output_shape[1:] == (len(names),)
+            and all(printable(name) == name for name in names),
             "backbone": isinstance(self.backbone, str),
             "resize": self.resize in ("stretch", "center_crop", "pad"),
             "interpolation": self.interpolation in ("bicubic", "bilinear"),

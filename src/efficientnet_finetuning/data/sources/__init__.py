@@ -56,10 +56,7 @@ def check_dataset(dataset: DatasetParameters) -> None:
     with naming_unreadable(f"dataset.corrections: {dataset.corrections}"):
         if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
             beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
-            raise InputError(
-                f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes, or leave it "
-                "out."
-            )
+            raise InputError(f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes.")
 
 
 def fingerprint(dataset: DatasetParameters) -> str:

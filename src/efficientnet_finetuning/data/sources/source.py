@@ -94,15 +94,10 @@ def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str
 
 
 def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV that lists files: its cells as texts, without the blanks around them.
-
-    Args:
-        file: in UTF-8, with a header.
-        what: names it in messages.
-        columns: that it must have, ``path`` among them.
+    """The cells of a CSV that lists files, as texts without the blanks around them.
 
     Raises:
-        InputError: it is no such CSV.
+        InputError: it is no CSV in UTF-8, or lacks one of the columns; ``what`` names it.
     """
     with naming_unreadable(what, "a CSV in UTF-8"):
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
@@ -113,8 +108,9 @@ def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
             f"{what} has no column {' and no column '.join(missing)}. It has: {', '.join(table.columns)}. Its columns "
             f"must be separated by commas, and {','.join(columns)} must be among them."
         )
-    if table["path"].str.contains("\0", regex=False).any():
-        raise InputError(f"{what} has null bytes in its column path, so it is no CSV in UTF-8. Save it as one.")
+    with naming_unreadable(what, "a CSV in UTF-8"):
+        if table["path"].str.contains("\0", regex=False).any():
+            raise ValueError("it has null bytes")
     return table.apply(lambda column: column.str.strip())
 
 
