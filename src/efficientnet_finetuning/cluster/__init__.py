@@ -17,13 +17,13 @@ A worker has one GPU and its share of the cores or, without GPUs, its share of t
 project, Python and the packages in the same versions, and a shared file system on which ``data/`` and the photographs
 have the same path. The run checks that before it starts. Object stores are not supported.
 
-Training on several workers pays off on GPUs only: on CPUs, JAX is about ten times slower than TensorFlow. With eight GPUs
-a batch of 32 is four images each, so raise ``finetune.training.batch_size`` first, and the learning rate with it. Where
-BatchNorm learns its statistics, as in the baseline, the number of workers must divide the batch.
+Training on several workers pays off on GPUs only: on CPUs, JAX is about ten times slower than TensorFlow. With eight
+GPUs a batch of 32 is four images each, so raise ``finetune.training.batch_size`` first, and the learning rate with it.
+Where BatchNorm learns its statistics, as in the baseline, the number of workers must divide the batch.
 
 A worker that dies costs its block. In a training all workers restart from the last checkpoint, at most
-``cluster.max_restarts`` times. Without an address, Ray runs for the duration of the run, on 127.0.0.1 and behind a token.
-Run a cluster of your own only in a network that you trust: who reaches its ports can run code there.
+``cluster.max_restarts`` times. Without an address, Ray runs for the duration of the run, on 127.0.0.1 and behind a
+token. Run a cluster of your own only in a network that you trust: who reaches its ports can run code there.
 
 An estimate for ImageNet (1.28 million images, 224 px), from rates measured on a few devices; nobody has run it:
 
