@@ -100,8 +100,8 @@ class Classifier(TrainedClassifier):
 
     def _checked(self) -> dict[str, bool]:
         return super()._checked() | {
-            "threshold": self.threshold is None or 0 <= self.threshold <= 1,
-            "max_distance": 0 <= self.max_distance < np.inf,
+            "threshold": self.threshold is None or abs(self.threshold) < np.inf,
+            "max_distance": abs(self.max_distance) < np.inf,
         }
 
     def _network(self) -> KerasModel:
