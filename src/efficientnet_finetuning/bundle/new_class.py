@@ -10,6 +10,7 @@ from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.novelty import directions
 from efficientnet_finetuning.bundle.photographs import Reader
 from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources import is_showable
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.verdict import paired_difference
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -88,11 +89,13 @@ def add_class(
         paired_difference`), and ``words``.
 
     Raises:
-        InputError: the classifier knows the class.
+        InputError: the classifier knows the class, or its name cannot be shown.
     """
     from efficientnet_finetuning.models.heads import logits_of, with_class
     from efficientnet_finetuning.training.new_class import fit_new_class
 
+    if not name.strip() or not is_showable(name):
+        raise InputError(f"{name!a} is no name for a class. Give one with add_class.name.")
     if name in classifier.class_names:
         raise InputError(
             f"The champion knows the class {name!r} already. Its photographs belong into the images that it is trained "

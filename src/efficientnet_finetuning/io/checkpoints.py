@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.storage import check_place
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
@@ -41,6 +42,10 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
         if self._held is not None:
             self._held.remove()
             self._held = None
+
+    def check_place(self) -> None:
+        """Refuse a place where nothing could be kept; see :func:`storage.check_place`."""
+        check_place(self._filepath)
 
     @property
     def _folder(self) -> Path | None:

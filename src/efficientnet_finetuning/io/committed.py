@@ -19,6 +19,7 @@ from kedro_datasets import matplotlib, pandas, text
 from efficientnet_finetuning.io.kedro_internals import load_version, save_without_looking, set_load_version
 from efficientnet_finetuning.storage import (
     COMMIT_FILE,
+    check_place,
     checksums,
     commit,
     digest,
@@ -78,6 +79,11 @@ class Committed(AbstractVersionedDataset):
                 f"{damage}. Type the same `kedro run` again, which makes it anew, or remove its version folder."
             )
         return super().load()  # type: ignore[safe-super]
+
+    def check_place(self) -> None:
+        """Refuse, before hours of work, what :meth:`save` could not store; see :func:`storage.check_place`."""
+        for folder in (Path(self._filepath), Path(self._filepath) / _STAGING):
+            check_place(folder)
 
     @property
     def is_pinned(self) -> bool:
