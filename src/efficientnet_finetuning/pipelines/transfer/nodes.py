@@ -125,7 +125,7 @@ def fit_start(
     """What fine-tuning starts from: the backbone and a head on its last feature map alone.
 
     A head on all stages is two to three points better as it stands, but a worse start where images are few: figures are
-    in :class:`~efficientnet_finetuning.parameters.HeadParameters`.
+    in ``tests/benchmarks/sizes.py``.
     """
     from efficientnet_finetuning.models.heads import assemble, dense_head
 
