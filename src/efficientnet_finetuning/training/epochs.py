@@ -14,7 +14,8 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints, Signals
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
 from efficientnet_finetuning.training.ranks import Ranks
-from efficientnet_finetuning.training.step import class_weights, compile_for
+from efficientnet_finetuning.training.rules import class_weights
+from efficientnet_finetuning.training.step import compile_for
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def run_epochs(
     """
     ranks = ranks or Ranks()
     weights = class_weights(batches.labels, parameters.class_weight)
+    if weights:
+        logger.info("class weights: balanced, %.2g to %.2g", min(weights.values()), max(weights.values()))
     if ranks.count > 1:
         # Where BatchNorm learns its statistics, blank images would enter them, so none are added.
         batches.share(ranks, pad=parameters.freeze_batch_norm, class_weights=weights)

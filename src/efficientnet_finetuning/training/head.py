@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters
-from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
+from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY, class_weights
 
 logger = logging.getLogger(__name__)
 
@@ -220,11 +220,10 @@ class _Regression:
         self._curvature, self._basis = _eigenbasis(centered)
         self._features = centered @ self._basis
         self._labels = labels.astype(np.float32)
-        counts = np.maximum(self._labels.sum(axis=0), 1.0)
-        weights = len(labels) / (np.count_nonzero(labels.any(axis=0)) * counts)
-        self._weights = np.ones(len(labels), np.float32)
-        if class_weight == "balanced":
-            self._weights = (self._labels @ weights).astype(np.float32)
+        weights = class_weights(labels, class_weight)
+        self._weights = self._labels @ np.array(
+            [*weights.values()] if weights else np.ones(labels.shape[1]), np.float32
+        )
         # Strengths and their solutions, whose last row is the bias.
         self._path = [(0.0, np.zeros((len(self._curvature) + 1, labels.shape[1])))]
 

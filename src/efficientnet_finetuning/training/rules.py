@@ -7,6 +7,8 @@ import logging
 import math
 from typing import Any
 
+import numpy as np
+
 from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
 
 logger = logging.getLogger(__name__)
@@ -52,3 +54,19 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
         validation = f" and {num_validation} validation" if num_validation else ""
         logger.info("from %d training%s images: %s", num_train, validation, told)
     return SettledTrainingParameters(**dict(parameters) | chosen)
+
+
+def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
+    """How much an image of each class counts in the loss.
+
+    Args:
+        labels: one-hot ``(N, num_classes)``.
+        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
+
+    Returns:
+        Weights by label, in order; ``None`` for equal ones.
+    """
+    if class_weight == "none":
+        return None
+    counts = labels.sum(axis=0, dtype=np.int64)
+    return dict(enumerate((len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist()))

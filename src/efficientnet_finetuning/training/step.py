@@ -101,24 +101,6 @@ def compile_for(
     )
 
 
-def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
-    """How much an image of each class counts in the loss.
-
-    Args:
-        labels: one-hot ``(N, num_classes)``.
-        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
-
-    Returns:
-        Weights by label, ``None`` for equal ones.
-    """
-    if class_weight == "none":
-        return None
-    counts = labels.sum(axis=0, dtype=np.int64)
-    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
-    return {label: float(weight) for label, weight in enumerate(weights)}
-
-
 @contextmanager
 def unchanged(network: keras.Model) -> Iterator[None]:
     """A ``with`` block after which a compiled network's and its optimizer's variables are what they were."""

@@ -1,7 +1,6 @@
 """Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +131,7 @@ def fit_start(
     last_map = slice(-backbone.output_shape[-1], None)
     fitted = _fit(features, last_map, train_images, validation_images, manifest, head, quiet=True)
     model = assemble(backbone, dense_head(fitted.kernel, fitted.bias), head.head_dropout)
-    return _classifier(model, class_names, backbone_parameters, preprocessing, head)
+    return TrainedClassifier.of(model, class_names, backbone_parameters, preprocessing, class_weight=head.class_weight)
 
 
 def _fit(
@@ -180,23 +179,12 @@ def assemble_classifier(
     from efficientnet_finetuning.models.heads import assemble
 
     model = assemble(backbone, fitted_head, head.head_dropout)
-    temperature = fit_temperature(held_out["logits"], held_out["labels"])
-    plain = _classifier(model, class_names, backbone_parameters, preprocessing, head)
-    return replace(plain, flip=flip, temperature=temperature)
-
-
-def _classifier(
-    model: KerasModel,
-    class_names: list[str],
-    backbone: BackboneParameters,
-    preprocessing: PreprocessingParameters,
-    head: HeadParameters,
-) -> TrainedClassifier:
-    return TrainedClassifier(
-        model=model,
-        class_names=tuple(class_names),
-        backbone=backbone.name,
-        image_size=image_size(preprocessing, backbone),
-        **preprocessing.model_dump(exclude={"image_size"}),
+    return TrainedClassifier.of(
+        model,
+        class_names,
+        backbone_parameters,
+        preprocessing,
         class_weight=head.class_weight,
+        flip=flip,
+        temperature=fit_temperature(held_out["logits"], held_out["labels"]),
     )
