@@ -8,6 +8,8 @@ were 1.5 points ahead of images at random (``tests/benchmarks/next_images.py``).
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.quality.projection import project, unit
+
 # A cluster for so many images: with one for 20, copies of an image are still chosen together.
 _PER_CLUSTER = 8
 # More clusters take long to find.
@@ -42,16 +44,12 @@ def rank_images(probabilities: np.ndarray, features: np.ndarray, seed: int) -> n
 
 def _clusters(features: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
-    from sklearn.decomposition import PCA
 
     count = min(len(features) // _PER_CLUSTER, _MOST_CLUSTERS)
     if count < 2:
         return np.arange(len(features))  # so few that each counts for itself
-    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    channels = min(_CHANNELS, *directions.shape)
-    reduced = PCA(channels, svd_solver="randomized", random_state=seed).fit_transform(directions)
     kmeans = MiniBatchKMeans(
         count, random_state=seed, n_init=1, batch_size=max(1024, 2 * count), max_iter=10, reassignment_ratio=0
     )
-    found: np.ndarray = kmeans.fit_predict(reduced)
+    found: np.ndarray = kmeans.fit_predict(project(unit(features), _CHANNELS, seed))
     return found

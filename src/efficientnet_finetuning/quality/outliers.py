@@ -9,6 +9,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from efficientnet_finetuning.quality.projection import project, unit
+
 # The images that are named, as a share of all.
 _NAMED = 0.01
 # Of the median distance between nearest neighbours, as in cleanlab's Datalab.
@@ -61,11 +63,7 @@ def near_duplicates(features: np.ndarray, seed: int) -> pd.DataFrame:
 
 def directions(features: np.ndarray, seed: int) -> np.ndarray:
     """Features as unit vectors of the components that differ most between images: float32 ``(N, 128)`` or fewer."""
-    from sklearn.decomposition import PCA
-
-    channels = min(_CHANNELS, *features.shape)
-    reduced = PCA(channels, svd_solver="randomized", random_state=seed).fit_transform(features.astype(np.float32))
-    return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
+    return unit(project(features.astype(np.float32), _CHANNELS, seed))
 
 
 def _nearest(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
