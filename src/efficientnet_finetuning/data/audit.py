@@ -13,7 +13,7 @@ from efficientnet_finetuning.data.groups import describe_groups
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.splits import SPLITS, missed_shares
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import counted, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
 _LISTED = 10
@@ -115,13 +115,13 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     warnings = list(source.notes)
     for split, names in report["missing_classes"].items():
         if names:
-            warnings.append(f"{len(names)} class(es) have no image in {split}: {shorten(names)}")
+            warnings.append(f"{split} has no image of {counted(len(names), 'class')}: {shorten(names)}")
     if report["conflicting_labels"]["count"]:
-        warnings.append(f"{report['conflicting_labels']['count']} image(s) bear several labels")
-    if count := report["near_duplicates"]["count"]:
+        warnings.append(f"the audit found several labels for {counted(report['conflicting_labels']['count'], 'image')}")
+    if num_pairs := report["near_duplicates"]["count"]:
         pair = report["near_duplicates"]["first"][0]
         warnings.append(
-            f"{count} pair(s) of nearly equal images stand on two sides of a split, such as {pair['first']} and "
+            f"the splits share {counted(num_pairs, 'pair')} of nearly equal images, such as {pair['first']} and "
             f"{pair['second']}: test scores may flatter"
         )
     if report["imbalance"] > 3:
@@ -141,13 +141,13 @@ def _group_warnings(
     warnings = []
     if unmatched:
         warnings.append(
-            f"dataset.group_pattern does not match {len(unmatched)} id(s), and each is a group of its own: "
-            f"{shorten(unmatched, 3)}"
+            f"dataset.group_pattern does not match {counted(len(unmatched), 'id')}: {shorten(unmatched, 3)}. An image "
+            "without a match is a group of its own"
         )
     missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
     for split, classes in missed.items() if groups["count"] else ():
         warnings.append(
-            f"groups stay whole, so {split} has another share than was asked for of {len(classes)} class(es): "
+            f"groups stay whole, so {split} has another share than was asked for of {counted(len(classes), 'class')}: "
             f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "
             "images"
         )
@@ -156,8 +156,8 @@ def _group_warnings(
         splits = used.groupby("group", sort=False)["split"].nunique()
         if len(across := list(splits.index[splits > 1])):
             warnings.append(
-                f"{len(across)} group(s) stand on two sides of a split that the set brings: {shorten(across, 3)}. Test "
-                "scores may flatter"
+                f"the set's own splits cut {counted(len(across), 'group')} apart: {shorten(across, 3)}. Test scores "
+                "may flatter"
             )
     return warnings
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from efficientnet_finetuning.data.prepare import one_hot
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import counted, shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.parameters.group import ClassWeight
@@ -160,7 +160,7 @@ def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray,
         words = "There are too few images to tell how many labels are wrong, "
     words += "not counting mix-ups of classes that look alike."
     if num_doubted:
-        words += f" Look at {num_doubted:,} images, of which about half have a wrong label."
+        words += f" Look at {counted(num_doubted, 'image')}: about half of such labels are wrong."
     if len(left_out):
         names = shorten([class_names[label] for label in np.unique(left_out)])
         words += f" Too few images to judge the labels of: {names}."

@@ -84,7 +84,7 @@ def find_weak_spots(
     report: dict[str, Any] = {"num_images": len(labels), "num_clusters": 0, "spots": []}
     if len(labels) < _FEWEST_IMAGES:
         return report | {
-            "words": [f"{len(labels)} images are too few to look for weak spots: {_FEWEST_IMAGES} are needed."]
+            "words": [f"It takes {_FEWEST_IMAGES} images to look for weak spots, and there are {len(labels)}."]
         }
     # Each channel counts the same, or those of some stages would outweigh all others.
     standardized = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)

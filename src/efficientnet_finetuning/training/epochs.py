@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from efficientnet_finetuning.errors import counted
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Signals
@@ -64,8 +65,8 @@ def run_epochs(
         weights = None  # Keras takes one kind of weights or the other
         if left_out := 0 if parameters.freeze_batch_norm else len(batches.labels) % ranks.count:
             logger.info(
-                "%d images are left out of each epoch, different ones each time, to give all workers equal shares",
-                left_out,
+                "each epoch leaves out %s, different ones each time, to give all workers equal shares",
+                counted(left_out, "image"),
             )
     compile_for(network, parameters, build_schedule(parameters, batches.all_batches))
     if keras.backend.backend() == "jax":
