@@ -147,17 +147,18 @@ def test_groups_of_random_hashes_are_those_that_all_pairs_show():
 
 
 def test_the_nearest_on_the_other_side_of_a_split_is_told_once_for_each_image():
-    manifest = seen([0, 0b1, 0b11, 0b11, 0xFFFF]).assign(
-        class_name="a", split=["train", "train", "test", "test", "test"]
-    )
-    found = near_duplicates(manifest)
+    splits = ["train", "train", "test", "test", "test"]
+    manifest = seen([0, 0b1, 0b11, 0b11, 0xFFFF]).assign(class_name="a", split=splits, source_split=splits)
+    found, num_alike = near_duplicates(manifest)
+    assert num_alike == 2
     assert found[["first", "second", "distance"]].to_numpy().tolist() == [["1.png", "2.png", 1], ["1.png", "3.png", 1]]
 
 
 def test_many_equal_images_make_no_pair_each():
-    manifest = seen([7] * 20_000).assign(class_name="a", split=["train", "test"] * 10_000)
+    manifest = seen([7] * 20_000).assign(class_name="a", split=["train", "test"] * 10_000, source_split="train")
     assert group_images(manifest, None).nunique() == 1
-    assert len(near_duplicates(manifest)) == 10_000
+    found, num_alike = near_duplicates(manifest)
+    assert (len(found), num_alike) == (10_000, 20_000)
 
 
 # From a set to its splits

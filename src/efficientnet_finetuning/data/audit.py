@@ -65,7 +65,7 @@ def audit(
     balance = pd.crosstab(used["class_name"], used["split"]).reindex(
         index=list(class_names), columns=list(SPLITS), fill_value=0
     )
-    conflicts, near = conflicting_labels(manifest), near_duplicates(manifest)
+    conflicts, (near, num_alike) = conflicting_labels(manifest), near_duplicates(manifest)
     report: dict[str, Any] = {
         "source": source.name,
         "images": len(manifest),
@@ -88,6 +88,7 @@ def audit(
     }
     unused = [] if corrections is None else unused_corrections(corrections, manifest, source)
     groups = describe_groups(manifest, dataset)
+    groups["near_duplicates"] = num_alike if dataset.group_near_duplicates else 0
     unmatched = groups.pop("unmatched")
     warnings = _warnings(source, report) + _group_warnings(used, groups, unmatched, dataset, bool(source.groups))
     return report | {"groups": groups, "warnings": warnings + unused}
@@ -162,25 +163,16 @@ def _group_warnings(
     return warnings
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
-    return {str(value): int(count) for value, count in values.value_counts().items()}
+def _counts(values: pd.Series, sort: bool = True) -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts(sort=sort).items() if count}
 
 
 def _sides(sides: pd.Series) -> dict[str, int]:
-    edges = [0, *_SIDES, np.inf]
-    names = [
-        f"below {_SIDES[0]}",
-        *(f"{a} to {b - 1}" for a, b in pairwise(_SIDES)),
-        f"{_SIDES[-1]} or more",
-    ]
-    return _filled(pd.cut(sides, edges, right=False, labels=names))
+    between = [f"{a} to {b - 1}" for a, b in pairwise(_SIDES)]
+    names = [f"below {_SIDES[0]}", *between, f"{_SIDES[-1]} or more"]
+    return _counts(pd.cut(sides, [0, *_SIDES, np.inf], right=False, labels=names), sort=False)
 
 
 def _aspect_ratios(ratios: pd.Series) -> dict[str, int]:
-    edges = [0, *_ASPECT_RATIOS.values(), np.inf]
-    return _filled(pd.cut(ratios, edges, right=False, labels=[*_ASPECT_RATIOS, "wide (above 3:1)"]))
-
-
-def _filled(binned: pd.Series) -> dict[str, int]:
-    counts = binned.value_counts(sort=False)
-    return {str(name): int(count) for name, count in counts.items() if count}
+    edges, names = [0, *_ASPECT_RATIOS.values(), np.inf], [*_ASPECT_RATIOS, "wide (above 3:1)"]
+    return _counts(pd.cut(ratios, edges, right=False, labels=names), sort=False)

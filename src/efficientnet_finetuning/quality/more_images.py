@@ -34,6 +34,9 @@ _CHOOSE_BY = 2000
 _NEXT = 50
 
 
+Cut = tuple[np.ndarray, np.ndarray]
+
+
 class Judged(NamedTuple):
     """How often heads on parts of the images are wrong.
 
@@ -100,14 +103,10 @@ def value_of_more_images(
         ``low``, ``high``); ``told``, whether the interval says something; and ``words``, sentences. Where there are
         too few images, ``points``, ``curve`` and ``classes`` are empty, ``fit`` and ``doubled`` are ``None``.
     """
-    counts = np.bincount(labels, minlength=len(class_names))
     found: dict[str, Any] = {"num_images": len(labels), "points": [], "curve": [], "fit": None, "doubled": None}
     if len(labels) < max(5 * len(class_names), 40):
-        words = (
-            f"{len(labels)} images of {len(class_names)} classes are too few to tell what more would bring: it takes "
-            "five of each class and 40 in all."
-        )
-        return found | {"classes": [], "told": False, "words": [words]}
+        few = f"{len(labels)} images of {len(class_names)} classes are too few to tell what more would bring: it takes "
+        return found | {"classes": [], "told": False, "words": [few + "five of each class and 40 in all."]}
     generator = np.random.default_rng(seed)
     codes = np.unique(groups, return_inverse=True)[1]
     judged = judge_parts(features, labels, len(class_names), codes, parameters, generator)
@@ -115,10 +114,8 @@ def value_of_more_images(
     curves = sample_curves(judged, covariance, len(labels), generator)
     found |= _curve(judged, covariance, curves) | {"doubled": _doubled(curves, generator)}
     found["classes"] = _classes(judged, curves, labels, codes, class_names, generator)
-    once = [
-        class_names[label] for label in np.flatnonzero(counts).tolist() if len(np.unique(codes[labels == label])) == 1
-    ]
-    return found | _told(found, once)
+    num_groups = pd.Series(codes).groupby(labels).nunique()
+    return found | _told(found, [class_names[label] for label in num_groups.index[num_groups == 1]])
 
 
 def judge_parts(
@@ -139,30 +136,23 @@ def judge_parts(
         parameters: of the head.
         generator: of the parts.
     """
-    from efficientnet_finetuning.training.head import fit_parts  # imports SciPy
-
     total = len(labels)
-    targets = one_hot(labels, num_classes)
     repeats = max(min(10_000 // total, 50), _FOLDS if total <= 5000 else 2)
     # With fewer than two images a class the error does not follow the power law yet.
     shares = np.geomspace(max(0.1, 2 * num_classes / total), 1 - 1 / _FOLDS, _NUM_SIZES) / (1 - 1 / _FOLDS)
     cuts = list(_cuts(labels, groups, repeats, generator))
-    strength = _strength(features, labels, targets, cuts, parameters)
+    strength = _strength(features, labels, num_classes, cuts, parameters)
     parts = [(rest[: round(share * len(rest))], strength) for rest, _ in cuts for share in shares]
     wrong, times = np.zeros((_NUM_SIZES, total)), np.zeros(total)
-    for index, (kernel, bias) in enumerate(fit_parts(features, targets, parts, parameters)):
-        held_out = cuts[index // _NUM_SIZES][1]
-        answers = (features[held_out] @ kernel + bias).argmax(1)
-        wrong[index % _NUM_SIZES, held_out] += answers != labels[held_out]
+    for size, held_out, is_wrong in _mistakes(features, labels, num_classes, cuts, parts, parameters):
+        wrong[size, held_out] += is_wrong
         times[held_out] += 1 / _NUM_SIZES
     rows = np.flatnonzero(times)
     sizes = np.reshape([len(rows) for rows, _ in parts], (repeats, _NUM_SIZES)).mean(0)
     return Judged(sizes, rows, wrong[:, rows] / times[rows], repeats)
 
 
-def _cuts(
-    labels: np.ndarray, groups: np.ndarray, repeats: int, generator: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _cuts(labels: np.ndarray, groups: np.ndarray, repeats: int, generator: np.random.Generator) -> Iterator[Cut]:
     """Rows to learn from, in an order whose beginnings hold the same share of each class, and rows held out."""
     of_group = labels[np.unique(groups, return_index=True)[1]]  # the class of its first image
     for repeat in range(repeats):
@@ -181,24 +171,33 @@ def _places(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _strength(
-    features: np.ndarray,
-    labels: np.ndarray,
-    targets: np.ndarray,
-    cuts: Sequence[tuple[np.ndarray, np.ndarray]],
-    parameters: HeadParameters,
+    features: np.ndarray, labels: np.ndarray, num_classes: int, cuts: Sequence[Cut], parameters: HeadParameters
 ) -> float:
     """The inverse strength of L2 that serves best, judged by a few thousand answers."""
-    from efficientnet_finetuning.training.head import fit_parts
-
     cuts = [(rest[:_CHOOSE_BY], held_out) for rest, held_out in cuts[: max(_CHOOSE_BY // len(labels), 1)]]
     strengths = sorted(set(parameters.inverse_regularizations))
     hits = np.zeros(len(strengths))
     parts = [(rest, strength) for rest, _ in cuts for strength in strengths]
-    for index, (kernel, bias) in enumerate(fit_parts(features, targets, parts, parameters)):
-        held_out = cuts[index // len(strengths)][1]
-        answers = (features[held_out] @ kernel + bias).argmax(1)
-        hits[index % len(strengths)] += (answers == labels[held_out]).mean()
+    for place, _, is_wrong in _mistakes(features, labels, num_classes, cuts, parts, parameters):
+        hits[place] += (~is_wrong).mean()
     return strengths[int(hits.argmax())]
+
+
+def _mistakes(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    cuts: Sequence[Cut],
+    parts: Sequence[tuple[np.ndarray, float]],
+    parameters: HeadParameters,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of a head on each part, cut by cut: the part's place in its cut, the rows held out, and whether it is wrong."""
+    from efficientnet_finetuning.training.head import fit_parts  # imports SciPy
+
+    for index, (kernel, bias) in enumerate(fit_parts(features, one_hot(labels, num_classes), parts, parameters)):
+        cut, place = divmod(index, len(parts) // len(cuts))
+        held_out = cuts[cut][1]
+        yield place, held_out, (features[held_out] @ kernel + bias).argmax(1) != labels[held_out]
 
 
 def _covariance(judged: Judged, groups: np.ndarray, num_images: int) -> np.ndarray:

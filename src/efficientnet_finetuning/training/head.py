@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -83,7 +83,7 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    say = _say_nothing if quiet else logger.info
+    say: Callable[..., None] = (lambda *_, **__: None) if quiet else logger.info
     folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
     judged, judged_labels = validation_features, validation_labels
     if folds:
@@ -363,10 +363,6 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
     logits = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets]
     return float((logits.argmax(axis=1) == targets).mean()), float(losses.mean())
-
-
-def _say_nothing(*_: Any, **__: Any) -> None:
-    """Log nothing: what a quiet fit calls in the place of ``logger.info``."""
 
 
 def _tell(row: dict[str, float], step: int, say: Callable[..., None]) -> None:

@@ -83,11 +83,7 @@ class MeanLoss(keras.metrics.Mean):
         super().update_state(keras.ops.mean(losses), keras.ops.sum(keras.ops.max(y_true, axis=-1)))
 
 
-def compile_for(
-    network: keras.Model,
-    parameters: SettledTrainingParameters,
-    schedule: Schedule,
-) -> None:
+def compile_for(network: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> None:
     """Compile a network as the parameters say, with a schedule of the learning rate.
 
     One step an execution: four at once brought nothing (0.97 × the speed; Lite0, 224 px, two cores).

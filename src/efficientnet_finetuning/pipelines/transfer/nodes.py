@@ -146,10 +146,8 @@ def _fit(
     """A head on some channels of the features."""
     from efficientnet_finetuning.training.head import fit_head as fit
 
-    if [len(features["train"]), len(features["validation"])] != [
-        head.views * len(train_images),
-        len(validation_images),
-    ]:
+    images = head.views * len(train_images), len(validation_images)
+    if (len(features["train"]), len(features["validation"])) != images:
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
