@@ -20,7 +20,7 @@ from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.told import WorkersDataset
 from efficientnet_finetuning.parameters import DeviceParameters, Parameters
-from efficientnet_finetuning.parameters.validation import validate
+from efficientnet_finetuning.running.configuration import parameters_of
 
 if TYPE_CHECKING:
     from efficientnet_finetuning.cluster.workers import RayWorkers
@@ -45,7 +45,7 @@ class RunHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        parameters = validate(self._config_loader["parameters"])
+        parameters = parameters_of(self._config_loader)
         if {"answers", "to_label"} & pipeline.all_outputs():
             _choose_model(parameters, catalog)
         if "extended_model" in pipeline.all_outputs() and parameters.add_class.path is None:

@@ -18,7 +18,8 @@ from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import REGIMES, Parameters
-from efficientnet_finetuning.parameters.validation import flatten, validate
+from efficientnet_finetuning.parameters.validation import flatten
+from efficientnet_finetuning.running.configuration import parameters_of
 from efficientnet_finetuning.running.registry import describe
 from efficientnet_finetuning.running.tracking import JOURNALS, Journal
 from efficientnet_finetuning.training.checkpoint import Checkpoints
@@ -121,7 +122,7 @@ class TrackingHooks:
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
-            self._parameters = validate(self._config_loader["parameters"])
+            self._parameters = parameters_of(self._config_loader)
             store = _store(self._parameters, self._project_path)
             self._journal = Journal(self._project_path / JOURNALS / f"{self._version}.jsonl", store)
         return self._journal

@@ -57,7 +57,7 @@ def run_epochs(
     ranks = ranks or Ranks()
     weights = class_weights(batches.labels, parameters.class_weight)
     if weights:
-        logger.info("class weights: balanced, %.2g to %.2g", min(weights.values()), max(weights.values()))
+        logger.debug("class weights: balanced, %.2g to %.2g", min(weights.values()), max(weights.values()))
     if ranks.count > 1:
         # Where BatchNorm learns its statistics, blank images would enter them, so none are added.
         batches.share(ranks, pad=parameters.freeze_batch_norm, class_weights=weights)

@@ -83,7 +83,7 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    say: Callable[..., None] = (lambda *_, **__: None) if quiet else logger.info
+    say: Callable[..., None] = (lambda *_, **__: None) if quiet else logger.debug
     folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
     judged, judged_labels = validation_features, validation_labels
     if folds:

@@ -131,7 +131,7 @@ class Progress(keras.callbacks.Callback):
         self.on_test_end()
         self._start = self._best = (float(logs["accuracy"]), -float(logs["loss"]))
         self.kept_weights = self.model.get_weights()
-        logger.info("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
+        logger.debug("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
 
     def _resume(self, arrays: Arrays, state: Mapping[str, Any]) -> None:
         for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
@@ -248,12 +248,14 @@ class Progress(keras.callbacks.Callback):
                 left = int(self._budget.left / seconds)
             else:
                 left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
-            logger.info(
+            minutes = left * seconds / 60
+            logger.log(
+                logging.INFO if minutes > 1 else logging.DEBUG,
                 "cost: %.0f images/s, %s%d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
                 self._batches.batch_size / seconds,
                 "" if self._parameters.stop_at_loss is None else "at most ",
                 left,
-                left * seconds / 60,
+                minutes,
                 peak_memory() / 1e9,
             )
 

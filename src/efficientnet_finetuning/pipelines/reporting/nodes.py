@@ -63,7 +63,7 @@ def compare_with_before(
     """What has changed since the run before in what the regime says that is the champion now."""
     name = f"{champion}_predictions"
     change = {"regime": champion} | change_since(before.get(name), predictions[name], seed)
-    logger.info("%s: %s", champion, change["words"])
+    logger.debug("%s: %s", champion, change["words"])
     return change
 
 
