@@ -47,6 +47,12 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(repr(by_folded[match]) for match in matches)}?"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 image``, ``2,000 images``, ``3 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def shorten(names: Sequence[str], limit: int = 10) -> str:
     """The first names of a list that may be long, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -40,6 +40,22 @@ def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
     _sync(final.parent)
 
 
+@contextmanager
+def written_as_a_whole(final: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A ``with`` block that fills a folder ``partial``, which takes the place of the final one beside it at its end.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    staged = final.with_name("partial")
+    for old in (staged, final):
+        remove(old)
+    with naming_full_disk(final):
+        staged.mkdir(parents=True)
+        yield staged
+        commit(staged, final, record)
+
+
 def read_commit(folder: Path) -> dict[str, Any] | None:
     """The record of a published folder; ``None`` where there is none that is as it was written."""
     try:

@@ -15,7 +15,7 @@ import pandas as pd
 from efficientnet_finetuning.bundle.stored import command_for, newest
 from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES
 from efficientnet_finetuning.data.sources import reopen
-from efficientnet_finetuning.errors import InputError, naming_unreadable
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable
 
 # What some file system or shell gives a meaning of its own, the mark itself, and dots that hide a folder or leave it.
 _UNSAFE = re.compile(r'[\x00-\x1f%\\:*?"<>|]|^\.+|[. ]$')
@@ -75,6 +75,6 @@ if __name__ == "__main__":
         sys.exit("Give a job and a new folder: python -m efficientnet_finetuning.bundle.corrected_set <job> <folder>")
     try:
         copied = copy_corrected(sys.argv[1], Path("data"), Path(sys.argv[2]).expanduser())
-        print(f"{copied:,} images were copied to {sys.argv[2]}.")  # noqa: T201
+        print(f"Copied {counted(copied, 'image')} to {sys.argv[2]}.")  # noqa: T201
     except InputError as error:
         sys.exit(str(error))

@@ -137,8 +137,9 @@ def _judged(
     top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
     low, points, high = (100 * found[key] for key in ("low", "difference", "high"))
     words = (
-        f"{name} is added. {counts['num_recognized']} of its {counts['num_photographs']} photographs are recognized by "
-        f"a model that did not see them. Of {len(labels):,} test images of the other classes, {top1['before']:.1%} "
-        f"were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval {low:.1f} to {high:.1f})."
+        f"{name} is added. A model that did not see them recognizes {counts['num_recognized']} of its "
+        f"{counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
+        f"{top1['before']:.1%} were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval "
+        f"{low:.1f} to {high:.1f})."
     )
     return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from efficientnet_finetuning.data.sources import Source, is_showable
-from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches, printable, shorten
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable, near_matches, printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
     lines = read_decisions(file) if file else {}
     last = {decision.id: line for line, decision in lines.items()}
     if repeated := len(lines) - len(last):
-        logger.warning("%s: %d line(s) are replaced by later ones about the same image", file, repeated)
+        logger.warning("%s: later lines about the same images replace %s", file, counted(repeated, "line"))
     valid = {line: _as_named(lines[line], class_names) for line in sorted(last.values())}
     new = dict.fromkeys(
         row.label for row in valid.values() if row.action == "new_class" and row.label not in class_names
@@ -164,7 +164,7 @@ def unused_corrections(corrections: pd.DataFrame, manifest: pd.DataFrame, source
         there = {id_ for split in source.splits for id_, _ in source.labels(split)}
         absent = absent[~absent["id"].isin(there)]
     return [
-        f"{len(rows)} correction(s) were ignored, since their image {why}: {shorten(list(rows['id']))}"
+        f"the run ignored {counted(len(rows), 'correction')}, since the image {why}: {shorten(list(rows['id']))}"
         for rows, why in ((changed, "has changed since (its SHA-256 differs)"), (absent, "is gone"))
         if len(rows)
     ]

@@ -9,7 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from efficientnet_finetuning.workers import Workers
 
 Told = Mapping[str, Any]
-Value = TypeVar("Value", Told, Workers)
+Value = TypeVar("Value")
 
 
 class ToldDataset(AbstractDataset[NoReturn, Value]):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError, printable, shorten
 from efficientnet_finetuning.models.inference import Images, predict
+from efficientnet_finetuning.parameters import BackboneParameters, PreprocessingParameters, image_size
 from efficientnet_finetuning.workers import MapBlocks
 
 if TYPE_CHECKING:
@@ -55,6 +56,19 @@ class TrainedClassifier:
     class_weight: str = "none"
     flip: bool = False
     temperature: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        model: "keras.Model",
+        class_names: Sequence[str],
+        backbone: BackboneParameters,
+        preprocessing: PreprocessingParameters,
+        **others: Any,
+    ) -> Self:
+        """A network whose images are prepared as the parameters say; ``others`` are further attributes."""
+        size, how = image_size(preprocessing, backbone), preprocessing.model_dump(exclude={"image_size"})
+        return cls(model, tuple(class_names), backbone.name, size, **how, **others)
 
     def predict_logits(self, images: Images, batch_size: int = 64, map_blocks: MapBlocks = map) -> np.ndarray:
         """Logits of images, every one exactly once, those of the uneven last batch too.

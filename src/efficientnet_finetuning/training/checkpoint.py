@@ -21,7 +21,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.storage import commit, find_damage, make_folder, naming_full_disk, read_commit, remove
+from efficientnet_finetuning.storage import find_damage, make_folder, read_commit, remove, written_as_a_whole
 
 logger = logging.getLogger(__name__)
 
@@ -83,15 +83,10 @@ class Checkpoints:
             arrays: lists of arrays by the name of the file that holds them.
             state: whatever else the training must know, as JSON.
         """
-        staged = self.folder / "partial"
-        remove(staged)
-        with naming_full_disk(self.folder):
-            staged.mkdir()
+        # One that is there already is damaged, or this training would not have come here again.
+        with written_as_a_whole(self.folder / f"{epoch:06d}-{step:08d}", {_STATE: state}) as staged:
             for name, values in arrays.items():
                 np.savez(staged / f"{name}.npz", *values)
-            final = self.folder / f"{epoch:06d}-{step:08d}"
-            remove(final)  # damaged, or this training would not have come here again
-            commit(staged, final, {_STATE: state})
         for old in self._all()[_KEPT:]:
             remove(old)
 
@@ -116,13 +111,9 @@ class Checkpoints:
         folder = self.folder / name
         record = read_commit(folder)
         if record is None or "decided" not in record:
-            staged = self.folder / "partial"
-            for old in (staged, folder):
-                remove(old)
             record = {"decided": decision()}
-            with naming_full_disk(folder):
-                staged.mkdir()
-                commit(staged, folder, record)
+            with written_as_a_whole(folder, record):
+                pass  # the record is all there is
         decided: dict[str, Any] = record["decided"]
         return decided
 

@@ -21,7 +21,7 @@ from efficientnet_finetuning.data.sources.tfds import (
     open_tfds,
     set_folder,
 )
-from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 __all__ = [
@@ -92,7 +92,7 @@ def open_source(dataset: DatasetParameters) -> Source:
     source = _open(dataset)
     if len(source.class_names) < 2:
         raise InputError(
-            f"{source.name} has {len(source.class_names)} class(es): {', '.join(source.class_names)}. "
+            f"{source.name} has {counted(len(source.class_names), 'class')}: {', '.join(source.class_names)}. "
             "A classifier needs at least two."
         )
     return source

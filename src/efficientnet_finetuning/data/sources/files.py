@@ -14,7 +14,7 @@ from efficientnet_finetuning.data.blocks import BLOCK_SIZE, cut
 from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES, is_image
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.source import Block, choose_roles, is_showable, natural_key, read_listing
-from efficientnet_finetuning.errors import InputError, printable, shorten
+from efficientnet_finetuning.errors import InputError, counted, printable, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
 _WITHOUT_SPLITS = "train"
@@ -124,7 +124,7 @@ def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
         for role, split in roles.items()
     }
     left_out = table[~table["split"].isin(list(roles.values()))]
-    notes = [f"{len(left_out)} row(s) of splits without a role were left out"] if len(left_out) else []
+    notes = [f"the run leaves out {counted(len(left_out), 'row')} of splits without a role"] if len(left_out) else []
     source = _source(str(file), file.parent, named, Counter(), notes)
     if "group" not in table:
         return source
@@ -153,7 +153,7 @@ def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
         ),
     }.items():
         if wrong.any():
-            raise InputError(f"dataset.path: {file} has {wrong.sum()} row(s) {fault}: {lines(wrong)}.")
+            raise InputError(f"dataset.path: {file} has {counted(wrong.sum(), 'row')} {fault}: {lines(wrong)}.")
 
 
 def _source(
@@ -183,7 +183,7 @@ def _check_text(texts: dict[str, set[str]]) -> None:
     for what, names in texts.items():
         if wrong := [name for name in names if not is_showable(name)]:
             raise InputError(
-                f"dataset.path: {len(wrong)} {what}(s) with line breaks, control characters or bytes that are no "
+                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or bytes that are no "
                 f"UTF-8: {shorten(sorted(map(ascii, wrong)))}. Rename them."
             )
 
@@ -213,13 +213,13 @@ class _Walk:
         """Name all faults of one kind at once."""
         if self._escaping:
             raise InputError(
-                f"dataset.path: {len(self._escaping)} symbolic link(s) lead out of {self._root}: "
+                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} out of it: "
                 f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true if that is meant."
             )
         if self._empty:
             raise InputError(
-                f"dataset.path: class folder(s) without images in {self._root}: {shorten(self._empty)}. "
-                "Fill them, or move them away."
+                f"dataset.path: {counted(len(self._empty), 'class folder')} without images in {self._root}: "
+                f"{shorten(self._empty)}. Fill them, or move them away."
             )
 
     def _images(self, folder: Path, ancestors: tuple[str, ...]) -> list[Path]:
