@@ -1,14 +1,17 @@
 """Which device computes: chosen before Keras is imported, said once, and never guessed in silence."""
 
 import ctypes
+import math
 import os
 import platform
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import DeviceParameters
@@ -124,3 +127,14 @@ def peak_memory() -> int:
     """The most memory that this process has held since the last reset, in bytes; a GPU's is not counted."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes * (1 if platform.system() == "Darwin" else 1024)
+
+
+def seconds_of(call: Callable[[], Any], rounds: int, enough: float = math.inf) -> list[float]:
+    """Seconds of each call but the first, which compiles; of fewer than ``rounds`` once ``enough`` seconds are over."""
+    call()
+    seconds: list[float] = []
+    while len(seconds) < rounds and sum(seconds) < enough:
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return seconds

@@ -14,6 +14,7 @@ from typing import Any
 from efficientnet_finetuning.errors import InputError
 
 COMMIT_FILE = "commit.json"
+_PARTS = ("parameters", "inputs", "files", "code", "libraries", "versions")  # of a recipe
 _USED_FILE = ".used"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,25 +40,55 @@ def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
     _sync(final.parent)
 
 
+@contextmanager
+def written_as_a_whole(final: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A ``with`` block that fills a folder ``partial``, which takes the place of the final one beside it at its end.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    staged = final.with_name("partial")
+    for old in (staged, final):
+        remove(old)
+    with naming_full_disk(final):
+        staged.mkdir(parents=True)
+        yield staged
+        commit(staged, final, record)
+
+
 def read_commit(folder: Path) -> dict[str, Any] | None:
     """The record of a published folder; ``None`` where there is none that is as it was written."""
     try:
         record: dict[str, Any] = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
         found = record.pop("digest")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return record if found == digest(record) and _is_record(record) else None
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError, TypeError):
         return None
-    return record if found == digest(record) else None
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether sound JSON says what a record says; what raises says something else."""
+    recipe, cost = record.get("recipe") or {}, record.get("cost") or {"seconds": 0.0}
+    texts = (record["files"], recipe.get("versions", {}))
+    return (
+        all(isinstance(text, str) for texts_by_name in texts for text in texts_by_name.values())
+        and all(isinstance(recipe.get(part, {}), dict) for part in _PARTS)
+        and isinstance(cost["seconds"], int | float)
+    )
 
 
 def versions(dataset: Path) -> list[str]:
     """Names of a dataset's stored versions, the one that a run made or used last first.
 
-    Whoever names no version gets the first one. A version is named by the time at which it was made. A run that uses an
-    older version notes that in a file of the dataset (:func:`note_use`).
+    Whoever names no version gets the first one. A version is named by the time at which it was made; a folder with
+    another name, such as somebody's copy, comes last. A run that uses an older version notes that in a file of the
+    dataset (:func:`note_use`).
     """
-    folder = str(dataset)
-    found = os.listdir(folder) if dataset.is_dir() else []  # noqa: PTH208  a tenth of the time of glob
-    last_used = {name: name for name in found if os.path.exists(f"{folder}/{name}/{dataset.name}")}  # noqa: PTH110
+    names: list[str] = []
+    with suppress(OSError):  # nothing is stored, or a file lies in the place of the folder
+        found = os.listdir(dataset)  # noqa: PTH208  a tenth of the time of glob
+        names = [name for name in found if os.path.exists(f"{dataset}/{name}/{dataset.name}")]  # noqa: PTH110
+    last_used = {name: name if name[0].isdigit() else "" for name in names}
     with suppress(OSError, ValueError):
         for line in (dataset / _USED_FILE).read_text(encoding="utf-8").splitlines():
             version, _, when = line.partition(" ")
@@ -94,12 +125,15 @@ def versions_made_by(dataset: Path, key: str) -> list[str]:
 def recipe_of_version(folder: Path) -> dict[str, Any]:
     """What a published version was made by; empty where its record does not say."""
     recipe = (read_commit(folder) or {}).get("recipe")
-    return recipe if isinstance(recipe, dict) else {}
+    return {part: {} for part in _PARTS} | recipe if recipe else {}
 
 
 def find_damage(folder: Path, record: Mapping[str, Any]) -> str:
     """Which file of a published folder is not as it was written; empty where all are."""
-    found = checksums(folder)
+    try:
+        found = checksums(folder)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
     for name, expected in record["files"].items():
         if name not in found:
             return f"{folder / name} is gone"
@@ -134,6 +168,14 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a folder, or whatever lies in its place; what is gone by then is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def scratch_folder(folder: Path | None) -> Iterator[Path]:
     """A folder for what a step keeps while it works: the given one, or a temporary one."""
@@ -162,6 +204,20 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
             f"{what} needs {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free. Make room (`make "
             "prune` removes old versions), or move data/ to a larger disk and link it."
         )
+
+
+def check_place(folder: Path) -> None:
+    """Refuse to begin what could not be stored in a folder, which need not exist.
+
+    Raises:
+        InputError: a file is in its place or above it, or this user may not write there.
+    """
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file, and the run needs a folder there. Move it away.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing} may not be written by this user. Change its permissions, or run as its owner.")
 
 
 @contextmanager

@@ -44,12 +44,15 @@ def verify(bundle: Path) -> Iterator[str]:
     recorded = {subject["name"]: subject["digest"]["sha256"] for subject in receipt["subject"]}
     for name, expected in recorded.items():
         file = bundle / name
-        if not file.resolve().is_relative_to(bundle.resolve()):
-            yield f"the receipt names {name}, which lies outside of the bundle"
-        elif not file.is_file():
-            yield f"{name} is missing"
-        elif _sha256(file) != expected:
-            yield f"{name} is not what the receipt records (its SHA-256 differs)"
+        try:
+            if not file.resolve().is_relative_to(bundle.resolve()):
+                yield f"the receipt names {name}, which lies outside of the bundle"
+            elif not file.is_file():
+                yield f"{name} is missing"
+            elif _sha256(file) != expected:
+                yield f"{name} is not what the receipt records (its SHA-256 differs)"
+        except (OSError, RuntimeError, ValueError) as error:  # a link to itself, or a name that no file can have
+            yield f"{name!a} cannot be read: {error}"
     for file in sorted(bundle.rglob("*")):
         name = file.relative_to(bundle).as_posix()
         if file.is_file() and name not in recorded and name != RECEIPT:
@@ -66,14 +69,16 @@ def read_receipt(bundle: Path) -> dict[str, Any]:
         receipt: dict[str, Any] = json.loads((bundle / RECEIPT).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{RECEIPT} cannot be read: {error.strerror}. Is this the folder of a bundle?") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{RECEIPT} is not JSON: {error}") from error
     try:
         kinds = receipt["_type"], receipt["predicateType"]
-        complete = all(len(subject["digest"]["sha256"]) == 64 and subject["name"] for subject in receipt["subject"])
-        dependencies = receipt["predicate"]["buildDefinition"]["resolvedDependencies"]
-        complete = complete and {"manifest", "test images"} <= {dependency["name"] for dependency in dependencies}
-    except (KeyError, TypeError) as error:
+        complete = all(
+            len(subject["digest"]["sha256"]) == 64 and subject["name"] and isinstance(subject["name"], str)
+            for subject in receipt["subject"]
+        )
+        complete = complete and {"manifest", "test images"} <= _dependencies(receipt).keys()
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{RECEIPT} is not complete: {error} is missing or of another kind") from error
     if kinds != (STATEMENT, PROVENANCE):
         raise ValueError(f"{RECEIPT} is of another version: {kinds[0]}, {kinds[1]}")
@@ -87,16 +92,21 @@ def verify_metrics(bundle: Path, data: Path) -> Iterator[str]:
     # The rest of this file runs without the package.
     from efficientnet_finetuning.bundle.evidence import find_test_images, measure
 
-    definition = read_receipt(bundle)["predicate"]["buildDefinition"]
-    digests = {item["name"]: item.get("digest", {}).get("sha256") for item in definition["resolvedDependencies"]}
-    test = find_test_images(data, str(digests["test images"]))
+    receipt = read_receipt(bundle)
+    test = find_test_images(data, str(_dependencies(receipt)["test images"]))
     if test is None:
         yield f"the test images of the receipt are not in {data}, so the metrics cannot be recomputed"
         return
     found = measure(bundle / "classifier.keras", test)
-    for name, expected in definition["internalParameters"]["metrics"].items():
+    for name, expected in receipt["predicate"]["buildDefinition"]["internalParameters"]["metrics"].items():
         if isinstance(expected, float) and name in found and not abs(found[name] - expected) <= _TOLERANCE:
             yield f"{name} is {found[name]:.6f}; the receipt says {expected:.6f}"
+
+
+def _dependencies(receipt: dict[str, Any]) -> dict[str, Any]:
+    """SHA-256 of what the model was made from, by name."""
+    dependencies = receipt["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return {item["name"]: item.get("digest", {}).get("sha256") for item in dependencies}
 
 
 def _sha256(file: Path) -> str:

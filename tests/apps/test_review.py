@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from efficientnet_finetuning.apps import launch
+from efficientnet_finetuning.apps import review as review_page
 from efficientnet_finetuning.data.corrections import Decision, read_decisions, replace_decision
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.quality.review import Review
@@ -93,6 +94,21 @@ def visit(data, file, monkeypatch):
         return page
 
     return visit
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "source.json", "image_issues.csv", "ids.npy", "labels.npy"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"5", b"[]", b"one,two\n1,2\n"])
+def test_what_is_stored_and_damaged_is_named(data, name, content):
+    for file in data.rglob(name):
+        if file.is_file():
+            file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        review_page.open_review(JOB, data, place(data, "08_reporting", "image_issues.csv"))
+
+
+def test_a_damaged_manifest_is_said_on_the_page(visit, data):
+    place(data, "02_intermediate", "manifest.csv").write_text("")
+    assert "cannot be read" in visit().error[0].value
 
 
 def click(page: AppTest, key: str) -> AppTest:

@@ -45,7 +45,7 @@ def test_a_file_a_glob_and_a_csv_do_as_well(folder):
         ("nowhere/*.jpg", "the folder .*nowhere does not exist"),
         ("photos/below/.thumbnails/*.gif", "nothing at"),
         ("empty", "no photograph in"),
-        ("wrong.csv", "no column `path`. It has: file"),
+        ("wrong.csv", "no column path. It has: file"),
     ],
 )
 def test_what_is_not_there_is_named(folder, path, words):

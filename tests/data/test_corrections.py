@@ -139,7 +139,7 @@ def test_of_several_lines_about_an_image_the_last_counts_and_their_number_is_sai
     with caplog.at_level(logging.WARNING):
         after, _ = apply(photos, write(photos, *lines))
     assert after.loc["cat/0.png", "excluded"] == ""
-    assert "2 line(s) are replaced by later ones" in caplog.text
+    assert "later lines about the same images replace 2 lines" in caplog.text
 
 
 def test_a_changed_image_and_one_that_is_gone_are_named_and_ignored(photos):
@@ -149,8 +149,8 @@ def test_a_changed_image_and_one_that_is_gone_are_named_and_ignored(photos):
     after, report = apply(photos, file, AuditParameters(max_excluded_fraction=1))
     assert after.loc["cat/0.png", "corrected"] == ""
     assert report["warnings"] == [
-        "1 correction(s) were ignored, since their image has changed since (its SHA-256 differs): cat/0.png",
-        "1 correction(s) were ignored, since their image is gone: cat/1.png",
+        "the run ignored 1 correction, since the image has changed since (its SHA-256 differs): cat/0.png",
+        "the run ignored 1 correction, since the image is gone: cat/1.png",
     ]
 
 

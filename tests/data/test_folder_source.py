@@ -104,7 +104,7 @@ def test_links_out_of_the_folder_are_refused_unless_allowed(tmp_path, write_imag
     (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
     (root / "b" / "2.png").symlink_to(tmp_path / "elsewhere" / "c" / "1.png")
     message = fault(root)
-    assert f"dataset.path: 2 symbolic link(s) lead out of {root}: b/2.png, c." in message
+    assert f"dataset.path: {root} has 2 symbolic links out of it: b/2.png, c." in message
     assert "dataset.follow_symlinks=true" in message
     source = open_source(DatasetParameters(path=root, follow_symlinks=True))
     assert ids(source) == ["a/1.png", "b/1.png", "b/2.png", "c/1.png"]
@@ -154,13 +154,13 @@ def test_an_empty_class_folder_is_named(tmp_path, write_classes):
     (root / "dog").mkdir()
     (root / "dog" / "readme.txt").write_text("none yet")
     message = fault(root)
-    assert f"dataset.path: class folder(s) without images in {root}: cat, dog." in message
+    assert f"dataset.path: 2 class folders without images in {root}: cat, dog." in message
     assert "Fill them, or move them away." in message
 
 
 def test_one_class_is_refused(tmp_path, write_classes):
     message = fault(write_classes(tmp_path, {"only": 3}))
-    assert message == f"{tmp_path} has 1 class(es): only. A classifier needs at least two."
+    assert message == f"{tmp_path} has 1 class: only. A classifier needs at least two."
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path):

@@ -113,7 +113,7 @@ def test_fail_names_every_damaged_image(damaged):
     with pytest.raises(InputError) as caught:
         manifest_of(damaged, audit=AuditParameters(on_bad_image="fail"))
     message = str(caught.value)
-    assert message.startswith("2 image(s) cannot be used: a/4.png (undecodable: ")
+    assert message.startswith("2 images cannot be used: a/4.png (undecodable: ")
     assert "b/5.png (empty: " in message
     assert "audit.on_bad_image=exclude" in message
 
@@ -138,7 +138,7 @@ def test_an_image_with_a_damaged_header_is_named(tmp_path, write_classes):
     damaged = bytearray(file.read_bytes())
     damaged[11] = 1  # the length of the PNG's first chunk
     file.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"1 image\(s\) cannot be used: a/4\.png"):
+    with pytest.raises(InputError, match=r"1 image cannot be used: a/4\.png"):
         manifest_of(root, audit=AuditParameters(on_bad_image="fail"))
 
 

@@ -171,7 +171,7 @@ def test_a_set_without_supervised_keys_needs_them_from_the_user(write_shapes):
 
 def test_a_set_with_one_class_is_refused(write_shapes):
     message = fault(name="shapes", data_dir=write_shapes({"train": 4, "test": 2}, names=("disc",)))
-    assert message == "shapes/1.0.0 has 1 class(es): disc. A classifier needs at least two."
+    assert message == "shapes/1.0.0 has 1 class: disc. A classifier needs at least two."
 
 
 def test_a_description_survives_json_and_opens_the_same_images(write_shapes):

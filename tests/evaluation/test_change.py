@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from efficientnet_finetuning.evaluation.change import change_since
+from efficientnet_finetuning.evaluation.change import change_since, changed_images
 
 
 def answers(true: str, predicted: str, first: int = 0) -> pd.DataFrame:
@@ -65,3 +65,13 @@ def test_where_all_labels_have_changed_there_are_no_others():
     change = change_since(answers("aa", "ab"), answers("bb", "bb"))
     assert change["untouched"] is None
     assert change["words"].endswith("The labels of 2 have changed in between.")
+
+
+def test_images_that_came_went_moved_or_have_another_label_are_counted():
+    before = pd.DataFrame({"id": list("abcde"), "class_name": list("xxyyy"), "split": ["train"] * 4 + [""]})
+    now = pd.DataFrame(
+        {"id": list("bcdef"), "class_name": list("yyyyx"), "split": ["train", "test", "", "train", "train"]}
+    )
+    told = ["2 images added", "2 images removed", "1 image relabelled", "1 image moved to another split"]
+    assert list(changed_images(before, now)) == told
+    assert list(changed_images(now, now)) == []

@@ -81,7 +81,7 @@ def test_few_images_tell_nothing_and_it_says_so(classifier):
     few = [part[::10] for part in classifier()]
     report = find_weak_spots(*few, NAMES, seed=0)
     assert report["spots"] == []
-    assert report["words"] == ["80 images are too few to look for weak spots: 200 are needed."]
+    assert report["words"] == ["It takes 200 images to look for weak spots, and there are 80."]
 
 
 @pytest.mark.parametrize("error", [0.0, 1.0])

@@ -27,13 +27,12 @@ FROM_TRAINING_ON = {
             "plot_confusion",
             "plot_learning_curves",
             "reach_verdict",
-            "show_disagreements",
             "write_report",
         )
     ),
 }
 
-OF_PREDICTIONS = ("compare_with_before", "plot_confidence", "plot_confusion", "show_disagreements")
+OF_PREDICTIONS = ("compare_with_before", "plot_confidence", "plot_confusion")
 
 
 def run(project, *arguments: str) -> tuple[set[str], dict[str, str]]:

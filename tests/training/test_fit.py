@@ -14,7 +14,8 @@ from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
 from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
 from efficientnet_finetuning.training.optimizers import build_schedule, rate_at
-from efficientnet_finetuning.training.step import class_weights, flatten_logits
+from efficientnet_finetuning.training.rules import class_weights
+from efficientnet_finetuning.training.step import flatten_logits
 
 BACKBONE = "EfficientNetLite0"
 

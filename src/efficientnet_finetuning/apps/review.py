@@ -15,7 +15,7 @@ from efficientnet_finetuning.apps.text import plain
 from efficientnet_finetuning.bundle.stored import command_for, command_with, find_issues, newest
 from efficientnet_finetuning.data.corrections import Decision, read_decisions, replace_decision
 from efficientnet_finetuning.data.splits import SPLITS
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable
 from efficientnet_finetuning.quality.review import Review
 
 # Widths in pixels: on a phone, one large picture or three small ones stand beside each other.
@@ -32,14 +32,15 @@ def open_review(job: str, data: Path, issues: Path) -> Review:
             return found
         raise InputError(f"{name} of the job {job!r} is not stored in {data}. Make it: `{command_for(job, 'review')}`.")
 
-    source = json.loads(stored("02_intermediate", "source.json").read_text(encoding="utf-8"))
-    return Review.open(
-        issues,
-        stored("02_intermediate", "manifest.csv"),
-        source["class_names"],
-        [stored("03_primary", f"{split}_images") for split in SPLITS],
-        stored("04_feature", "review_features"),
-    )
+    with naming_unreadable(f"What runs have stored of the job {job!r}"):
+        source = json.loads(stored("02_intermediate", "source.json").read_text(encoding="utf-8"))
+        return Review.open(
+            issues,
+            stored("02_intermediate", "manifest.csv"),
+            source["class_names"],
+            [stored("03_primary", f"{split}_images") for split in SPLITS],
+            stored("04_feature", "review_features"),
+        )
 
 
 def show_page(job: str, data: Path, file: Path) -> None:
@@ -162,7 +163,7 @@ def show_end(job: str, data: Path, file: Path, is_done: bool, num_decided: int) 
     if is_done:
         st.success("All of this kind have been looked at.")
     st.divider()
-    st.markdown(f"{num_decided:,} decisions are in {plain(str(file))}, written after each click. Apply them:")
+    st.markdown(f"{plain(str(file))} holds {counted(num_decided, 'decision')}. Each click is saved. Apply them:")
     st.code(command_with(job, data, "finetune", file), language="bash", wrap_lines=True)
 
 

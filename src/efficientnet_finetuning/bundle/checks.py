@@ -4,7 +4,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.formats import FILES, write_files
 from efficientnet_finetuning.bundle.photographs import Reader
 from efficientnet_finetuning.data.examples import Examples
+from efficientnet_finetuning.device import seconds_of
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.evaluation.verdict import paired_difference
 
@@ -61,7 +61,7 @@ def check_exports(
         np.exp(log_softmax(classifier.predict_logits(images), classifier.temperature))
         for images in (squares, Reader(photographs, classifier))
     )
-    keras_milliseconds = _milliseconds_of_keras(classifier, squares)
+    keras_milliseconds = 1000 * np.median(seconds_of(lambda: classifier.predict_logits(squares[:1]), _NUM_TIMED))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_files(files, Path(folder))
@@ -115,15 +115,6 @@ def run(file: Path, photographs: Iterable[np.ndarray]) -> Tried:
             answers.seek(0)
             table: np.ndarray = np.lib.format.read_array(answers, allow_pickle=False)
     return Tried(table[:, :-1], table[:, -1])
-
-
-def _milliseconds_of_keras(classifier: Classifier, squares: np.ndarray) -> float:
-    seconds = []
-    for row in range(min(_NUM_TIMED, len(squares)) + 1):
-        began = time.perf_counter()
-        classifier.predict_logits(squares[row % len(squares)][None])
-        seconds.append(time.perf_counter() - began)
-    return 1000 * float(np.median(seconds[1:]))  # the first one compiles
 
 
 def _compare(

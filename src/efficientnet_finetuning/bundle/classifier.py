@@ -98,6 +98,12 @@ class Classifier(TrainedClassifier):
                 far = distances(outputs[:, num_classes:], logits.argmax(1), learnt)
             yield self._table(ids, logits, far, reader.reasons[rows], min(top, num_classes))
 
+    def _checked(self) -> dict[str, bool]:
+        return super()._checked() | {
+            "threshold": self.threshold is None or abs(self.threshold) < np.inf,
+            "max_distance": abs(self.max_distance) < np.inf,
+        }
+
     def _network(self) -> KerasModel:
         if self.references is None:
             return self.model

@@ -15,7 +15,7 @@ import pandas as pd
 from efficientnet_finetuning.bundle.stored import command_for, newest
 from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES
 from efficientnet_finetuning.data.sources import reopen
-from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable
 
 # What some file system or shell gives a meaning of its own, the mark itself, and dots that hide a folder or leave it.
 _UNSAFE = re.compile(r'[\x00-\x1f%\\:*?"<>|]|^\.+|[. ]$')
@@ -33,16 +33,19 @@ def copy_corrected(job: str, data: Path, folder: Path) -> int:
         raise InputError(f"No manifest of the job {job!r} is stored in {data}. Make one: `{command}`.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder. Name a new one.")
-    rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    used = rows[rows["split"] != ""].set_index("id")
-    source = reopen(json.loads(source_file.read_text(encoding="utf-8")))
+    with naming_unreadable(f"What runs have stored of the job {job!r}"):
+        rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+        used = rows[rows["split"] != ""].set_index("id")
+        source = reopen(json.loads(source_file.read_text(encoding="utf-8")))
     for source_split, part in used.groupby("source_split"):
         about: dict[str, Any] = {str(row.Index): row for row in part.itertuples()}
         for image in source.images(str(source_split), about):
             row = about[image.id]
-            target = _free(folder / row.split / class_folder(row.class_name), image.id, row.format)
+            target = _free(folder / class_folder(row.split) / class_folder(row.class_name), image.id, row.format)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with image.open() as stream, target.open("xb") as copy:
+            with naming_unreadable(f"The image {image.id}"):
+                stream = image.open()
+            with stream, target.open("xb") as copy:
                 shutil.copyfileobj(stream, copy)
     return len(used)
 
@@ -72,6 +75,6 @@ if __name__ == "__main__":
         sys.exit("Give a job and a new folder: python -m efficientnet_finetuning.bundle.corrected_set <job> <folder>")
     try:
         copied = copy_corrected(sys.argv[1], Path("data"), Path(sys.argv[2]).expanduser())
-        print(f"{copied:,} images were copied to {sys.argv[2]}.")  # noqa: T201
+        print(f"Copied {counted(copied, 'image')} to {sys.argv[2]}.")  # noqa: T201
     except InputError as error:
         sys.exit(str(error))

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 
 from efficientnet_finetuning.bundle.classifier import Classifier
@@ -14,6 +16,8 @@ from efficientnet_finetuning.data.decode import open_image, resize_to_square, up
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
+from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict
 
 # At once, and of each; its megabytes are limited where it is received.
@@ -99,6 +103,19 @@ def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: in
     ]
 
 
+def show_predictions(model: TrainedClassifier, images: np.ndarray, predictions: pd.DataFrame) -> Figure:
+    """The surest mistakes and the least sure hits, each beside what speaks for the predicted class.
+
+    Args:
+        model: that predicted.
+        images: uint8 ``(N, size, size, 3)``.
+        predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`, a row an image.
+    """
+    rows = worth_a_look(predictions)  # whose index is the image's row
+    shown = images[rows.index]
+    return gallery(shown, rows, _evidence(model, shown, rows["predicted"].tolist()))
+
+
 def _answers(
     classifier: Classifier, photographs: Sequence[EncodedImage], squares: np.ndarray, top: int
 ) -> list[Answer]:
@@ -135,7 +152,7 @@ def _why_unanswered(classifier: Classifier, row: Mapping[Any, Any]) -> str:
     return f"Not sure enough to answer. {likeliest} This classifier answers from {100 * classifier.threshold:.1f} % on."
 
 
-def _evidence(classifier: Classifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def _evidence(classifier: TrainedClassifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Maps ``(N, height, width)`` of what speaks for a class of each image, whose mean is the classifier's logit."""
     # Here, since Keras takes seconds to import, and the launcher wants the limits alone.
     from efficientnet_finetuning.models.activation_maps import class_activation_maps

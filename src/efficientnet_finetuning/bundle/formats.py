@@ -55,19 +55,18 @@ def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str,
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / FILES["saved_model"]
-        _save_model(classifier, place, any_size=True)
+        if {"saved_model", "litert", "litert_float16"} & {*formats}:
+            _save_model(classifier, place, any_size=True)
         converters: dict[str, Callable[[], bytes]] = {
             "litert": lambda: _litert(place),
             "litert_float16": lambda: _litert(place, half=True),
             "litert_int8": lambda: _litert_int8(classifier, calibration, Path(folder) / "square"),
             "onnx": lambda: _onnx(classifier),
         }
-        files = (
-            {f"{place.name}/{name}": content for name, content in read_files(place).items()}
-            if "saved_model" in formats
-            else {}
-        )
-        return files | {FILES[name]: converters[name]() for name in formats if name in converters}
+        files = {FILES[name]: converters[name]() for name in formats if name in converters}
+        if "saved_model" in formats:
+            files |= {f"{place.name}/{name}": content for name, content in read_files(place).items()}
+        return files
 
 
 def classifier_file(classifier: Classifier) -> bytes:
@@ -110,27 +109,24 @@ def _function(classifier: Classifier, *, any_size: bool) -> tuple[Callable[..., 
     return answer_function(classifier, any_size=any_size), signature
 
 
-def _litert(saved_model: Path, *, half: bool = False) -> bytes:
+def _litert(saved_model: Path, *, half: bool = False, calibration: np.ndarray | None = None) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if half:
+    if half or calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if half:
         converter.target_spec.supported_types = [tf.float16]
+    if calibration is not None:
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration)
     content: bytes = converter.convert()
     return content
 
 
 def _litert_int8(classifier: Classifier, calibration: np.ndarray, folder: Path) -> bytes:
-    import tensorflow as tf
-
     _save_model(classifier, folder, any_size=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     rows = np.linspace(0, len(calibration) - 1, min(_NUM_CALIBRATION, len(calibration))).astype(int)
-    converter.representative_dataset = lambda: ([calibration[row][None]] for row in rows)
-    content: bytes = converter.convert()
-    return content
+    return _litert(folder, calibration=calibration[rows])
 
 
 def _onnx(classifier: Classifier) -> bytes:

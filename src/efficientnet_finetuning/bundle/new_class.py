@@ -10,6 +10,7 @@ from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.novelty import directions
 from efficientnet_finetuning.bundle.photographs import Reader
 from efficientnet_finetuning.data.encoded import EncodedImage
+from efficientnet_finetuning.data.sources import is_showable
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.verdict import paired_difference
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -88,11 +89,13 @@ def add_class(
         paired_difference`), and ``words``.
 
     Raises:
-        InputError: the classifier knows the class.
+        InputError: the classifier knows the class, or its name cannot be shown.
     """
     from efficientnet_finetuning.models.heads import logits_of, with_class
     from efficientnet_finetuning.training.new_class import fit_new_class
 
+    if not name.strip() or not is_showable(name):
+        raise InputError(f"{name!a} is no name for a class. Give one with add_class.name.")
     if name in classifier.class_names:
         raise InputError(
             f"The champion knows the class {name!r} already. Its photographs belong into the images that it is trained "
@@ -134,8 +137,9 @@ def _judged(
     top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
     low, points, high = (100 * found[key] for key in ("low", "difference", "high"))
     words = (
-        f"{name} is added. {counts['num_recognized']} of its {counts['num_photographs']} photographs are recognized by "
-        f"a model that did not see them. Of {len(labels):,} test images of the other classes, {top1['before']:.1%} "
-        f"were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval {low:.1f} to {high:.1f})."
+        f"{name} is added. A model that did not see them recognizes {counts['num_recognized']} of its "
+        f"{counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
+        f"{top1['before']:.1%} were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval "
+        f"{low:.1f} to {high:.1f})."
     )
     return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

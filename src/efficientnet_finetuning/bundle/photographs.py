@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from efficientnet_finetuning.data.decode import (
@@ -23,9 +22,9 @@ from efficientnet_finetuning.data.decode import (
     why_unreadable,
 )
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.data.sources import natural_key
+from efficientnet_finetuning.data.sources import natural_key, read_listing
 from efficientnet_finetuning.data.threads import map_in_threads
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches, printable
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 Photograph = EncodedImage | Image.Image | np.ndarray
@@ -44,18 +43,19 @@ def find_photographs(path: Path | str) -> list[EncodedImage]:
     Raises:
         InputError: there is nothing at the path, or no photograph.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        found = _below(place)
-    elif place.suffix.lower() == ".csv" and place.is_file():
-        found = _listed(place)
-    elif place.exists():
-        found = [EncodedImage(place.name, place)]
-    else:
-        files = (Path(name) for name in sorted(glob(str(place), recursive=True), key=natural_key))  # noqa: PTH207
-        found = [EncodedImage(str(file), file) for file in files if file.is_file() and _is_meant_as_image(file)]
-        if not found and not place.parent.is_dir():
-            raise InputError(f"There is nothing at {path}: the folder {place.parent} does not exist.")
+    with naming_unreadable(str(path)):
+        place = Path(path).expanduser()
+        if place.is_dir():
+            found = _below(place)
+        elif place.suffix.lower() == ".csv" and place.is_file():
+            found = _listed(place)
+        elif place.exists():
+            found = [_photograph(place.name, place)]
+        else:
+            files = (Path(name) for name in sorted(glob(str(place), recursive=True), key=natural_key))  # noqa: PTH207
+            found = [_photograph(str(file), file) for file in files if file.is_file() and _is_meant_as_image(file)]
+            if not found and not place.parent.is_dir():
+                raise InputError(f"There is nothing at {path}: the folder {place.parent} does not exist.")
     if not found:
         beside = near_matches(place.name, sorted(near.name for near in place.parent.glob("*")))
         what = "no photograph in" if place.is_dir() or place.exists() else "nothing at"
@@ -78,7 +78,7 @@ def fingerprint(path: Path | str) -> str:
         with suppress(OSError):  # one that is gone counts by its id alone
             status = os.stat(photograph.content)  # noqa: PTH116  twice as fast as pathlib
             entries.update(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        entries.update(f"{photograph.id}\n".encode(errors="surrogateescape"))
+        entries.update(f"{photograph.id}\n".encode())
     return entries.hexdigest()
 
 
@@ -89,8 +89,12 @@ def _below(folder: Path) -> list[EncodedImage]:
         for name in sorted(names, key=natural_key):
             file = Path(place, name)
             if not name.startswith(".") and _is_meant_as_image(file):
-                found.append(EncodedImage(file.relative_to(folder).as_posix(), file))
+                found.append(_photograph(file.relative_to(folder).as_posix(), file))
     return found
+
+
+def _photograph(name: str, file: Path) -> EncodedImage:
+    return EncodedImage(printable(name), file)
 
 
 def _cannot_be_listed(error: OSError) -> None:
@@ -98,13 +102,8 @@ def _cannot_be_listed(error: OSError) -> None:
 
 
 def _listed(file: Path) -> list[EncodedImage]:
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as a CSV in UTF-8: {error}") from error
-    if "path" not in table:
-        raise InputError(f"{file} has no column `path`. It has: {', '.join(map(str, table.columns))}.")
-    return [EncodedImage(name, file.parent / name) for name in table["path"].str.strip()]
+    table = read_listing(file, str(file), ["path"])
+    return [_photograph(name, file.parent / name) for name in table["path"]]
 
 
 def _is_meant_as_image(file: Path) -> bool:

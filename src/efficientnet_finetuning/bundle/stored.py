@@ -3,11 +3,12 @@
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from efficientnet_finetuning.data.examples import Examples
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.storage import read_commit, recipe_of_version, versions
 
@@ -104,15 +105,14 @@ def prepared_images(job: str, split: str, classifier: TrainedClassifier, data: P
         data: as in :func:`find_champion`.
 
     Returns:
-        ``None`` where there are none, or where they are of another size or of other classes than the classifier's.
+        ``None`` where there are none, or they are damaged, of another size or of other classes than the classifier's.
     """
     folder = newest(data / "03_primary" / job / f"{split}_images")
     names = newest(data / "02_intermediate" / job / "class_names.json")
     if folder is None or names is None:
         return None
-    stored = Examples.open(folder)
-    try:
+    with suppress(InputError), naming_unreadable(str(names)):
+        stored = Examples.open(folder)
         classifier.check_fits(stored.images.shape[1], json.loads(names.read_text(encoding="utf-8")))
-    except InputError:
-        return None
-    return stored
+        return stored
+    return None

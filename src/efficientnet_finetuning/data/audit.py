@@ -13,7 +13,7 @@ from efficientnet_finetuning.data.groups import describe_groups
 from efficientnet_finetuning.data.inspection import kinds
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.splits import SPLITS, missed_shares
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import counted, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
 _LISTED = 10
@@ -66,7 +66,7 @@ def audit(
     balance = pd.crosstab(used["class_name"], used["split"]).reindex(
         index=list(class_names), columns=list(SPLITS), fill_value=0
     )
-    conflicts, near = conflicting_labels(manifest), near_duplicates(manifest)
+    conflicts, (near, num_alike) = conflicting_labels(manifest), near_duplicates(manifest)
     report: dict[str, Any] = {
         "source": source.name,
         "images": len(manifest),
@@ -89,6 +89,7 @@ def audit(
     }
     unused = [] if corrections is None else unused_corrections(corrections, manifest, source)
     groups = describe_groups(manifest, dataset)
+    groups["near_duplicates"] = num_alike if dataset.group_near_duplicates else 0
     unmatched = groups.pop("unmatched")
     warnings = _warnings(source, report) + _group_warnings(used, groups, unmatched, dataset, bool(source.groups))
     return report | {"groups": groups, "warnings": warnings + unused}
@@ -116,19 +117,19 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     warnings = list(source.notes)
     for split, names in report["missing_classes"].items():
         if names:
-            warnings.append(f"{len(names)} class(es) have no image in {split}: {shorten(names)}")
+            warnings.append(f"{split} has no image of {counted(len(names), 'class')}: {shorten(names)}")
     few = {name: counts["test"] for name, counts in report["classes"].items() if 0 < counts["test"] < _FEW_TEST_IMAGES}
     if few:
         warnings.append(
-            f"{len(few)} class(es) have fewer than {_FEW_TEST_IMAGES} test images, so their scores say little: "
-            f"{shorten(sorted(few, key=few.__getitem__))}"
+            f"the test split has fewer than {_FEW_TEST_IMAGES} images of {counted(len(few), 'class')}, whose scores "
+            f"say little: {shorten(sorted(few, key=few.__getitem__))}"
         )
     if report["conflicting_labels"]["count"]:
-        warnings.append(f"{report['conflicting_labels']['count']} image(s) bear several labels")
-    if count := report["near_duplicates"]["count"]:
+        warnings.append(f"the audit found several labels for {counted(report['conflicting_labels']['count'], 'image')}")
+    if num_pairs := report["near_duplicates"]["count"]:
         pair = report["near_duplicates"]["first"][0]
         warnings.append(
-            f"{count} pair(s) of nearly equal images stand on two sides of a split, such as {pair['first']} and "
+            f"the splits share {counted(num_pairs, 'pair')} of nearly equal images, such as {pair['first']} and "
             f"{pair['second']}: test scores may flatter"
         )
     if report["imbalance"] > 3:
@@ -148,13 +149,13 @@ def _group_warnings(
     warnings = []
     if unmatched:
         warnings.append(
-            f"dataset.group_pattern does not match {len(unmatched)} id(s), and each is a group of its own: "
-            f"{shorten(unmatched, 3)}"
+            f"dataset.group_pattern does not match {counted(len(unmatched), 'id')}: {shorten(unmatched, 3)}. An image "
+            "without a match is a group of its own"
         )
     missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
     for split, classes in missed.items() if groups["count"] else ():
         warnings.append(
-            f"groups stay whole, so {split} has another share than was asked for of {len(classes)} class(es): "
+            f"groups stay whole, so {split} has another share than was asked for of {counted(len(classes), 'class')}: "
             f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "
             "images"
         )
@@ -163,31 +164,22 @@ def _group_warnings(
         splits = used.groupby("group", sort=False)["split"].nunique()
         if len(across := list(splits.index[splits > 1])):
             warnings.append(
-                f"{len(across)} group(s) stand on two sides of a split that the set brings: {shorten(across, 3)}. Test "
-                "scores may flatter"
+                f"the set's own splits cut {counted(len(across), 'group')} apart: {shorten(across, 3)}. Test scores "
+                "may flatter"
             )
     return warnings
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
-    return {str(value): int(count) for value, count in values.value_counts().items()}
+def _counts(values: pd.Series, sort: bool = True) -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts(sort=sort).items() if count}
 
 
 def _sides(sides: pd.Series) -> dict[str, int]:
-    edges = [0, *_SIDES, np.inf]
-    names = [
-        f"below {_SIDES[0]}",
-        *(f"{a} to {b - 1}" for a, b in pairwise(_SIDES)),
-        f"{_SIDES[-1]} or more",
-    ]
-    return _filled(pd.cut(sides, edges, right=False, labels=names))
+    between = [f"{a} to {b - 1}" for a, b in pairwise(_SIDES)]
+    names = [f"below {_SIDES[0]}", *between, f"{_SIDES[-1]} or more"]
+    return _counts(pd.cut(sides, [0, *_SIDES, np.inf], right=False, labels=names), sort=False)
 
 
 def _aspect_ratios(ratios: pd.Series) -> dict[str, int]:
-    edges = [0, *_ASPECT_RATIOS.values(), np.inf]
-    return _filled(pd.cut(ratios, edges, right=False, labels=[*_ASPECT_RATIOS, "wide (above 3:1)"]))
-
-
-def _filled(binned: pd.Series) -> dict[str, int]:
-    counts = binned.value_counts(sort=False)
-    return {str(name): int(count) for name, count in counts.items() if count}
+    edges, names = [0, *_ASPECT_RATIOS.values(), np.inf], [*_ASPECT_RATIOS, "wide (above 3:1)"]
+    return _counts(pd.cut(ratios, edges, right=False, labels=names), sort=False)

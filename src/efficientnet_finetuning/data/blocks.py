@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from efficientnet_finetuning.storage import digest, naming_full_disk
+from efficientnet_finetuning.storage import digest, make_folder, naming_full_disk
 from efficientnet_finetuning.workers import MapBlocks
 
 Item = TypeVar("Item")
@@ -54,7 +54,7 @@ def _recall_or_compute(
 ) -> Any:
     number, block = numbered
     file = folder / f"{number:06d}.json"
-    with suppress(OSError, ValueError, LookupError, TypeError):  # not there, torn or damaged
+    with suppress(OSError, ValueError, LookupError, RecursionError, TypeError):  # not there, torn or damaged
         kept = json.loads(file.read_text(encoding="utf-8"))
         result = kept["result"]
         if kept["digest"] == digest(result) and (is_sound is None or is_sound(block, result)):
@@ -62,6 +62,7 @@ def _recall_or_compute(
     result = function(block)
     # Two workers may do one block, where the first was only believed to be dead.
     staged = folder / f"{file.name}.{socket.gethostname()}.{os.getpid()}"
+    make_folder(folder)  # which somebody may have removed as old
     with naming_full_disk(file):
         staged.write_text(json.dumps({"result": result, "digest": digest(result)}), encoding="utf-8")
         staged.replace(file)

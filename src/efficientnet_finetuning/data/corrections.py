@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from efficientnet_finetuning.data.sources import Source
-from efficientnet_finetuning.errors import InputError, near_matches, shorten
+from efficientnet_finetuning.data.sources import Source, is_showable
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable, near_matches, printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +48,15 @@ def read_decisions(file: Path) -> dict[int, Decision]:
     Raises:
         InputError: not such a file; the message names the lines.
     """
-    reader = csv.DictReader(StringIO(_text(file), newline=""), restval="")
-    columns = reader.fieldnames or []
+    with naming_unreadable(str(file), "a CSV"):
+        reader = csv.DictReader(StringIO(_text(file), newline=""), restval="")
+        columns = reader.fieldnames or []
+        lines = {reader.line_num: row for row in reader}  # noqa: B035  it moves with the rows
     if missing := [name for name in Decision._fields if name not in columns]:
         raise InputError(
             f"{file} lacks {', '.join(missing)} in its first line. Expected are these columns, separated by commas: "
             f"{','.join(Decision._fields)}."
         )
-    lines = {reader.line_num: row for row in reader}  # noqa: B035  it moves with the rows
     if crooked := [f"line {line}" for line, row in lines.items() if None in row]:
         raise InputError(
             f"{file} has more fields than columns in {shorten(crooked)}. Put quotes around what holds a comma."
@@ -108,7 +109,7 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
     lines = read_decisions(file) if file else {}
     last = {decision.id: line for line, decision in lines.items()}
     if repeated := len(lines) - len(last):
-        logger.warning("%s: %d line(s) are replaced by later ones about the same image", file, repeated)
+        logger.warning("%s: later lines about the same images replace %s", file, counted(repeated, "line"))
     valid = {line: _as_named(lines[line], class_names) for line in sorted(last.values())}
     new = dict.fromkeys(
         row.label for row in valid.values() if row.action == "new_class" and row.label not in class_names
@@ -127,7 +128,7 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
         for row in valid.values()
     ]
     table = pd.DataFrame(rows, columns=list(Decision._fields), dtype=str)
-    return table.assign(file=file.name if file else ""), known
+    return table.assign(file=printable(file.name) if file else ""), known
 
 
 def apply_corrections(findings: pd.DataFrame, corrections: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
@@ -163,7 +164,7 @@ def unused_corrections(corrections: pd.DataFrame, manifest: pd.DataFrame, source
         there = {id_ for split in source.splits for id_, _ in source.labels(split)}
         absent = absent[~absent["id"].isin(there)]
     return [
-        f"{len(rows)} correction(s) were ignored, since their image {why}: {shorten(list(rows['id']))}"
+        f"the run ignored {counted(len(rows), 'correction')}, since the image {why}: {shorten(list(rows['id']))}"
         for rows, why in ((changed, "has changed since (its SHA-256 differs)"), (absent, "is gone"))
         if len(rows)
     ]
@@ -192,4 +193,6 @@ def _fault(row: Decision) -> str:
         return f"unknown action {row.action!r}.{near_matches(row.action, ACTIONS)}"
     if row.action in ("label", "new_class") and not row.label.strip():
         return f"{row.action} without a label"
+    if not is_showable(row.label):
+        return "a label with line breaks or control characters"
     return ""

@@ -70,7 +70,8 @@ def why_unfit(size: tuple[int, int], max_megapixels: float) -> str:
 def is_image(file: Path) -> bool:
     """Whether a file's content, whatever its name, begins like an image."""
     try:
-        open_image(file).close()
+        with EncodedImage(file.name, file).open() as stream:
+            open_image(stream)
     except UNREADABLE:
         return False
     return True

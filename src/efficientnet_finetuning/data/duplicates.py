@@ -62,19 +62,20 @@ def _equal_images(findings: pd.DataFrame, excluded_too: bool = False):
     return repeated.groupby("sha256", sort=False)
 
 
-def near_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Images that look the same as one on the other side of a split.
+def near_duplicates(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Images that look the same as one on the other side of a split, and how many look like another one of train.
 
     Their perceptual hashes (DCT, 64 bits: Zauner 2010, as the library ``imagehash`` computes them) differ in
     :data:`NEAR_DISTANCE` bits or fewer.
 
     Args:
-        manifest: with ``id``, ``split``, ``class_name`` and ``perceptual_hash``.
+        manifest: with ``id``, ``split``, ``source_split``, ``class_name`` and ``perceptual_hash``.
 
     Returns:
         One row for each image of validation and test and each split before its own that has a near duplicate of it,
         with the nearest one: ``first`` and ``second`` (ids; the first is in the split that is trained on),
-        ``first_split``, ``second_split``, ``first_class``, ``second_class`` and ``distance`` in bits, nearest first.
+        ``first_split``, ``second_split``, ``first_class``, ``second_class`` and ``distance`` in bits, nearest first;
+        and the number of images of the source's train split that look like another one of it.
     """
     hashed = manifest[(manifest["split"] != "") & (manifest["perceptual_hash"] != "")]
     hashes, places = distinct_hashes(hashed["perceptual_hash"])
@@ -86,9 +87,12 @@ def near_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
     # Distance and place of the nearest hash in a split, as one number. Each is nearest to itself.
     none, same = NEAR_DISTANCE + 1, np.arange(len(hashes))
     nearest = {split: np.where(first >= 0, same, none * len(hashes)) for split, first in rows.items()}
+    in_train = np.bincount(places[hashed["source_split"] == "train"], minlength=len(hashes))
+    is_alike = in_train > 1
     for pairs in near_hashes(hashes):
         distances = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).astype(np.int64)
         for one, other in (pairs.T, pairs.T[::-1]):
+            is_alike[one[in_train[other] > 0]] = True
             for split, first in rows.items():
                 here = first[other] >= 0
                 np.minimum.at(nearest[split], one[here], distances[here] * len(hashes) + other[here])
@@ -98,7 +102,7 @@ def near_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
         distances, others = np.divmod(nearest[split][places[judging]], max(len(hashes), 1))
         near = distances < none
         found.append(_pairs(hashed.iloc[first[others[near]]], hashed.iloc[judging[near]], distances[near]))
-    return pd.concat(found).sort_values("distance", kind="stable", ignore_index=True)
+    return pd.concat(found).sort_values("distance", kind="stable", ignore_index=True), int(in_train[is_alike].sum())
 
 
 def _pairs(first: pd.DataFrame, second: pd.DataFrame, distances: np.ndarray) -> pd.DataFrame:

@@ -25,4 +25,9 @@ class EncodedImage:
         Raises:
             OSError: the file cannot be read.
         """
-        return self.content.open("rb") if isinstance(self.content, Path) else BytesIO(self.content)
+        if not isinstance(self.content, Path):
+            return BytesIO(self.content)
+        # A pipe would wait for its writer, and a device never ends.
+        if not self.content.is_file() and self.content.exists():
+            raise OSError("it is no file")
+        return self.content.open("rb")

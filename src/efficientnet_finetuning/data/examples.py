@@ -6,6 +6,8 @@ from typing import Self
 
 import numpy as np
 
+from efficientnet_finetuning.errors import naming_unreadable
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -23,8 +25,17 @@ class Examples:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Memory-map what is stored in a folder, as one ``.npy`` file for each attribute."""
-        return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False) for field in fields(cls)))
+        """Memory-map what is stored in a folder, as one ``.npy`` file for each attribute.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        with naming_unreadable(str(folder)):
+            files = (folder / f"{field.name}.npy" for field in fields(cls))
+            opened = cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
+            if opened.labels.ndim == 2 and len(opened.images) == len(opened.labels) == len(opened):
+                return opened
+            raise ValueError("its arrays do not belong together")
 
     def __len__(self) -> int:
         return len(self.ids)

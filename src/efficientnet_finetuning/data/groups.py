@@ -44,16 +44,11 @@ def describe_groups(manifest: pd.DataFrame, dataset: DatasetParameters) -> dict[
 
     Returns:
         ``count``: groups of more than one image in use, ``images`` in them; ``largest``: the ``name`` of the largest
-        and its ``images``; ``near_duplicates``: images of the source's train split that look like another one of it
-        and are kept together with it; ``unmatched``: ids that ``dataset.group_pattern`` does not match.
+        and its ``images``; ``unmatched``: ids that ``dataset.group_pattern`` does not match.
     """
     used = manifest[manifest["split"] != ""]
     sizes = used["group"].value_counts()
     several = sizes[sizes > 1]
-    alike = 0
-    if dataset.group_near_duplicates:
-        hashes = used.loc[(used["source_split"] == "train") & (used["perceptual_hash"] != ""), "perceptual_hash"]
-        alike = int(pd.Series(_looks(hashes)).duplicated(keep=False).sum())
     unmatched: list[str] = []
     if dataset.group_pattern is not None:
         unmatched = list(manifest["id"][names_by_pattern(manifest["id"], dataset.group_pattern) == ""])
@@ -61,7 +56,6 @@ def describe_groups(manifest: pd.DataFrame, dataset: DatasetParameters) -> dict[
         "count": len(several),
         "images": int(several.sum()),
         "largest": {"name": sizes.index[0], "images": int(sizes.iloc[0])} if len(sizes) else None,
-        "near_duplicates": alike,
         "unmatched": unmatched,
     }
 

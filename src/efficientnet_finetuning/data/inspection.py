@@ -18,7 +18,7 @@ from efficientnet_finetuning.data.duplicates import exclude_duplicates
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources import Block, Source
 from efficientnet_finetuning.data.threads import map_in_threads
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 from efficientnet_finetuning.storage import scratch_folder
 from efficientnet_finetuning.workers import MapBlocks
@@ -163,8 +163,8 @@ def _check_labels(findings: pd.DataFrame, num_classes: int) -> None:
     if len(wrong):
         listed = [f"{row.id} ({row.label})" for row in wrong.itertuples()]
         raise InputError(
-            f"{len(wrong)} image(s) have a label that is no class: {shorten(listed)}. Many sets mark an unlabelled "
-            "test split so: choose another one with dataset.test_split."
+            f"The set has {counted(len(wrong), 'image')} whose label is no class: {shorten(listed)}. Many sets mark an "
+            "unlabelled test split so: choose another one with dataset.test_split."
         )
 
 

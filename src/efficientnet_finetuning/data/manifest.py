@@ -6,7 +6,7 @@ from efficientnet_finetuning.data.corrections import apply_corrections, read_cor
 from efficientnet_finetuning.data.groups import group_images
 from efficientnet_finetuning.data.inspection import kind_of, kinds
 from efficientnet_finetuning.data.splits import assign_splits, complete_splits
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
 # What is wrong with an image by itself; an image that merely appears twice is not bad.
@@ -60,8 +60,8 @@ def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters)
     bad = faulty[kind_of(faulty).isin(BAD)]
     if audit.on_bad_image == "fail" and len(bad):
         raise InputError(
-            f"{len(bad)} image(s) cannot be used: {_listed(bad, ids)}. Mend them or take them out of the set, or let "
-            "audit.on_bad_image=exclude leave them out."
+            f"{counted(len(bad), 'image')} cannot be used: {_listed(bad, ids)}. Mend them or take them out of the set, "
+            "or let audit.on_bad_image=exclude leave them out."
         )
     share = len(faulty) / max(len(excluded), 1)
     if share > audit.max_excluded_fraction:

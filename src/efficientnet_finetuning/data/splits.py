@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 import pandas as pd
 
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 
 SPLITS = ("train", "validation", "test")
 
@@ -178,7 +178,11 @@ def _check_no_class_is_empty(
     in_groups = {label: list(rows.unique()) for label, rows in groups.items() if rows.duplicated().any()}
     told = [
         f"{class_names[label]} has no image in {split} ({counts.loc[label].sum()} in all"
-        + (f", in {len(in_groups[label])} group(s): {shorten(in_groups[label])})" if label in in_groups else ")")
+        + (
+            f", in {counted(len(in_groups[label]), 'group')}: {shorten(in_groups[label])})"
+            if label in in_groups
+            else ")"
+        )
         for label, split in empty
     ]
     raise InputError(

@@ -1,6 +1,6 @@
 """What has changed since the run before: both runs' answers, judged by the labels that are believed now."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -47,6 +47,27 @@ def change_since(before: pd.DataFrame | None, now: pd.DataFrame) -> dict[str, An
 
     found = counts | {"all": compared(both), "untouched": compared(both[same_label])}
     return found | {"words": _words(found, len(before))}
+
+
+def changed_images(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[str]:
+    """What differs between the images that two runs used.
+
+    Args:
+        before: the manifest of the run before: ``id``, ``class_name`` and ``split`` (empty where an image is left out).
+        now: that of this run.
+    """
+    was, is_ = (table[table["split"] != ""].set_index("id") for table in (before, now))
+    both = was.index.intersection(is_.index)
+    old, new = was.loc[both], is_.loc[both]
+    counts = {
+        "added": len(is_) - len(both),
+        "removed": len(was) - len(both),
+        "relabelled": (old["class_name"] != new["class_name"]).sum(),
+        "moved to another split": (old["split"] != new["split"]).sum(),
+    }
+    for what, count in counts.items():
+        if count:
+            yield f"{count:,} {'image' if count == 1 else 'images'} {what}"
 
 
 def _words(found: Mapping[str, Any], num_before: int) -> str:

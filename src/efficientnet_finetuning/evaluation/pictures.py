@@ -91,28 +91,6 @@ def disagreements(predictions: Mapping[str, pd.DataFrame], seed: int) -> pd.Data
     return pd.DataFrame({"row": rows, "id": ids, "true": true} | chosen)
 
 
-def disagreement_sheet(images: np.ndarray, rows: pd.DataFrame) -> Figure:
-    """What :func:`disagreements` found, as pictures.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``, one a row.
-        rows: of :func:`disagreements`.
-    """
-    regimes = [name for name in rows.columns if name not in ("row", "id", "true")]
-    titles = []
-    for row in rows.to_dict("records"):
-        lines = [fit_name(f"{row['true']}:", 26)]
-        for regime in regimes:
-            mark = "✓" if row[regime] == row["true"] else "✗"
-            lines.append(f"{mark} {regime}: {fit_name(row[regime], 22 - len(regime))}")
-        titles.append("\n".join(lines))
-
-    def draw(axes: Axes, index: int, left: float, top: float) -> None:
-        _show(axes, images[index], left, top, _SINGLE)
-
-    return _sheet(titles, (_SINGLE, _SINGLE), draw, "Where the two best disagree")
-
-
 def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
     """Images whose label may be wrong.
 

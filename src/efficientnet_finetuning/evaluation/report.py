@@ -4,19 +4,32 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from PIL import Image
 
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
-from efficientnet_finetuning.evaluation.metrics import confused_pairs
-from efficientnet_finetuning.evaluation.pictures import disagreements, worth_a_look
+from efficientnet_finetuning.evaluation.metrics import confused_pairs, confusion
+from efficientnet_finetuning.evaluation.pictures import disagreements, fit_name, worth_a_look
+from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_classes, thumbnails
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NUM_PAIRS = 20
+# So many classes have room for a table of all confusions.
+_FEW_CLASSES = 20
+_REGIMES = {
+    "baseline": "a network trained from scratch",
+    "transfer": "a new head on a frozen, pretrained backbone",
+    "finetune": "a pretrained network, fine-tuned on these images",
+    "seed_frozen": "the Keras example: a new head on a frozen backbone",
+    "seed_finetune": "the Keras example: its last block fine-tuned",
+}
 _NUMBER = re.compile(r"^[<–+\-\d][\d., %to+\-]*$")
 
 
@@ -27,16 +40,20 @@ class Results:
     Attributes:
         comparison: of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
         verdict: of :func:`~efficientnet_finetuning.evaluation.verdict.judge`.
-        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`.
+        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`, with ``differences``: sentences that
+            say what this run was made by and the run before was not.
         audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
+        images: that they are about, uint8 ``(N, size, size, 3)``.
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
         costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. A stage that is missing is left out.
         model_cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
         review: what the pipeline ``review`` has found, as JSON by name: ``label_review``, ``weak_spots``, ``shortcuts``
             and ``more_images``; empty where the frozen backbone's features are not there to find it by.
         figures: PNG files by name. One that is missing is left out.
+        run: its ``command``, its ``version`` and the git ``commit``, as far as they are known.
+        parameters: of all that the results descend from, by their full names.
         seed: of what is drawn at random.
     """
 
@@ -46,11 +63,14 @@ class Results:
     audit: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Mapping[str, pd.DataFrame]
+    images: np.ndarray
     histories: Mapping[str, pd.DataFrame]
     costs: Mapping[str, Mapping[str, Any]]
     model_cost: Mapping[str, float]
     review: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, bytes]
+    run: Mapping[str, Any]
+    parameters: Mapping[str, Any]
     seed: int
 
 
@@ -58,6 +78,7 @@ class Results:
 class _Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    links: Sequence[str]  # from the first cell of each row to a place on the page, or none at all
 
     @property
     def classes(self) -> list[str]:
@@ -70,26 +91,41 @@ class _Table:
 def render_report(results: Results) -> str:
     """The report as HTML with its pictures inside; it loads nothing from anywhere."""
     champion = results.verdict["champion"]
-    metrics = results.metrics[champion]
+    metrics, predictions = results.metrics[champion], results.predictions[champion]
+    examples = examples_of_classes(predictions)
+    disagreeing = disagreements(results.predictions, results.seed)
+    names = list(metrics["per_class"])
+    anchors = {name: f"c{index}" for index, name in enumerate(names)}
+    worst_first = sorted(metrics["per_class"].items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": _percent,
         "number": _number,
         "base64": lambda content: base64.b64encode(content).decode(),
+        "webp": lambda content: as_webp(Image.open(BytesIO(content))),
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         verdict=results.verdict,
-        change=results.change["words"] if results.change["all"] else "",
+        answer=_answer(results.comparison, champion),
+        meaning=_REGIMES[champion],
+        facts=_facts(results),
+        change=results.change,
         champion=metrics,
         notes=_notes(results),
         comparison=_comparison(results.comparison),
+        losses=_losses(results.comparison),
         steps=_steps(results.verdict["steps"]),
-        pairs=_pairs(results.predictions[champion]),
-        clustered=_clustered(len(metrics["per_class"])),
-        classes=_classes(metrics["per_class"]),
+        pairs=_pairs(predictions, anchors),
+        confusion=confusion(predictions, names).tolist() if len(names) <= _FEW_CLASSES else [],
+        classes=_classes(worst_first, anchors),
+        opened=[
+            _opened(name, result, predictions, examples[examples["true"] == name], anchors)
+            for name, result in worst_first
+        ],
         two_classes=_two_classes(metrics["per_class"]),
-        gallery=_gallery(results.predictions[champion]),
-        disagreements=_disagreements(results),
+        gallery=_gallery(predictions),
+        disagreements=_disagreements(disagreeing),
+        thumbnails=thumbnails(results.images, sorted({*examples.index.tolist(), *disagreeing["row"].tolist()})),
         threshold=_threshold(metrics["threshold"]),
         calibration=_calibration(results.metrics),
         stages=_stages(results),
@@ -102,6 +138,29 @@ def render_report(results: Results) -> str:
     )
 
 
+def _answer(comparison: pd.DataFrame, champion: str) -> str:
+    (row,) = comparison[comparison["regime"] == champion].to_dict("records")
+    low, high = 100 * row["top1_low"], 100 * row["top1_high"]
+    digits = 0 if high - low > 5 else 1
+    return f"{_percent(row['top1'])} right ({low:.{digits}f} to {high:.{digits}f}) of {row['num_images']:,} test images"
+
+
+def _facts(results: Results) -> dict[str, str]:
+    """What was run, where it is known."""
+    parameters, run, audit = results.parameters, results.run, results.audit
+    name = parameters.get("dataset.name") or Path(parameters.get("dataset.path") or audit["source"]).name
+    version = run.get("version", "")  # such as 2026-11-29T05.19.02.253Z
+    facts = {
+        "Images": f"{name}: {audit['used']:,} images of {len(audit['classes'])} classes",
+        "Backbone": parameters.get("backbone.name"),
+        "Image size": f"{results.images.shape[1]} pixels",
+        "Date": version and f"{version[:10]} {version[11:16].replace('.', ':')} UTC",
+        "Git commit": run.get("commit"),
+        "Command": run.get("command"),
+    }
+    return {fact: value for fact, value in facts.items() if value}
+
+
 def _percent(share: Any) -> str:
     return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
 
@@ -110,8 +169,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> _Table:
-    return _Table(columns, [[str(value) for value in row] for row in rows])
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], links: Sequence[str] = ()) -> _Table:
+    return _Table(columns, [[str(value) for value in row] for row in rows], links)
 
 
 def _notes(results: Results) -> list[str]:
@@ -130,20 +189,26 @@ def _notes(results: Results) -> list[str]:
 
 
 def _comparison(comparison: pd.DataFrame) -> _Table:
+    top5 = ["among the first five"] if comparison["top5"].notna().all() else []
     return _table(
-        ("regime", "top-1", "95 % interval", "top-5", "loss, nats", "training, s"),
+        ("regime", "right", "95 % interval", *top5, "training, s", "what it is"),
         (
             (
                 row["regime"],
                 _percent(row["top1"]),
                 f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
-                _percent(row["top5"]),
-                f"{row['loss']:.3f}",
+                *(_percent(row["top5"]) for _ in top5),
                 f"{row['training_seconds']:.0f}",
+                _REGIMES[row["regime"]],
             )
             for row in comparison.to_dict("records")
         ),
     )
+
+
+def _losses(comparison: pd.DataFrame) -> _Table:
+    rows = comparison.to_dict("records")
+    return _table(("regime", "loss, nats"), ((row["regime"], f"{row['loss']:.3f}") for row in rows))
 
 
 def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
@@ -163,16 +228,13 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
     )
 
 
-def _pairs(predictions: pd.DataFrame) -> _Table:
-    pairs = confused_pairs(predictions, _NUM_PAIRS)
+def _pairs(predictions: pd.DataFrame, anchors: Mapping[str, str]) -> _Table:
+    pairs = confused_pairs(predictions, _NUM_PAIRS).to_numpy().tolist()
     return _table(
-        ("true", "taken for", "images", "of the true class"),
-        ((*row[:3], _percent(row[3])) for row in pairs.to_numpy().tolist()),
+        ("true class", "predicted class", "images", "share of the true class"),
+        ((*pair[:3], _percent(pair[3])) for pair in pairs),
+        [f"#{anchors[true]}-{anchors[predicted]}" for true, predicted, *_ in pairs],
     )
-
-
-def _clustered(num_classes: int) -> str:
-    return "" if num_classes <= 20 else ", in an order that puts classes that are confused beside each other"
 
 
 def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
@@ -185,8 +247,7 @@ def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> _Table:
-    worst_first = sorted(per_class.items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
+def _classes(worst_first: Sequence[tuple[str, Mapping[str, Any]]], anchors: Mapping[str, str]) -> _Table:
     return _table(
         ("class", "precision", "recall", "F1", "area under ROC", "average precision", "test images"),
         (
@@ -198,6 +259,7 @@ def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> _Table:
             )
             for name, row in worst_first
         ),
+        [f"#{anchors[name]}" for name, _ in worst_first],
     )
 
 
@@ -211,9 +273,45 @@ def _gallery(predictions: pd.DataFrame) -> _Table:
     )
 
 
-def _disagreements(results: Results) -> _Table:
-    rows = disagreements(results.predictions, results.seed).drop(columns="row")
-    return _table(list(rows.columns), rows.to_numpy().tolist())
+def _opened(
+    name: str, result: Mapping[str, Any], predictions: pd.DataFrame, examples: pd.DataFrame, anchors: Mapping[str, str]
+) -> dict[str, Any]:
+    """A class with its images: what they were taken for, the most frequent mistake first, and right answers last."""
+    counts: dict[Any, int] = predictions["predicted"][predictions["true"] == name].value_counts().to_dict()
+    groups = []
+    for predicted in sorted(counts, key=lambda predicted: (predicted == name, -counts[predicted])):
+        shown = examples[examples["predicted"] == predicted].reset_index(names="row").to_dict("records")
+        told = f"{name}, right" if predicted == name else f"{name} taken for {predicted}"
+        some = f", {len(shown)} of them shown" if len(shown) < counts[predicted] else ""
+        words = f"{told}: {counts[predicted]} of {result['support']} images{some}"
+        groups.append(
+            {
+                "id": f"{anchors[name]}-{anchors[predicted]}",
+                "words": words,
+                "pictures": [_picture(row) for row in shown],
+            }
+        )
+    words = f"{name}: {_percent(result['recall'])} of {result['support']} images are right"
+    return {"id": anchors[name], "words": words, "groups": groups}
+
+
+def _picture(row: Mapping[Any, Any]) -> dict[str, Any]:
+    sure = f"{100 * row['confidence']:.0f} %"
+    told = "which is right" if row["correct"] else f"which is wrong: it is {row['true']}"
+    words = f"{row['id']}: the answer is {row['predicted']}, {sure} sure, {told}."
+    return {"row": row["row"], "says": [fit_name(row["predicted"], 14), sure], "words": words}
+
+
+def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The true class and each regime's answer below the picture."""
+    pictures = []
+    for row in rows.to_dict("records"):
+        answers = {regime: answer for regime, answer in row.items() if regime not in ("row", "id", "true")}
+        marks = {regime: "✓" if answer == row["true"] else "✗" for regime, answer in answers.items()}
+        says = [f"{marks[regime]} {regime}: {fit_name(answer, 14)}" for regime, answer in answers.items()]
+        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} says {what}" for who, what in answers.items())
+        pictures.append({"row": row["row"], "says": [fit_name(row["true"], 14), *says], "words": f"{words}."})
+    return pictures
 
 
 def _threshold(threshold: Mapping[str, Any]) -> str:
@@ -327,7 +425,6 @@ def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
 def _data(audit: Mapping[str, Any], review: Mapping[str, Any]) -> dict[str, Any]:
     shortcuts = review["shortcuts"]["warnings"] if review else []
     return {
-        "source": audit["source"],
         "used": f"{audit['used']:,}",
         "images": f"{audit['images']:,}",
         "num_classes": len(audit["classes"]),

@@ -9,7 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from efficientnet_finetuning.workers import Workers
 
 Told = Mapping[str, Any]
-Value = TypeVar("Value", Told, Workers)
+Value = TypeVar("Value")
 
 
 class ToldDataset(AbstractDataset[NoReturn, Value]):
@@ -59,7 +59,14 @@ class CostsDataset(RecordsDataset):
 
 
 class BeforeDataset(RecordsDataset):
-    """What the run before has stored: tables by the name of the dataset among the node's inputs, where there is one."""
+    """The run before, by the name of the dataset among the node's inputs, where it stored another table.
+
+    Its ``table``, and ``differences``: what has changed since then in parameters, images, code and libraries.
+    """
+
+
+class RunDataset(RecordsDataset):
+    """The run that makes a node's outputs: its ``command``, its ``version`` (when it began) and the git ``commit``."""
 
 
 class LineageDataset(RecordsDataset):

@@ -1,18 +1,20 @@
 """A trained classifier: a Keras network together with what one must know to feed it and to read its answer."""
 
 import json
+import math
+import re
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, printable, shorten
 from efficientnet_finetuning.models.inference import Images, predict
+from efficientnet_finetuning.parameters import BackboneParameters, PreprocessingParameters, image_size
 from efficientnet_finetuning.workers import MapBlocks
 
 if TYPE_CHECKING:
@@ -55,6 +57,19 @@ class TrainedClassifier:
     flip: bool = False
     temperature: float = 1.0
 
+    @classmethod
+    def of(
+        cls,
+        model: "keras.Model",
+        class_names: Sequence[str],
+        backbone: BackboneParameters,
+        preprocessing: PreprocessingParameters,
+        **others: Any,
+    ) -> Self:
+        """A network whose images are prepared as the parameters say; ``others`` are further attributes."""
+        size, how = image_size(preprocessing, backbone), preprocessing.model_dump(exclude={"image_size"})
+        return cls(model, tuple(class_names), backbone.name, size, **how, **others)
+
     def predict_logits(self, images: Images, batch_size: int = 64, map_blocks: MapBlocks = map) -> np.ndarray:
         """Logits of images, every one exactly once, those of the uneven last batch too.
 
@@ -87,6 +102,21 @@ class TrainedClassifier:
             "(--load-versions)."
         )
 
+    def _checked(self) -> dict[str, bool]:
+        """By attribute, whether it is what it can be: a file may hold anything."""
+        names = self.class_names
+        return {
+            "image_size": self.model.input_shape[1:] == (self.image_size, self.image_size, 3),
+            "class_names": self.model.output_shape[1:] == (len(names),)
+            and all(printable(name) == name for name in names),
+            "backbone": isinstance(self.backbone, str),
+            "resize": self.resize in ("stretch", "center_crop", "pad"),
+            "interpolation": self.interpolation in ("bicubic", "bilinear"),
+            "background": bool(re.fullmatch("#[0-9a-fA-F]{6}", self.background)),
+            "flip": isinstance(self.flip, bool),
+            "temperature": 0 < self.temperature < math.inf,
+        }
+
     def metadata(self) -> str:
         """All attributes but the model and arrays, as JSON."""
         metadata = {name: value for name, value in self.__dict__.items() if name not in ("model", *self._ARRAYS)}
@@ -113,6 +143,8 @@ class TrainedClassifier:
         # Here, since Keras takes seconds to import, and must not see a file before it is known to be harmless.
         from efficientnet_finetuning.models.untrusted import check_keras_file
 
+        if not Path(path).is_file():  # a pipe would wait for its writer
+            raise InputError(f"There is no classifier at {path}.")
         try:
             check_keras_file(Path(path))
             import keras
@@ -124,10 +156,11 @@ class TrainedClassifier:
                         content = BytesIO(archive.read(f"{name}.npy"))
                         metadata[name] = np.lib.format.read_array(content, allow_pickle=False)
             metadata["class_names"] = tuple(metadata["class_names"])
-            return cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
-        except FileNotFoundError:
-            raise InputError(f"There is no classifier at {path}.") from None
+            loaded = cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
+            if wrong := [name for name, is_sound in loaded._checked().items() if not is_sound]:
+                raise ValueError(f"no classifier has such {', '.join(wrong)}")
+            return loaded
         except InputError:
             raise
-        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
             raise InputError(f"{path} is not a classifier that this project saved, or is damaged: {error}") from error

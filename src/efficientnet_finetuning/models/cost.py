@@ -2,13 +2,12 @@
 
 import math
 import tempfile
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from efficientnet_finetuning.device import use_jit
+from efficientnet_finetuning.device import seconds_of, use_jit
 
 # Rounds end after so many seconds, too: large images take long, and vary less.
 _ROUNDS, _ENOUGH_SECONDS = 3, 1.0
@@ -49,10 +48,4 @@ def _multiplications(layer: keras.Layer) -> int:
 def _milliseconds(model: keras.Model, batch_size: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *model.input_shape[1:]), np.uint8)
     model.jit_compile = use_jit()
-    model.predict_on_batch(images)  # compiles
-    seconds: list[float] = []
-    while len(seconds) < _ROUNDS and sum(seconds) < _ENOUGH_SECONDS:
-        began = time.perf_counter()
-        model.predict_on_batch(images)
-        seconds.append(time.perf_counter() - began)
-    return 1000 * min(seconds) / batch_size
+    return 1000 * min(seconds_of(lambda: model.predict_on_batch(images), _ROUNDS, _ENOUGH_SECONDS)) / batch_size

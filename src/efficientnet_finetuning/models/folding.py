@@ -1,7 +1,6 @@
 """BatchNorm that stays at its statistics is a scale and a shift: it can be part of the convolution before it.
 
-The folded network computes the same with a third fewer layers, so training it takes less time and memory. Figures are
-in ``TrainingParameters``.
+The folded network computes the same with a third fewer layers, so training it takes less time and memory.
 """
 
 import keras

@@ -19,8 +19,8 @@ def stage_of(layer: keras.Layer) -> str:
 def feature_extractor(backbone: keras.Model) -> keras.Model:
     """The averages of each stage's last feature map: pixels in 0–255 to float32 ``(batch, channels)``.
 
-    Those of the backbone's output come last. The earlier stages help where the classes differ from ImageNet's: figures
-    are in ``HeadParameters``. After Head2Toe (Evci et al. 2022, arXiv:2201.03529).
+    Those of the backbone's output come last. The earlier stages help where the classes differ from ImageNet's. After
+    Head2Toe (Evci et al. 2022, arXiv:2201.03529).
     """
     return keras.Model(backbone.input, _averaged_stages(backbone))
 

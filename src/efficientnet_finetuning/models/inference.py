@@ -98,19 +98,7 @@ def predict_all(
     serves otherwise: for few images and, with a line that says so, where conversion fails or the outputs differ.
 
     The number of pixels decides, since conversion costs the same for every image size and a forward pass grows with
-    them. Seconds of whole calls on two cores, conversion (0.7 s for Lite0, 1 s for B0) or Keras' tracing included:
-
-    =============  ======  ======  =====  =======
-    backbone       images  Mpixel  Keras  XNNPACK
-    =============  ======  ======  =====  =======
-    B0, 224 px         50     2.5    2.0      2.8
-    B0, 224 px        100     5.0    4.3      2.6
-    B0, 96 px         600     5.5    3.8      2.1
-    Lite0, 224 px      50     2.5    1.2      1.4
-    Lite0, 224 px     100     5.0    2.2      1.6
-    Lite0, 96 px      300     2.8    1.5      1.1
-    Lite0, 96 px    2,000    18.4    4.2      2.7
-    =============  ======  ======  =====  =======
+    them: ``tests/benchmarks/inference.py`` has the seconds.
 
     Args:
         model: as in :func:`predict`.

@@ -1,8 +1,10 @@
 """What every group of parameters has in common."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from efficientnet_finetuning.errors import printable
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -16,3 +18,10 @@ class Group(BaseModel):
     """A group of parameters: no unknown names, no change after validation, defaults checked too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_stored(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.isascii() and printable(value) != value:
+            raise ValueError(f"{value!a} has bytes that are no UTF-8. Rename it, for no record of a run can hold them.")
+        return value

@@ -22,7 +22,7 @@ def validate(raw: Mapping[str, Any]) -> Parameters:
     Raises:
         InputError: anything is wrong; the message lists every fault with its full name and the near matches.
     """
-    given = {name: value for name, value in raw.items() if not name.startswith("_")}
+    given = {name: value for name, value in raw.items() if not str(name).startswith("_")}
     try:
         return Parameters.model_validate(given)
     except ValidationError as error:

@@ -92,11 +92,8 @@ class _Measure:
     def __init__(self) -> None:
         from cleanvision.issue_managers.image_property import BlurrinessProperty, BrightnessProperty, EntropyProperty
 
-        self._brightness, self._blur, self._entropy = (
-            BrightnessProperty("dark"),
-            BlurrinessProperty(),
-            EntropyProperty(),
-        )
+        self._brightness = BrightnessProperty("dark")
+        self._blur, self._entropy = BlurrinessProperty(), EntropyProperty()
 
     def __call__(self, item: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
         pixels, own_size = item

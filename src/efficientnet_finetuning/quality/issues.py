@@ -133,10 +133,7 @@ def summarize(issues: pd.DataFrame, num_doubted: int) -> dict[str, Any]:
     counted = pd.concat([doubted, others])
     kinds = counted.groupby(["kind", "split"], sort=False).size()
     pairs = doubted.groupby(["given", "suggested"], sort=False).size().sort_values(ascending=False, kind="stable")
-    return {
-        "kinds": _records(kinds, ("kind", "split")),
-        "pairs": _records(pairs, ("given", "suggested")),
-    }
+    return {"kinds": _records(kinds, ("kind", "split")), "pairs": _records(pairs, ("given", "suggested"))}
 
 
 def _records(counts: Any, names: tuple[str, str]) -> list[dict[str, Any]]:

@@ -1,28 +1,7 @@
 """What models that have not seen an image say of it: the ground on which its label is doubted.
 
-Ranking 5,000 images of CIFAR-10 of which 5 % bear a wrong label (Lite0, 96 px; average precision, and the share of the
-wrong ones among the first tenth; two draws of images that nothing is reported on):
-
-================================================  ============  ==============================
-out-of-fold head, ranked by the given class       flips at      flips between the classes that
-                                                  random        are confused most
-================================================  ============  ==============================
-five folds, strength 0.0003                       0.81, 88 %    0.67, 77 %
-strength 0.003                                    0.78, 86 %    0.64, 74 %
-strength 0.1                                      0.70, 80 %    0.57, 69 %
-ten folds, strength 0.0003                        0.82, 89 %    0.66, 78 %
-five folds, three ways to fold                    0.82, 89 %    0.66, 79 %
-without the labels that a first round doubts      0.80, 87 %    0.66, 78 %
-ranked by the margin to the next class            0.61, 80 %    0.57, 74 %
-vote of the 50 nearest neighbours alone           0.63, 78 %    0.44, 64 %
-that vote added to a head of strength 0.003       0.77, 85 %    0.59, 75 %
-ridge on 2,048 random Fourier features, added     0.80, 88 %    0.68, 78 %
-================================================  ============  ==============================
-
-A larger image and a larger backbone help more: on one draw Lite0 at 96 px (6 s for the features) gave 0.83, 92 % and
-0.71, 83 %; at 128 px (11 s) 0.84, 92 % and 0.74, 84 %; Lite2 at 128 px (15 s) 0.88, 95 % and 0.78, 88 %. Networks that
-are fine-tuned out of fold take minutes: on 1,000 images (one draw, five folds, 180 s) they gave 0.76, 80 % and 0.68,
-74 %, where the head gave 0.73, 82 % and 0.60, 70 %.
+Of the labels flipped at random among 5,000 images, 89 % were in the first tenth of the ranking, and 78 % of those
+flipped between classes that look alike: ``tests/benchmarks/data_quality.py`` has what else was tried.
 """
 
 from collections.abc import Sequence
@@ -31,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from efficientnet_finetuning.data.prepare import one_hot
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import counted, shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.parameters.group import ClassWeight
@@ -181,7 +160,7 @@ def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray,
         words = "There are too few images to tell how many labels are wrong, "
     words += "not counting mix-ups of classes that look alike."
     if num_doubted:
-        words += f" Look at {num_doubted:,} images, of which about half have a wrong label."
+        words += f" Look at {counted(num_doubted, 'image')}: about half of such labels are wrong."
     if len(left_out):
         names = shorten([class_names[label] for label in np.unique(left_out)])
         words += f" Too few images to judge the labels of: {names}."

@@ -68,11 +68,7 @@ def label_quality_of_classes(
     found = rank_classes_by_label_quality(labels=labels, pred_probs=shares)
     found = found.assign(quality=1 - found["Label Noise"]).sort_values("quality", kind="stable").head(_LISTED)
     return [
-        {
-            "class": class_names[present[index]],
-            "quality": float(quality),
-            "images": int((labels == index).sum()),
-        }
+        {"class": class_names[present[index]], "quality": float(quality), "images": int((labels == index).sum())}
         for index, quality in zip(found["Class Index"], found["quality"], strict=True)
     ]
 

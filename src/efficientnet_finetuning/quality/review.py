@@ -14,6 +14,7 @@ from efficientnet_finetuning.data.examples import Examples
 
 # Of one class so many images, evenly spread over all, are compared with one that is looked at: a tenth of a second.
 _MOST_CANDIDATES = 5_000
+_ISSUE_COLUMNS = ["id", "kind", "suggested", "probability", "neighbour"]
 _MANIFEST_COLUMNS = ["id", "split", "class_name", "sha256", "corrected"]
 
 
@@ -60,7 +61,7 @@ class Review:
         """
         rows = read_table(manifest, _MANIFEST_COLUMNS)
         used = rows[rows["split"] != ""].set_index("id")
-        found = read_table(issues)
+        found = read_table(issues, _ISSUE_COLUMNS)
         return cls(
             found[found["id"].isin(used.index)].reset_index(drop=True),
             used,

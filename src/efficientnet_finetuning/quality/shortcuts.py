@@ -79,16 +79,15 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
         words.append(f"Left out, with fewer than {_FOLDS} images or groups: {shorten(missing)}.")
     folds = _folds(labels, groups, seed)
     columns = {name: values[rows] for name, values in columns.items() if (values[rows] != values[rows][:1]).any()}
-    judged = {}
-    for name, values in columns.items():
-        judged[name] = _score(_out_of_fold(values, labels, folds), labels, groups, class_names)
+    known = labels, groups, class_names
+    judged = {name: _score(_out_of_fold(values, labels, folds), *known) for name, values in columns.items()}
     corrected = holm([found["p_value"] for found in judged.values()]).tolist()
     for found, p_value in zip(judged.values(), corrected, strict=True):
         # Where one class of many stands out, the rest is a guess that may hide it in the mean.
         found |= {"p_value": p_value, "tells": p_value < _LEVEL or found["stands_out"] > _FAR}
     if judged:
         together = _out_of_fold(np.concatenate(list(columns.values()), axis=1), labels, folds, forest_seed=seed)
-        found = _score(together, labels, groups, class_names)
+        found = _score(together, *known)
         report |= {key: found[key] for key in ("accuracy", "low", "high")}
     report |= {"chance": 1 / len(present), "properties": judged}
     return report | _sentences(report, words)
@@ -130,10 +129,9 @@ def _folders(manifest: pd.DataFrame) -> pd.Series:
     rest = [[part for part in path if part not in names] for path, names in zip(paths, own, strict=True)]
     is_named = all(len(left) < len(path) for left, path in zip(rest, paths, strict=True))
     folders = pd.Series(["/".join(path) for path in rest], manifest.index)
-    if manifest.groupby(folders)["label"].nunique().max() == 1:
-        num_classes = manifest["label"].nunique()
-        if not is_named or folders.nunique() > num_classes:
-            return pd.Series("", manifest.index)
+    of_one_class = manifest.groupby(folders)["label"].nunique().max() == 1
+    if of_one_class and (not is_named or folders.nunique() > manifest["label"].nunique()):
+        return pd.Series("", manifest.index)
     return folders
 
 
@@ -260,27 +258,21 @@ def _standing_out(
 def _sentences(report: dict[str, Any], words: list[str]) -> dict[str, list[str]]:
     """``words`` of every property that tells, the strongest first, and the ``warnings`` among them."""
     chance = report["chance"]
-    told = {name: found for name, found in report["properties"].items() if found["tells"]}
-    sentences, warnings = [], []
-    for name, found in sorted(told.items(), key=lambda item: -item[1]["stands_out"]):
+    told = [(name, found) for name, found in report["properties"].items() if found["tells"]]
+    if not told:
+        nothing = "No property of the files, their brightness, colours or border tells the class."
+        return {"words": [nothing, *words], "warnings": []}
+    sentences = {}
+    for name, found in sorted(told, key=lambda item: -item[1]["stands_out"]):
         sentence = (
             f"The {_TITLES[name]} alone tells the class of {found['accuracy']:.0%} of the images (chance "
             f"{chance:.0%}); a model that sees nothing else recognizes {found['recall']:.0%} of the images of "
             f"{found['class_name']}, and takes {found['false_alarms']:.0%} of the others for {found['class_name']}."
         )
-        sentences.append(sentence)
-        if found["stands_out"] > (_FAR if name in _OF_THE_FILE else _FAR_BY_PIXELS):
-            warnings.append(sentence)
-    if not told:
-        return {
-            "words": ["No property of the files, their brightness, colours or border tells the class.", *words],
-            "warnings": [],
-        }
+        sentences[sentence] = found["stands_out"] > (_FAR if name in _OF_THE_FILE else _FAR_BY_PIXELS)
     together = (
         f"All properties together tell the class of {report['accuracy']:.0%} of the images ({report['low']:.0%} to "
         f"{report['high']:.0%}; chance {chance:.0%})."
     )
-    sentences.append(together)
-    if (report["low"] - chance) / (1 - chance) > _FAR_BY_PIXELS:
-        warnings.append(together)
-    return {"words": sentences + words, "warnings": warnings}
+    sentences[together] = (report["low"] - chance) / (1 - chance) > _FAR_BY_PIXELS
+    return {"words": [*sentences, *words], "warnings": [words for words, is_far in sentences.items() if is_far]}

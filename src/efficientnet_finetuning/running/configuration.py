@@ -8,6 +8,7 @@ from typing import Any
 from kedro.config import AbstractConfigLoader, OmegaConfigLoader
 from kedro.io import Version
 
+from efficientnet_finetuning.errors import naming_unreadable
 from efficientnet_finetuning.io.committed import JSONDataset
 from efficientnet_finetuning.parameters import Parameters
 from efficientnet_finetuning.parameters.validation import validate
@@ -39,10 +40,11 @@ class ConfigLoader(OmegaConfigLoader):
         dataset = JSONDataset(filepath=path.as_posix(), version=Version(None, None))
         if not dataset.exists():
             return  # the pipeline that needs it refuses to run, and the one that makes it runs
-        choice = dataset.load()
-        parameters["backbone"]["name"] = choice["backbone"]
-        parameters["preprocessing"]["image_size"] = choice["image_size"]
-        _tell(choice["backbone"], choice["image_size"])
+        with naming_unreadable(f"The recommendation in {dataset.path}"):
+            choice = dataset.load()
+            name, image_size = choice["backbone"], choice["image_size"]
+        parameters["backbone"]["name"], parameters["preprocessing"]["image_size"] = name, image_size
+        _tell(name, image_size)
 
 
 def parameters_of(config_loader: AbstractConfigLoader) -> Parameters:

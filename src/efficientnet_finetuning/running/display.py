@@ -61,7 +61,7 @@ class Display:
             logger.debug("fresh  %s (version of %s)", step.node.name, _clock(step.version))
         else:
             logger.debug("stale  %s: %s", step.node.name, step.reason or "nothing is stored yet")
-        if self._bar:
+        if self._bar and not step.version:
             self._bar.begin(step, f"{number} {step.node.name}")
         yield
         took = f"stored ({_clock(step.version)})" if step.version else spell(time.monotonic() - began)
@@ -74,7 +74,7 @@ def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
     """How much there is to do, about how long it takes, and why what was stored before is made again."""
     to_do = [step for step in steps if not step.version]
     if not to_do:
-        yield f"{len(steps)} steps, and the results of all of them are stored."
+        yield f"The results of all {len(steps)} steps are stored."
         return
     known = [step.seconds for step in to_do if step.seconds is not None]
     time_left = f", about {spell(sum(known))}" if known and len(known) == len(to_do) else ""
@@ -132,15 +132,19 @@ class _Bar(logging.Handler):
         self.progress.advance(self._task)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "metrics"):
-            self.progress.update(self._task, description=f"{self._told}, {record.getMessage()}")
+        if metrics := getattr(record, "metrics", None):
+            epoch = f"epoch {metrics['epoch']}/{metrics['epochs']}, validation {100 * metrics['val_accuracy']:.1f} %"
+            self.progress.update(self._task, description=f"{self._told}, {epoch}")
 
 
 class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
-        spent = time.monotonic() - task.fields.get("since", time.monotonic())
-        left = task.fields.get("left")
-        return Text(spell(spent) if left is None else f"about {spell(max(left - spent, 0))} left")
+        if "since" not in task.fields:
+            return Text()
+        spent, left = time.monotonic() - task.fields["since"], task.fields["left"]
+        if left is None:
+            return Text(spell(spent))
+        return Text(f"about {spell(left - spent)} left" if left > spent else "any moment now")
 
 
 @contextmanager

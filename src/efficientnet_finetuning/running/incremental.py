@@ -4,6 +4,9 @@ A recipe is all that a node's result depends on: the content of its inputs, its 
 reached from its function, the versions of the libraries that compute, and the files that parameters point to.
 """
 
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +22,16 @@ from pluggy import PluginManager
 from pydantic import BaseModel
 
 from efficientnet_finetuning.bundle.photographs import fingerprint as fingerprint_of_photographs
+from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.bundle.stored import descent, folders_of
 from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.evaluation.change import changed_images
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed, CSVDataset
 from efficientnet_finetuning.io.kedro_internals import is_async
-from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset
+from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset, RunDataset
 from efficientnet_finetuning.parameters import (
     AddClassParameters,
     BackboneParameters,
@@ -38,6 +43,9 @@ from efficientnet_finetuning.running.source_hashes import libraries_of, sources_
 from efficientnet_finetuning.storage import checksum, digest, recipe_of_version
 
 Recipe = dict[str, Any]
+
+_NO_RECIPE: Recipe = {"parameters": {}, "inputs": {}, "files": {}, "code": {}, "libraries": {}, "versions": {}}
+_OF_THE_LINEAGE = ("version", "content", "parameters")
 
 
 @dataclass
@@ -182,28 +190,52 @@ def _tell_of_the_run(node: Node, catalog: CatalogProtocol) -> None:
         if isinstance(dataset := catalog[name], CostsDataset):
             dataset.value = dict(_costs(catalog))
         elif isinstance(dataset, LineageDataset):
-            dataset.value = _lineage(node.inputs, catalog)
+            stored = {each: of for each in node.inputs if isinstance(of := catalog[each], Committed)}
+            lineage = _lineage(stored).items()
+            dataset.value = {each: {key: record[key] for key in _OF_THE_LINEAGE} for each, record in lineage}
         elif isinstance(dataset, BeforeDataset):
             dataset.value = dict(_before(node.inputs, catalog))
+        elif isinstance(dataset, RunDataset):
+            dataset.value = _about_run(catalog[node.outputs[0]])
 
 
-def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[str, Any]]:
+def _about_run(output: Committed) -> dict[str, Any]:
+    command = f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
+    # The address of a server may hold a password.
+    command = re.sub(r"://[^/\s]*@", "://…@", command)
+    return {"command": command, "version": output.resolve_save_version(), "commit": commit_of(Path.cwd())}
+
+
+def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in names:
         if isinstance(dataset := catalog[name], CSVDataset) and (older := dataset.before()):
-            yield name, older.load()
+            was, now = (_lineage({name: each}) for each in (older, dataset))
+            yield name, {"table": older.load(), "differences": list(_lineage_differences(was, now, catalog))}
 
 
-def _lineage(names: Iterable[str], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
-    """All that stored datasets descend from, in the versions that their records name."""
-    stored = {name: dataset for name in names if isinstance(dataset := catalog[name], Committed)}
+def _lineage_differences(was: Mapping[str, Any], now: Mapping[str, Any], catalog: CatalogProtocol) -> Iterator[str]:
+    """What two lineages do not share, as far as both are still there: their causes, not what follows from them."""
+    both = [name for name in was.keys() & now.keys() if was[name]["code"] and now[name]["code"]]
+    if "manifest" in both:
+        manifests = [catalog["manifest"].of(lineage["manifest"]["version"]) for lineage in (was, now)]
+        if not any(manifest.find_damage() for manifest in manifests):
+            yield from changed_images(*(manifest.load() for manifest in manifests))
+    was_made, is_made = (
+        {part: {k: v for name in both for k, v in lineage[name][part].items()} for part in _NO_RECIPE} | {"inputs": {}}
+        for lineage in (was, now)
+    )
+    yield from _differences(was_made, is_made, catalog)
+
+
+def _lineage(stored: Mapping[str, Committed]) -> dict[str, dict[str, Any]]:
+    """``version``, ``content`` and recipe of all that datasets descend from, in the versions that records name."""
     jobs = {dataset.folder.parent.parent for dataset in stored.values()}  # data/<layer>/<job>/<dataset>/<version>
     folders = {name: path for job in jobs for name, path in folders_of(job.parents[1], job.name).items()}
     wanted = [(name, str(dataset.resolve_load_version())) for name, dataset in stored.items()]
     found: dict[str, dict[str, Any]] = {}
     for name, version, record in descent(folders, wanted):
         content = record.get("content") or digest(record.get("files"))
-        parameters = (record.get("recipe") or {}).get("parameters", {})
-        found.setdefault(name, {"version": version, "content": content, "parameters": parameters})
+        found.setdefault(name, _NO_RECIPE | (record.get("recipe") or {}) | {"version": version, "content": content})
     return found
 
 

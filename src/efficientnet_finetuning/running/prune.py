@@ -1,10 +1,12 @@
 """Old versions go when the user says so, and never by themselves: ``make prune``."""
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from efficientnet_finetuning.bundle.stored import descent, folders_of
-from efficientnet_finetuning.storage import COMMIT_FILE, versions
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.storage import COMMIT_FILE, remove, versions
+from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 def prune(data: Path, keep_versions: int) -> tuple[int, int]:
@@ -22,7 +24,7 @@ def prune(data: Path, keep_versions: int) -> tuple[int, int]:
     count = freed = 0
     for version in _old(data, keep_versions):
         freed += sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-        shutil.rmtree(version)
+        remove(version)
         count += 1
     return count, freed
 
@@ -37,8 +39,11 @@ def _old(data: Path, keep: int) -> list[Path]:
             made = (commit.parent for commit in folder.glob(f"*/{COMMIT_FILE}"))
             old += [version for version in made if (name, version.name) not in kept]
     for recipes in data.glob("0[2-8]_*/*/*_checkpoints"):
-        by_age = sorted(recipes.iterdir(), key=lambda folder: folder.stat().st_mtime)
-        old += by_age[:-keep]
+        folders_by_age = sorted(filter(Path.is_dir, recipes.iterdir()), key=lambda folder: folder.stat().st_mtime)
+        for checkpoints in folders_by_age[:-keep]:
+            with suppress(InputError):  # a run works there
+                Checkpoints(checkpoints)
+                old.append(checkpoints)
     return old
 
 

@@ -1,6 +1,7 @@
 """What happens around a run: inputs are checked, a device is chosen, the outcome is said."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from efficientnet_finetuning.data.sources import check_dataset, set_folder
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
+from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.told import WorkersDataset
 from efficientnet_finetuning.parameters import DeviceParameters, Parameters
@@ -53,6 +55,10 @@ class RunHooks:
                 "add_class.path is not given. Name a folder of photographs: --params add_class.path=<folder>."
             )
         _check_inputs(pipeline, catalog)
+        # Where versions are stored, a run that makes none may still be let in, such as from a disk for reading alone.
+        for dataset in _kept(pipeline.datasets(), catalog):
+            if isinstance(dataset, CheckpointsDataset) or not dataset.list_versions():
+                dataset.check_place()
         if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
             raise InputError(
                 "backbone.name and preprocessing.image_size are auto, and no recommendation is stored for this job. "
@@ -68,7 +74,9 @@ class RunHooks:
         self._workers = _open_workers(pipeline, catalog, parameters, self._data)
 
     @hook_impl
-    def before_node_run(self, node: Node) -> None:
+    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
+        for dataset in _kept(node.outputs, catalog):
+            dataset.check_place()
         if "gpu" in node.tags:
             self._say_device()
 
@@ -189,6 +197,12 @@ def _outcome(catalog: CatalogProtocol) -> str:
 Report: {catalog["report"].path.resolve()}
 Next:   make viz (the lineage with its pictures), make mlflow (the runs)
 """
+
+
+def _kept(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[Committed | CheckpointsDataset]:
+    for name in names:
+        if isinstance(dataset := catalog.get(name), Committed | CheckpointsDataset):
+            yield dataset
 
 
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:

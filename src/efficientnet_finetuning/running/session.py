@@ -95,7 +95,7 @@ def own_version(folder: Path) -> str:
     """
     try:
         make_folder(folder)
-        with (folder / ".last_version").open("a+", encoding="utf-8") as file:
+        with (folder / ".last_version").open("a+", encoding="utf-8", errors="replace") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             last = file.read()

@@ -59,8 +59,7 @@ class Batches(keras.utils.PyDataset):
             class_weights: how much an image of each class counts, by label.
         """
         self._ranks, self._pad = ranks, pad
-        given = class_weights or {}
-        self._class_weights = np.array([given.get(label, 1.0) for label in range(self.labels.shape[1])])
+        self._class_weights = np.array([*class_weights.values()] if class_weights else np.ones(self.labels.shape[1]))
 
     @property
     def all_batches(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from efficientnet_finetuning.device import seconds_of
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.models.backbones import build_backbone
 from efficientnet_finetuning.models.heads import attach_head, feature_extractor
@@ -162,13 +163,7 @@ def _step_milliseconds(network: keras.Model, name: str, arrays: Arrays, paramete
     trained = prepare_network(network, name, parameters)
     compile_for(trained, parameters, 1e-4)
     images, labels = (array[: parameters.batch_size] for array in arrays)
-    trained.train_on_batch(images, labels)  # compiles
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        trained.train_on_batch(images, labels)
-        seconds.append(time.perf_counter() - began)
-    return 1000 * min(seconds) / len(images)
+    return 1000 * min(seconds_of(lambda: trained.train_on_batch(images, labels), 3)) / len(images)
 
 
 def step_memory(network: keras.Model, batch_size: int) -> int:

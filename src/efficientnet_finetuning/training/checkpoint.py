@@ -21,7 +21,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.storage import commit, find_damage, make_folder, naming_full_disk, read_commit
+from efficientnet_finetuning.storage import find_damage, make_folder, read_commit, remove, written_as_a_whole
 
 logger = logging.getLogger(__name__)
 
@@ -83,24 +83,19 @@ class Checkpoints:
             arrays: lists of arrays by the name of the file that holds them.
             state: whatever else the training must know, as JSON.
         """
-        staged = self.folder / "partial"
-        shutil.rmtree(staged, ignore_errors=True)
-        with naming_full_disk(self.folder):
-            staged.mkdir()
+        # One that is there already is damaged, or this training would not have come here again.
+        with written_as_a_whole(self.folder / f"{epoch:06d}-{step:08d}", {_STATE: state}) as staged:
             for name, values in arrays.items():
                 np.savez(staged / f"{name}.npz", *values)
-            final = self.folder / f"{epoch:06d}-{step:08d}"
-            shutil.rmtree(final, ignore_errors=True)  # damaged, or this training would not have come here again
-            commit(staged, final, {_STATE: state})
         for old in self._all()[_KEPT:]:
-            shutil.rmtree(old)
+            remove(old)
 
     def newest(self) -> tuple[Arrays, dict[str, Any]] | None:
         """Arrays and state of the newest checkpoint that is as it was written; ``None`` where there is none."""
         for folder in self._all():
             record = read_commit(folder)
             damage = "it has no commit file" if record is None else find_damage(folder, record)
-            if record is None or damage:
+            if record is None or damage or _STATE not in record:
                 logger.warning("The checkpoint %s is passed over: %s", folder, damage)
                 continue
             return {file.stem: _read(file) for file in folder.glob("*.npz")}, record[_STATE]
@@ -115,14 +110,10 @@ class Checkpoints:
         """
         folder = self.folder / name
         record = read_commit(folder)
-        if record is None:
-            staged = self.folder / "partial"
-            for old in (staged, folder):
-                shutil.rmtree(old, ignore_errors=True)
+        if record is None or "decided" not in record:
             record = {"decided": decision()}
-            with naming_full_disk(folder):
-                staged.mkdir()
-                commit(staged, folder, record)
+            with written_as_a_whole(folder, record):
+                pass  # the record is all there is
         decided: dict[str, Any] = record["decided"]
         return decided
 

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from efficientnet_finetuning.errors import counted
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 from efficientnet_finetuning.training.batches import Batches
 from efficientnet_finetuning.training.checkpoint import Checkpoints, Signals
 from efficientnet_finetuning.training.optimizers import build_schedule
 from efficientnet_finetuning.training.progress import Progress
 from efficientnet_finetuning.training.ranks import Ranks
-from efficientnet_finetuning.training.step import class_weights, compile_for
+from efficientnet_finetuning.training.rules import class_weights
+from efficientnet_finetuning.training.step import compile_for
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def run_epochs(
     """
     ranks = ranks or Ranks()
     weights = class_weights(batches.labels, parameters.class_weight)
+    if weights:
+        logger.debug("class weights: balanced, %.2g to %.2g", min(weights.values()), max(weights.values()))
     if ranks.count > 1:
         # Where BatchNorm learns its statistics, blank images would enter them, so none are added.
         batches.share(ranks, pad=parameters.freeze_batch_norm, class_weights=weights)
@@ -61,8 +65,8 @@ def run_epochs(
         weights = None  # Keras takes one kind of weights or the other
         if left_out := 0 if parameters.freeze_batch_norm else len(batches.labels) % ranks.count:
             logger.info(
-                "%d images are left out of each epoch, different ones each time, to give all workers equal shares",
-                left_out,
+                "each epoch leaves out %s, different ones each time, to give all workers equal shares",
+                counted(left_out, "image"),
             )
     compile_for(network, parameters, build_schedule(parameters, batches.all_batches))
     if keras.backend.backend() == "jax":

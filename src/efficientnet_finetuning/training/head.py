@@ -1,49 +1,11 @@
-"""The head of a frozen backbone, fitted on features that were computed once.
-
-Views brought, on 2,000 images of CIFAR-10 (Lite0, 96 px), validation top-1: 1 view 70.9, 2 (a mirror image) 71.7,
-4 and 8 72.1; the time of extraction grows with them.
-
-Accuracy by what the head sees and by images a class (CIFAR-10, Lite0, 96 px, top-1 on 2,000 images that no draw
-contains, with ``evaluation.flip``; means of three, three, two and one draws, with (*) of six, five, three and one):
-
-============================================  ====  ====  ====  ====
-features                                        10    25   100   500
-============================================  ====  ====  ====  ====
-the last map's averages                       52.3  60.8  68.6  73.3
-averages of all stages beside them: chosen    55.4  63.0  71.2  75.6
-the same (*)                                  55.6  63.0  71.3  75.6
-the same, standardized (*)                    55.2  63.3  70.8  76.5
-each stage scaled as a whole (*)              55.1  63.0  70.3  76.0
-stages 4 and up, standardized                 54.6  62.5  70.3  76.1
-two views of each image, standardized         54.2  62.6  71.0  76.5
-with the stages' standard deviations          55.9  63.1  71.6  77.3
-with the stages' maxima                       55.8  62.8  71.0  76.7
-============================================  ====  ====  ====  ====
-
-Standard deviations take twice the time to fit, and are not linear in the map, so that no activation map could be
-drawn of them: not kept.
-
-Mixup of the features, four mixed rows for each image, made the head worse: from 10 images a class 55.4 and 54.1 became
-50.5 and 53.0 with Beta(0.2, 0.2), 49.1 and 48.9 with Beta(1, 1); from 25, 63.1 and 62.7 became 63.0 and 62.7, 61.1 and
-61.9 (two draws each, the strength of the head without it).
-
-As the start of fine-tuning all stages are no better than the last map alone, and worse where images are few. From
-10 images a class, standardized: 64.1 instead of 65.4 and 63.7 instead of 67.5 % (two draws). From 25: 70.0 instead
-of 70.1 and 74.2 instead of 74.7 (two draws). From 500: 84.7 instead of 85.5 (one draw).
-
-Where folds choose the strength, the validation images teach too: +1.0 ± 0.9, +0.5 ± 0.3, +0.3 ± 0.7 and +0.7 ± 0.7
-points from 10, 25, 50 and 100 images a class (CIFAR-10, ten to four draws, a tenth held out, two standard errors).
-
-On 223 photographs of 8 classes (160 px, one cut into five folds) the head on all stages got 88.0 % right, on the last
-map 84.8 %.
-"""
+"""The head of a frozen backbone, fitted on features that were computed once."""
 
 import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -51,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters
-from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
+from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY, class_weights
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +83,7 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    say = _say_nothing if quiet else logger.debug
+    say: Callable[..., None] = (lambda *_, **__: None) if quiet else logger.debug
     folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
     judged, judged_labels = validation_features, validation_labels
     if folds:
@@ -258,11 +220,10 @@ class _Regression:
         self._curvature, self._basis = _eigenbasis(centered)
         self._features = centered @ self._basis
         self._labels = labels.astype(np.float32)
-        counts = np.maximum(self._labels.sum(axis=0), 1.0)
-        weights = len(labels) / (np.count_nonzero(labels.any(axis=0)) * counts)
-        self._weights = np.ones(len(labels), np.float32)
-        if class_weight == "balanced":
-            self._weights = (self._labels @ weights).astype(np.float32)
+        weights = class_weights(labels, class_weight)
+        self._weights = self._labels @ np.array(
+            [*weights.values()] if weights else np.ones(labels.shape[1]), np.float32
+        )
         # Strengths and their solutions, whose last row is the bias.
         self._path = [(0.0, np.zeros((len(self._curvature) + 1, labels.shape[1])))]
 
@@ -402,10 +363,6 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
     logits = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets]
     return float((logits.argmax(axis=1) == targets).mean()), float(losses.mean())
-
-
-def _say_nothing(*_: Any, **__: Any) -> None:
-    """Log nothing: what a quiet fit calls in the place of ``logger.debug``."""
 
 
 def _tell(row: dict[str, float], step: int, say: Callable[..., None]) -> None:

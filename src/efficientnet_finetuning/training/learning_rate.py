@@ -11,8 +11,8 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import SettledTrainingParameters, TrainingParameters
 from efficientnet_finetuning.training.augmentation import Augmentation
 from efficientnet_finetuning.training.batches import Batches
-from efficientnet_finetuning.training.rules import apply_rules
-from efficientnet_finetuning.training.step import class_weights, compile_for, flatten_logits, prepare_network, unchanged
+from efficientnet_finetuning.training.rules import apply_rules, class_weights
+from efficientnet_finetuning.training.step import compile_for, flatten_logits, prepare_network, unchanged
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9

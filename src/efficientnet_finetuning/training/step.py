@@ -83,11 +83,7 @@ class MeanLoss(keras.metrics.Mean):
         super().update_state(keras.ops.mean(losses), keras.ops.sum(keras.ops.max(y_true, axis=-1)))
 
 
-def compile_for(
-    network: keras.Model,
-    parameters: SettledTrainingParameters,
-    schedule: Schedule,
-) -> None:
+def compile_for(network: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> None:
     """Compile a network as the parameters say, with a schedule of the learning rate.
 
     One step an execution: four at once brought nothing (0.97 × the speed; Lite0, 224 px, two cores).
@@ -99,24 +95,6 @@ def compile_for(
         weighted_metrics=[MeanLoss(parameters.label_smoothing, name="loss")],
         jit_compile=use_jit(),
     )
-
-
-def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
-    """How much an image of each class counts in the loss.
-
-    Args:
-        labels: one-hot ``(N, num_classes)``.
-        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
-
-    Returns:
-        Weights by label, ``None`` for equal ones.
-    """
-    if class_weight == "none":
-        return None
-    counts = labels.sum(axis=0, dtype=np.int64)
-    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    logger.debug("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
-    return {label: float(weight) for label, weight in enumerate(weights)}
 
 
 @contextmanager

@@ -6,12 +6,13 @@ asks which kind it has.
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
-from efficientnet_finetuning.data.sources.source import Block, Source, natural_key
+from efficientnet_finetuning.data.sources.source import Block, Source, is_showable, natural_key, read_listing
 from efficientnet_finetuning.data.sources.tfds import (
     TfdsSource,
     check_name,
@@ -20,7 +21,7 @@ from efficientnet_finetuning.data.sources.tfds import (
     open_tfds,
     set_folder,
 )
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 __all__ = [
@@ -31,8 +32,10 @@ __all__ = [
     "TfdsSource",
     "check_dataset",
     "fingerprint",
+    "is_showable",
     "natural_key",
     "open_source",
+    "read_listing",
     "reopen",
     "set_folder",
 ]
@@ -45,14 +48,15 @@ def check_dataset(dataset: DatasetParameters) -> None:
         InputError: with the near matches, if any.
     """
     if dataset.path is None:
+        with naming_unreadable(f"dataset.data_dir: {dataset.data_dir}"):
+            set_folder(dataset).exists()
         check_name(dataset)
     else:
         _existing(dataset.path)
-    if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
-        beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
-        raise InputError(
-            f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes, or leave it out."
-        )
+    with naming_unreadable(f"dataset.corrections: {dataset.corrections}"):
+        if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
+            beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
+            raise InputError(f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes.")
 
 
 def fingerprint(dataset: DatasetParameters) -> str:
@@ -72,8 +76,10 @@ def fingerprint(dataset: DatasetParameters) -> str:
         for name in sorted(files):
             if corrections == f"{folder}/{name}":
                 continue
-            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
-            entries.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            with suppress(FileNotFoundError):  # one that is gone by now does not count
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
+                entry = f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                entries.update(entry.encode(errors="surrogateescape"))
     return entries.hexdigest()
 
 
@@ -86,7 +92,7 @@ def open_source(dataset: DatasetParameters) -> Source:
     source = _open(dataset)
     if len(source.class_names) < 2:
         raise InputError(
-            f"{source.name} has {len(source.class_names)} class(es): {', '.join(source.class_names)}. "
+            f"{source.name} has {counted(len(source.class_names), 'class')}: {', '.join(source.class_names)}. "
             "A classifier needs at least two."
         )
     return source
@@ -106,14 +112,20 @@ def _open(dataset: DatasetParameters) -> Source:
     path = _existing(dataset.path)
     if path.is_file():
         return open_csv(path, dataset)
-    return open_prepared_set(path, dataset) if is_prepared_set(path) else open_folder(path, dataset)
+    with naming_unreadable(f"dataset.path: {path}"):
+        is_prepared = is_prepared_set(path)
+    return open_prepared_set(path, dataset) if is_prepared else open_folder(path, dataset)
 
 
 def _existing(path: Path) -> Path:
-    path = path.expanduser().resolve()
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+    with naming_unreadable(f"dataset.path: {path}"):
+        path = path.expanduser().resolve()
+        exists, is_folder = path.exists(), path.is_dir()
+    if not is_showable(str(path)):
+        raise InputError(f"dataset.path: {path!a} has control characters or bytes that are no UTF-8. Rename it.")
+    if is_folder or (path.is_file() and path.suffix.lower() == ".csv"):
         return path
-    if path.exists():
+    if exists:
         raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
     beside = near_matches(path.name, sorted(near.name for near in path.parent.glob("*")))
     raise InputError(

@@ -13,8 +13,8 @@ import pandas as pd
 from efficientnet_finetuning.data.blocks import BLOCK_SIZE, cut
 from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES, is_image
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.data.sources.source import Block, choose_roles, natural_key
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.data.sources.source import Block, choose_roles, is_showable, natural_key, read_listing
+from efficientnet_finetuning.errors import InputError, counted, printable, shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
 _WITHOUT_SPLITS = "train"
@@ -109,20 +109,9 @@ def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
         InputError: not such a CSV, a row without path or label, a path twice, a path that leaves the folder, or groups
             that are named by ``dataset.group_pattern`` too.
     """
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"dataset.path: {file} cannot be read as a CSV in UTF-8: {error}") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise InputError(f"dataset.path: {file} has rows with more fields than its header {', '.join(table.columns)}.")
-    if missing := [column for column in ("path", "label") if column not in table]:
-        raise InputError(
-            f"dataset.path: {file} has no column {' and no column '.join(missing)}. It has: "
-            f"{', '.join(table.columns)}. Expected: path,label or path,label,split, separated by commas."
-        )
+    table = read_listing(file, f"dataset.path: {file}", ("path", "label"))
     if "split" not in table:
         table["split"] = _WITHOUT_SPLITS
-    table = table.apply(lambda column: column.str.strip())
     _check_rows(file, table, dataset.follow_symlinks)
     has_splits = table["split"].nunique() > 1 or table["split"].iloc[0] != _WITHOUT_SPLITS
     roles = (
@@ -135,7 +124,7 @@ def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
         for role, split in roles.items()
     }
     left_out = table[~table["split"].isin(list(roles.values()))]
-    notes = [f"{len(left_out)} row(s) of splits without a role were left out"] if len(left_out) else []
+    notes = [f"the run leaves out {counted(len(left_out), 'row')} of splits without a role"] if len(left_out) else []
     source = _source(str(file), file.parent, named, Counter(), notes)
     if "group" not in table:
         return source
@@ -160,11 +149,11 @@ def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
         "without a path, a label or a split": (table[["path", "label", "split"]] == "").any(axis=1),
         "that name a file a second time": table["path"].duplicated(),
         "whose path leaves the CSV's folder (dataset.follow_symlinks=true allows it)": ~table["path"].map(
-            lambda path: follow_symlinks or (root / path).resolve().is_relative_to(root)
+            lambda path: follow_symlinks or Path(os.path.realpath(root / path)).is_relative_to(root)
         ),
     }.items():
         if wrong.any():
-            raise InputError(f"dataset.path: {file} has {wrong.sum()} row(s) {fault}: {lines(wrong)}.")
+            raise InputError(f"dataset.path: {file} has {counted(wrong.sum(), 'row')} {fault}: {lines(wrong)}.")
 
 
 def _source(
@@ -185,17 +174,16 @@ def _source(
         files={role: [(path, labels[composed[name]]) for path, name in pairs] for role, pairs in named.items()},
         class_names=class_names,
         ignored=dict(ignored),
-        notes=notes,
+        notes=[printable(note) for note in notes],
     )
 
 
 def _check_text(texts: dict[str, set[str]]) -> None:
     """Refuse names that no table, terminal or UTF-8 file can show."""
     for what, names in texts.items():
-        wrong = [name for name in names if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]
-        if wrong:
+        if wrong := [name for name in names if not is_showable(name)]:
             raise InputError(
-                f"dataset.path: {len(wrong)} {what}(s) with line breaks, control characters or bytes that are no "
+                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or bytes that are no "
                 f"UTF-8: {shorten(sorted(map(ascii, wrong)))}. Rename them."
             )
 
@@ -225,13 +213,13 @@ class _Walk:
         """Name all faults of one kind at once."""
         if self._escaping:
             raise InputError(
-                f"dataset.path: {len(self._escaping)} symbolic link(s) lead out of {self._root}: "
+                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} out of it: "
                 f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true if that is meant."
             )
         if self._empty:
             raise InputError(
-                f"dataset.path: class folder(s) without images in {self._root}: {shorten(self._empty)}. "
-                "Fill them, or move them away."
+                f"dataset.path: {counted(len(self._empty), 'class folder')} without images in {self._root}: "
+                f"{shorten(self._empty)}. Fill them, or move them away."
             )
 
     def _images(self, folder: Path, ancestors: tuple[str, ...]) -> list[Path]:
@@ -266,6 +254,8 @@ class _Walk:
                 self.ignored["hidden"] += count
             elif self._leaves_root(entry):
                 self._escaping += [self._relative(folder / entry.name)] if count else []
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110  pathlib refuses some links
+                self.ignored["broken link or special file"] += count
             else:
                 yield entry
 

@@ -1,12 +1,16 @@
 """The contract that all kinds of sources keep, and what they share."""
 
 import re
+import unicodedata
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any, Protocol
+
+import pandas as pd
 
 from efficientnet_finetuning.data.blocks import BLOCK_SIZE
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 # What people call the split that chooses between models.
@@ -87,6 +91,32 @@ def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str
         if role not in roles and own:
             roles[role] = own
     return roles
+
+
+def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The cells of a CSV that lists files, as texts without the blanks around them.
+
+    Raises:
+        InputError: it is no CSV in UTF-8, or lacks one of the columns; ``what`` names it.
+    """
+    with naming_unreadable(what, "a CSV in UTF-8"):
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{what} has rows with more fields than its header {', '.join(table.columns)}.")
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(
+            f"{what} has no column {' and no column '.join(missing)}. It has: {', '.join(table.columns)}. Its columns "
+            f"must be separated by commas, and {','.join(columns)} must be among them."
+        )
+    with naming_unreadable(what, "a CSV in UTF-8"):
+        if table["path"].str.contains("\0", regex=False).any():
+            raise ValueError("it has null bytes")
+    return table.apply(lambda column: column.str.strip())
+
+
+def is_showable(name: str) -> bool:
+    """Whether a table, a terminal and a file in UTF-8 can show a name: it has no line breaks and no odd bytes."""
+    return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in name)
 
 
 def natural_key(text: str) -> tuple[list[tuple[bool, int, str]], str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.new_class import features_of
 from efficientnet_finetuning.bundle.photographs import Reader, find_photographs
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.evaluation.pictures import image_grid
 from efficientnet_finetuning.parameters import PredictParameters
@@ -38,7 +38,7 @@ def rank_photographs(
     seen = features_of(champion_model, {"photographs": reader}, predict.batch_size)["photographs"]
     unreadable = [f"{one.id} ({why})" for one, why in zip(photographs, reader.reasons, strict=True) if why]
     if unreadable:
-        logger.warning("%d photographs cannot be read: %s", len(unreadable), shorten(unreadable, limit=3))
+        logger.warning("%s cannot be read: %s", counted(len(unreadable), "photograph"), shorten(unreadable, limit=3))
     if len(unreadable) == len(photographs):
         raise InputError(f"No photograph in {predict.path} can be read: {shorten(unreadable, limit=3)}.")
     readable = np.flatnonzero(reader.reasons == "")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.bundle.card import model_card
 from efficientnet_finetuning.bundle.checks import check_exports, format_checks
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.explain import show_predictions
 from efficientnet_finetuning.bundle.formats import check_formats, classifier_file, convert
 from efficientnet_finetuning.bundle.receipt import as_bytes, make_receipt
 from efficientnet_finetuning.data.decode import open_image, upright_rgb
@@ -19,7 +20,6 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.metrics import predictions_table
-from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import METADATA_NAME
 from efficientnet_finetuning.parameters import ExportParameters
 from efficientnet_finetuning.verify import RECEIPT
@@ -71,15 +71,11 @@ def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> lis
 
 def show_failures(champion_model: Classifier, test_images: Examples, workers: Workers) -> Figure:
     """The champion's surest mistakes and least sure hits on the test images."""
-    from efficientnet_finetuning.models.activation_maps import class_activation_maps
-
     images, labels = test_images.arrays
     logits = champion_model.predict_logits(images, map_blocks=workers.map_blocks)
     names, temperature = champion_model.class_names, champion_model.temperature
-    rows = worth_a_look(predictions_table(logits, labels, test_images.ids, names, temperature))
-    predicted = rows["predicted"].map(names.index).to_numpy(int)
-    shown = images[rows.index]
-    return gallery(shown, rows, class_activation_maps(champion_model.model, shown, predicted))
+    predictions = predictions_table(logits, labels, test_images.ids, names, temperature)
+    return show_predictions(champion_model, images, predictions)
 
 
 def write_bundle(

@@ -23,7 +23,6 @@ from efficientnet_finetuning.evaluation.figures import (
     learning_curves,
 )
 from efficientnet_finetuning.evaluation.metrics import confusion, predictions_table
-from efficientnet_finetuning.evaluation.pictures import disagreement_sheet, disagreements
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -61,11 +60,12 @@ def reach_verdict(comparison: pd.DataFrame, **results: pd.DataFrame) -> tuple[di
 
 
 def compare_with_before(
-    champion: str, before: Mapping[str, pd.DataFrame], **predictions: pd.DataFrame
+    champion: str, before: Mapping[str, Mapping[str, Any]], **predictions: pd.DataFrame
 ) -> dict[str, Any]:
     """What has changed since the run before in what the regime says that is the champion now."""
     name = f"{champion}_predictions"
-    change = {"regime": champion} | change_since(before.get(name), predictions[name])
+    was = before.get(name, {"table": None, "differences": []})
+    change = {"regime": champion, "differences": was["differences"]} | change_since(was["table"], predictions[name])
     logger.debug("%s: %s", champion, change["words"])
     return change
 
@@ -138,12 +138,6 @@ def plot_confidence(class_names: list[str], **predictions: pd.DataFrame) -> Figu
     return confidence_curves(_by_regime(predictions, "predictions"), class_names)
 
 
-def show_disagreements(test_images: Examples, seed: int, **predictions: pd.DataFrame) -> Figure:
-    """Images on which one regime is right and another wrong."""
-    rows = disagreements(_by_regime(predictions, "predictions"), seed)
-    return disagreement_sheet(test_images.arrays[0][rows["row"]], rows)
-
-
 def measure_cost(model: TrainedClassifier) -> dict[str, float]:
     """Size of the network, which all regimes share, and its speed on this machine."""
     from efficientnet_finetuning.models.cost import cost_of
@@ -157,7 +151,10 @@ def write_report(
     change: dict[str, Any],
     audit: dict[str, Any],
     cost: dict[str, float],
-    node_costs: dict[str, dict[str, Any]],
+    node_costs: Mapping[str, dict[str, Any]],
+    test_images: Examples,
+    lineage: Mapping[str, Mapping[str, Any]],
+    run: Mapping[str, Any],
     seed: int,
     **results: Any,
 ) -> str:
@@ -170,9 +167,12 @@ def write_report(
             audit=audit,
             metrics=_by_regime(results, "metrics"),
             predictions=_by_regime(results, "predictions"),
+            images=test_images.images,
             histories=_by_regime(results, "history"),
             costs=node_costs,
             model_cost=cost,
+            run=run,
+            parameters={name: value for of in lineage.values() for name, value in of["parameters"].items()},
             review={name: results[name] for name in _REVIEW if name in results},
             figures={name: value for name, value in results.items() if isinstance(value, bytes)},
             seed=seed,

@@ -12,7 +12,6 @@ from efficientnet_finetuning.pipelines.reporting.nodes import (
     plot_confusion,
     plot_learning_curves,
     reach_verdict,
-    show_disagreements,
     write_report,
 )
 
@@ -24,8 +23,9 @@ _FIGURES = (
     "learning_curves",
     "confusion_matrix",
     "confidence_curves",
-    "disagreements",
 )
+
+_TOLD = ("node_costs", "lineage", "run")
 
 _OF_THE_REVIEW = (
     "label_review",
@@ -83,14 +83,10 @@ def create_pipeline(*regimes: str) -> Pipeline:
             name="plot_confidence",
         ),
         Node(
-            show_disagreements,
-            same("test_images") | seed | of_all("predictions"),
-            "disagreements",
-            name="show_disagreements",
-        ),
-        Node(
             write_report,
-            same("comparison", "verdict", "change", "audit", "cost", "node_costs", *_FIGURES) | seed | everything,
+            same("comparison", "verdict", "change", "audit", "cost", "test_images", *_FIGURES, *_TOLD)
+            | seed
+            | everything,
             "report",
             name="write_report",
         ),

@@ -36,7 +36,7 @@ def build_random_start(
 ) -> TrainedClassifier:
     """Build the same network with random weights."""
     random = backbone.model_copy(update={"weights": "none"})
-    return _start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
+    return build_seed_start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
 
 
 def build_seed_start(
@@ -46,33 +46,16 @@ def build_seed_start(
     device: DeviceParameters,
     training: TrainingParameters,
     seed: int,
+    head_batch_norm: bool = True,
 ) -> TrainedClassifier:
     """Build what the Keras example trains: the pretrained backbone, and a random head with BatchNorm and dropout."""
-    return _start(class_names, backbone, preprocessing, device, training, seed, head_batch_norm=True)
-
-
-def _start(
-    class_names: list[str],
-    backbone: BackboneParameters,
-    preprocessing: PreprocessingParameters,
-    device: DeviceParameters,
-    training: TrainingParameters,
-    seed: int,
-    *,
-    head_batch_norm: bool,
-) -> TrainedClassifier:
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import attach_head
 
     size = image_size(preprocessing, backbone)
     network = build_backbone(backbone.name, size, backbone.weights, dtype_policy=device.dtype_policy, seed=seed)
-    return TrainedClassifier(
-        model=attach_head(network, len(class_names), training.head_dropout, head_batch_norm),
-        class_names=tuple(class_names),
-        backbone=backbone.name,
-        image_size=size,
-        **preprocessing.model_dump(exclude={"image_size"}),
-    )
+    model = attach_head(network, len(class_names), training.head_dropout, head_batch_norm)
+    return TrainedClassifier.of(model, class_names, backbone, preprocessing)
 
 
 def find_learning_rate(

@@ -1,7 +1,6 @@
 """Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,14 +124,14 @@ def fit_start(
     """What fine-tuning starts from: the backbone and a head on its last feature map alone.
 
     A head on all stages is two to three points better as it stands, but a worse start where images are few: figures are
-    in :class:`~efficientnet_finetuning.parameters.HeadParameters`.
+    in ``tests/benchmarks/sizes.py``.
     """
     from efficientnet_finetuning.models.heads import assemble, dense_head
 
     last_map = slice(-backbone.output_shape[-1], None)
     fitted = _fit(features, last_map, train_images, validation_images, manifest, head, quiet=True)
     model = assemble(backbone, dense_head(fitted.kernel, fitted.bias), head.head_dropout)
-    return _classifier(model, class_names, backbone_parameters, preprocessing, head)
+    return TrainedClassifier.of(model, class_names, backbone_parameters, preprocessing, class_weight=head.class_weight)
 
 
 def _fit(
@@ -147,10 +146,8 @@ def _fit(
     """A head on some channels of the features."""
     from efficientnet_finetuning.training.head import fit_head as fit
 
-    if [len(features["train"]), len(features["validation"])] != [
-        head.views * len(train_images),
-        len(validation_images),
-    ]:
+    images = head.views * len(train_images), len(validation_images)
+    if (len(features["train"]), len(features["validation"])) != images:
         raise InputError(
             "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
         )
@@ -180,23 +177,12 @@ def assemble_classifier(
     from efficientnet_finetuning.models.heads import assemble
 
     model = assemble(backbone, fitted_head, head.head_dropout)
-    temperature = fit_temperature(held_out["logits"], held_out["labels"])
-    plain = _classifier(model, class_names, backbone_parameters, preprocessing, head)
-    return replace(plain, flip=flip, temperature=temperature)
-
-
-def _classifier(
-    model: KerasModel,
-    class_names: list[str],
-    backbone: BackboneParameters,
-    preprocessing: PreprocessingParameters,
-    head: HeadParameters,
-) -> TrainedClassifier:
-    return TrainedClassifier(
-        model=model,
-        class_names=tuple(class_names),
-        backbone=backbone.name,
-        image_size=image_size(preprocessing, backbone),
-        **preprocessing.model_dump(exclude={"image_size"}),
+    return TrainedClassifier.of(
+        model,
+        class_names,
+        backbone_parameters,
+        preprocessing,
         class_weight=head.class_weight,
+        flip=flip,
+        temperature=fit_temperature(held_out["logits"], held_out["labels"]),
     )
