@@ -165,21 +165,22 @@ def _deliver(path: Path, outages: dict[str, Exception]) -> int:
             delivery.end_what_was_left_open()
             delivery.discard()
     except Exception as error:
-        if _is_the_journals_fault(error):
-            logger.warning("%s is damaged, and is kept as *.damaged. %s: %s", path, type(error).__name__, error)
-            path.rename(path.with_suffix(".damaged"))
-            path.with_suffix(".sent").unlink(missing_ok=True)
-            with contextlib.suppress(Exception):
-                delivery.end_what_was_left_open() if delivery else None
-        else:
+        if not _is_the_journals_fault(error, delivery):
             outages[delivery.uri if delivery else str(path)] = error
+            return count
+        logger.warning("%s is damaged, and is kept as *.damaged. %s: %s", path, type(error).__name__, error)
+        path.rename(path.with_suffix(".damaged"))
+        path.with_suffix(".sent").unlink(missing_ok=True)
+        if delivery:
+            with contextlib.suppress(Exception):  # the server may be away now
+                delivery.end_what_was_left_open()
     return count
 
 
-def _is_the_journals_fault(error: Exception) -> bool:
-    """Whether an event is not what we write, or MLflow knows no store of the address that the journal names."""
+def _is_the_journals_fault(error: Exception, delivery: "_Delivery | None") -> bool:
+    """Whether a line is not what we write, or MLflow knows no store of the address that the journal names."""
     if isinstance(error, AttributeError | KeyError | TypeError | ValueError):
-        return True
+        return delivery is None or delivery.is_connected
     return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
 
 
@@ -200,8 +201,8 @@ def _mend_locations(folder: Path) -> None:
         for (old,) in there.fetchall():
             for table, column in _LOCATIONS:
                 database.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ? || '%'",  # noqa: S608
-                    [here, len(old) + 1, old],
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) = 1",  # noqa: S608
+                    [old, here, old],
                 )
 
 
@@ -218,7 +219,8 @@ class _Delivery:
         folder = self._path.parents[1]
         self._project = self._path.parents[len(JOURNALS.parts)]  # of which an event's paths are
         ours = f"sqlite:///{folder / 'mlflow.db'}"
-        self.uri: str = store["uri"] or ours
+        self.uri = str(store["uri"] or ours)
+        self.is_connected = False
         self._artifacts = (folder / "artifacts").as_uri() if self.uri == ours else None
         self._runs: dict[str, str] = {}
         self._open: set[str] = set()
@@ -236,9 +238,9 @@ class _Delivery:
             if not line.endswith("\n"):  # nothing, or what a killed process had begun to write
                 self._stream.seek(position)
                 return
+            self._connect()
             event = json.loads(line)
             self._number += 1
-            self._connect()
             if self._number > done:
                 self._apply(event)
                 self._progress.write_text(str(self._number))
@@ -263,7 +265,7 @@ class _Delivery:
             self._open.discard(event["key"])
 
     def _connect(self) -> None:
-        if self._client is not None:
+        if self.is_connected:
             return
         # A server that does not answer must not hold up the end of a run; by itself MLflow tries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
@@ -283,11 +285,12 @@ class _Delivery:
         kind = ("mlflow.experimentKind", "custom_model_development")
         if found is None:
             self._experiment = self._client.create_experiment(self._experiment_name, self._artifacts, dict([kind]))
-            return
-        self._experiment = found.experiment_id
-        if kind[0] not in found.tags:
-            with contextlib.suppress(MlflowException):  # the experiment may belong to somebody else
-                self._client.set_experiment_tag(self._experiment, *kind)
+        else:
+            self._experiment = found.experiment_id
+            if kind[0] not in found.tags:
+                with contextlib.suppress(MlflowException):  # the experiment may belong to somebody else
+                    self._client.set_experiment_tag(self._experiment, *kind)
+        self.is_connected = True
 
     def _apply(self, event: Event) -> None:
         from mlflow.exceptions import MlflowException
