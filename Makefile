@@ -156,10 +156,10 @@ mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
 	$(BIN)/mlflow server --host 127.0.0.1 --backend-store-uri sqlite:///data/08_reporting/mlflow/mlflow.db
 
 mlflow-replay: $(INSTALLED) ## Send what earlier runs could not tell MLflow's server
-	$(BIN)/python -m efficientnet_finetuning.tracking
+	$(BIN)/python -m efficientnet_finetuning.running.tracking
 
 prune: $(INSTALLED) ## Remove old versions of all artifacts (how many stay: keep_versions in conf/base)
-	$(BIN)/python -m efficientnet_finetuning.prune
+	$(BIN)/python -m efficientnet_finetuning.running.prune
 
 clean: ## Remove the environment and caches; data and models stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

@@ -1,8 +1,9 @@
 """Project settings; see https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
-from efficientnet_finetuning.configuration import ConfigLoader
-from efficientnet_finetuning.hooks import RunHooks, TrackingHooks
-from efficientnet_finetuning.session import Session
+from efficientnet_finetuning.running.configuration import ConfigLoader
+from efficientnet_finetuning.running.run_hooks import RunHooks
+from efficientnet_finetuning.running.session import Session
+from efficientnet_finetuning.running.tracking_hooks import TrackingHooks
 
 HOOKS = (RunHooks(), TrackingHooks())
 SESSION_CLASS = Session

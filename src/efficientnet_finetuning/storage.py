@@ -14,6 +14,7 @@ from typing import Any
 from efficientnet_finetuning.errors import InputError
 
 COMMIT_FILE = "commit.json"
+_USED_FILE = ".used"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,6 +47,54 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None
     return record if found == digest(record) else None
+
+
+def versions(dataset: Path) -> list[str]:
+    """Names of a dataset's stored versions, the one that a run made or used last first.
+
+    Whoever names no version gets the first one. A version is named by the time at which it was made. A run that uses an
+    older version notes that in a file of the dataset (:func:`note_use`).
+    """
+    folder = str(dataset)
+    found = os.listdir(folder) if dataset.is_dir() else []  # noqa: PTH208  a tenth of the time of glob
+    last_used = {name: name for name in found if os.path.exists(f"{folder}/{name}/{dataset.name}")}  # noqa: PTH110
+    with suppress(OSError, ValueError):
+        for line in (dataset / _USED_FILE).read_text(encoding="utf-8").splitlines():
+            version, _, when = line.partition(" ")
+            if version in last_used:
+                last_used[version] = max(last_used[version], when)
+    return sorted(last_used, key=lambda version: (last_used[version], version), reverse=True)
+
+
+def note_use(dataset: Path, version: str, when: str) -> None:
+    """Make a version the first of :func:`versions`, from a time on that is written as versions are."""
+    if versions(dataset)[:1] != [version]:
+        with (dataset / _USED_FILE).open("a", encoding="utf-8") as file:
+            file.write(f"{version} {when}\n")
+
+
+def versions_made_by(dataset: Path, key: str) -> list[str]:
+    """Those of :func:`versions` whose recipe has a key; reads their commit files and nothing else."""
+    wanted = f'"key": "{key}"'.encode()  # parsing hundreds of files would take a second
+
+    def may_match(version: str) -> bool:
+        try:
+            with open(f"{dataset}/{version}/{COMMIT_FILE}", "rb", buffering=0) as file:  # noqa: PTH123
+                return wanted in file.read()
+        except OSError:
+            return False
+
+    return [
+        version
+        for version in versions(dataset)
+        if may_match(version) and recipe_of_version(dataset / version).get("key") == key
+    ]
+
+
+def recipe_of_version(folder: Path) -> dict[str, Any]:
+    """What a published version was made by; empty where its record does not say."""
+    recipe = (read_commit(folder) or {}).get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def find_damage(folder: Path, record: Mapping[str, Any]) -> str:

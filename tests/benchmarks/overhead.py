@@ -51,7 +51,7 @@ def kedro_run() -> tuple[float, float]:
 
 def script() -> None:
     """The nodes' functions, called one after the other."""
-    from efficientnet_finetuning.parameter_validation import validate
+    from efficientnet_finetuning.parameters.validation import validate
     from efficientnet_finetuning.pipeline_registry import register_pipelines
     from efficientnet_finetuning.workers import Workers
 

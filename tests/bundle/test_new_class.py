@@ -48,7 +48,7 @@ def learnt(champion) -> dict[str, np.ndarray]:
 
 def test_a_class_is_added_and_the_others_stay_what_they_were(champion, learnt, tmp_path):
     blue = coloured("blue", 8)
-    wider, found = add_class(champion, learnt, "blue", blue, max_loss=0.003, seed=0)
+    wider, found = add_class(champion, learnt, "blue", blue, max_loss=0.003)
     assert wider.class_names == ("red", "green", "blue")
     assert (found["num_photographs"], found["num_recognized"], found["num_test_images"]) == (8, 8, 60)
     assert found["before"] == found["after"] == 1
@@ -65,7 +65,7 @@ def test_a_class_is_added_and_the_others_stay_what_they_were(champion, learnt, t
 
 def test_a_class_that_is_known_is_refused(champion, learnt):
     with pytest.raises(InputError, match="knows the class 'red' already"):
-        add_class(champion, learnt, "red", coloured("red", 4), max_loss=0.003, seed=0)
+        add_class(champion, learnt, "red", coloured("red", 4), max_loss=0.003)
 
 
 def test_photographs_that_cannot_be_read_are_named(champion, tmp_path):

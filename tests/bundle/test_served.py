@@ -15,11 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModelContext
 from PIL import Image
 
-from efficientnet_finetuning import serving
 from efficientnet_finetuning.bundle.classifier import Classifier
-from efficientnet_finetuning.code import files_of
-from efficientnet_finetuning.registry import describe
-from efficientnet_finetuning.serving import ARTIFACT, MAX_IMAGES, Served, example, signature
+from efficientnet_finetuning.running import serving
+from efficientnet_finetuning.running.registry import describe
+from efficientnet_finetuning.running.serving import ARTIFACT, MAX_IMAGES, Served, example, signature
+from efficientnet_finetuning.running.source_hashes import files_of
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> str:

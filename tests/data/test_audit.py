@@ -159,4 +159,5 @@ def test_uneven_classes_and_missing_ones_are_told(tmp_path, write_classes):
     report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"), dataset)
     assert report["missing_classes"] == {"train": [], "validation": [], "test": ["b"]}
     assert "1 class(es) have no image in test: b" in report["warnings"]
+    assert "1 class(es) have fewer than 5 test images, so their scores say little: a" in report["warnings"]
     assert any("class_weight=balanced" in warning for warning in report["warnings"])

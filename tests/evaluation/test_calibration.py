@@ -12,6 +12,7 @@ from efficientnet_finetuning.evaluation.calibration import (
     log_softmax,
     reliability,
 )
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
 
 
 def draw(temperature: float, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -30,24 +31,29 @@ def test_the_temperature_that_made_the_labels_is_found_and_calibrates(temperatur
     assert found == pytest.approx(temperature, rel=0.1)
     probabilities = np.exp(log_softmax(logits, found))
     correct = probabilities.argmax(1) == labels.argmax(1)
-    assert expected_calibration_error(probabilities.max(1), correct) < 0.025
+    assert expected_calibration_error(probabilities.max(1), correct) < 0.03
 
 
 def test_a_few_images_that_are_all_right_do_not_make_a_classifier_certain():
-    assert fit_temperature(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.uint8)) == pytest.approx(0.25, rel=0.01)
+    assert 0.8 < fit_temperature(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.uint8)) < 1
 
 
 def test_bins_hold_equally_many_images():
-    confidence = np.linspace(0, 1, 30) ** 3
-    bins = reliability(confidence, np.arange(30) % 2 == 0)
-    assert bins["num_images"].tolist() == [2] * 15
+    confidence = np.linspace(0, 1, 480) ** 3
+    bins = reliability(confidence, np.arange(480) % 2 == 0)
+    assert bins["num_images"].tolist() == [32] * 15
     assert bins["accuracy"].tolist() == [0.5] * 15
-    assert len(reliability(confidence[:4], np.ones(4, bool))) == 4
+    assert (bins["low"][0], bins["high"][0]) == wilson_interval(16, 32)
+
+
+@pytest.mark.parametrize(("num_images", "num_bins"), [(1, 1), (29, 1), (45, 3), (224, 14), (10_000, 15)])
+def test_few_images_have_fewer_bins(num_images, num_bins):
+    assert len(reliability(np.linspace(0, 1, num_images), np.ones(num_images, bool))) == num_bins
 
 
 def test_the_calibration_error_is_the_mean_distance():
     # Seven bins of right answers, one that is mixed, seven of wrong ones.
-    found = expected_calibration_error(np.full(30, 0.9), np.arange(30) < 15)
+    found = expected_calibration_error(np.full(300, 0.9), np.arange(300) < 150)
     assert found == pytest.approx((7 * 0.1 + 0.4 + 7 * 0.9) / 15)
     assert expected_calibration_error(np.ones(3), np.ones(3, bool)) == 0.0
 
@@ -68,10 +74,11 @@ def test_the_threshold_is_chosen_on_held_out_images_and_tried_on_test():
     test = split([0.95, 0.85, 0.5, 0.4], [True, False, True, True])
     assert judge_threshold(held_out, test, 1.0) == {
         "precision": 1.0,
-        "num_images": 4,
         "confidence": 0.8,
         "coverage": 0.5,
         "accuracy": 0.5,
+        "held_out": {"num_images": 4, "answered": 2, "right": 2},
+        "test": {"num_images": 4, "answered": 2, "right": 1},
     }
     assert judge_threshold(held_out, test, 0.75)["confidence"] == 0.6
 

@@ -17,27 +17,31 @@ def answers(true: str, predicted: str, first: int = 0) -> pd.DataFrame:
 def test_both_runs_are_judged_by_the_labels_of_now():
     before = answers("aaaaaaaabb", "aaaaaaabbb")
     now = answers("aaaaaaabbb", "aaaaaaabbb")  # the eighth label was wrong, and the model knew
-    change = change_since(before, now, 0)
+    change = change_since(before, now)
     assert (change["num_images"], change["num_relabelled"]) == (10, 1)
     assert change["all"]["difference"] == 0, "the run before was right about it, too"
     now = answers("aaaaaaabbb", "aaaaaaaabb")
-    change = change_since(before, now, 0)
+    change = change_since(before, now)
     assert change["all"]["difference"] == pytest.approx(-0.1)
     assert change["untouched"]["difference"] == 0
-    assert change["words"].startswith("Both runs answered 10 test images. Judged by the labels of this run: -10.0 ")
-    assert "The labels of 1 have changed in between. On the others alone: +0.0" in change["words"]
+    told = "Both runs answered 10 test images. Judged by the labels of now, this run gets 10.0 points less than the run"
+    assert change["words"].startswith(told)
+    assert (
+        "The labels of 1 have changed in between. On the others alone it gets as many right as the run before ("
+        in change["words"]
+    )
     assert json.loads(json.dumps(change, allow_nan=False)) == change
 
 
 def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
-    change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10), 0)
+    change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10))
     assert (change["all"]["only_upper"], change["all"]["only_lower"]) == (40, 0)
-    assert change["words"].endswith("p < 0.001.")
+    assert "this run gets 20.0 points more than the run before (" in change["words"]
     assert "luck" not in change["words"]
 
 
 def test_images_of_one_run_alone_are_counted_and_not_judged():
-    change = change_since(answers("aaaa", "bbbb"), answers("aaaaa", "bbbaa", first=2), 0)
+    change = change_since(answers("aaaa", "bbbb"), answers("aaaaa", "bbbaa", first=2))
     assert (change["num_images"], change["only_before"], change["only_now"]) == (2, 2, 3)
     assert "(2 only by the run before, 3 only by this one)" in change["words"]
 
@@ -51,13 +55,13 @@ def test_images_of_one_run_alone_are_counted_and_not_judged():
     ],
 )
 def test_where_nothing_can_be_compared_that_is_said(before, words):
-    change = change_since(before, answers("ab", "bb"), 0)
+    change = change_since(before, answers("ab", "bb"))
     assert change["all"] is None
     assert change["untouched"] is None
     assert words in change["words"]
 
 
 def test_where_all_labels_have_changed_there_are_no_others():
-    change = change_since(answers("aa", "ab"), answers("bb", "bb"), 0)
+    change = change_since(answers("aa", "ab"), answers("bb", "bb"))
     assert change["untouched"] is None
     assert change["words"].endswith("The labels of 2 have changed in between.")

@@ -93,7 +93,7 @@ def test_the_terminals_table_has_a_line_a_regime(comparison):
     ]
 
 
-def test_five_classes_or_fewer_have_no_top5():
+def test_where_top5_says_nothing_there_is_no_top5():
     comparison = compare_regimes({"finetune": metrics(0.5) | {"top5": None}}, {"finetune": EPOCHS})
     assert "top-5" not in format_comparison(comparison)
     (axes,) = comparison_bars(comparison).axes
@@ -134,7 +134,8 @@ def test_a_confusion_matrix_has_numbers_where_there_is_room(num_classes, numbers
 def test_confidence_curves_show_bins_and_coverage():
     table = pd.DataFrame({"confidence": np.linspace(0.5, 1, 30), "correct": np.arange(30) % 3 > 0})
     reliable, coverage = confidence_curves({"finetune": table}, ["a", "b", "c"]).axes
-    assert len(reliable.lines[1].get_xdata()) == 15
+    assert len(reliable.lines[1].get_xdata()) == 2
+    assert reliable.get_title() == "reliability: bins of 15 test images or more"
     assert coverage.lines[0].get_ydata()[-1] == pytest.approx(100 * 20 / 30)
 
 

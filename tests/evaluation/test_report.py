@@ -87,7 +87,7 @@ def results(
     costs = {"ingestion.look_at_images": node, "finetune.evaluate_classifier": node | {"device": "GPU (one)"}}
     return Results(
         comparison=comparison,
-        verdict=judge(predictions, seconds, 0),
+        verdict=judge(predictions, seconds),
         change={"all": None, "words": "No run before this one is stored."},
         audit={
             "source": "photos",
@@ -180,7 +180,7 @@ def test_what_changed_since_the_run_before_is_told_where_something_did():
     found = case(10, 300)
     assert "since the run before" not in Page(render_report(found)).text
     now = found.predictions["finetune"]
-    change = change_since(found.predictions["transfer"], now, 0)
+    change = change_since(found.predictions["transfer"], now)
     page = Page(render_report(replace(found, change=change)))
     assert f"What changed since the run before\nfinetune: {change['words']}" in page.text.replace("\n\n", "\n")
     assert {"href": "#change"} in page.attributes("a")

@@ -1,3 +1,4 @@
+import itertools
 import json
 from statistics import NormalDist
 
@@ -7,6 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.evaluation.verdict import judge, paired_difference
 from efficientnet_finetuning.pipelines.reporting.nodes import reach_verdict
 
@@ -23,26 +25,98 @@ def hits(count: int, of: int = 1000) -> np.ndarray:
 
 def test_a_clear_winner_is_named_with_its_lead_and_interval():
     verdict = judge(
-        {"transfer": predictions(hits(700)), "finetune": predictions(hits(800))}, {"transfer": 5, "finetune": 60}, 0
+        {"transfer": predictions(hits(700)), "finetune": predictions(hits(800))}, {"transfer": 5, "finetune": 60}
     )
     assert verdict["champion"] == "finetune"
-    assert verdict["words"].startswith("finetune wins: finetune +10.0 points over transfer, 95 % interval ")
-    assert verdict["words"].endswith("p < 0.001.")
+    low, high = (100 * end for end in wilson_interval(800, 1000))
     (step,) = verdict["steps"]
     assert (step["only_upper"], step["only_lower"]) == (100, 0)
     # The standard error of a paired difference: sqrt(b + c − (b − c)² / n) / n.
     error = NormalDist().inv_cdf(0.975) * np.sqrt(100 - 100**2 / 1000) / 1000
-    assert step["low"] == pytest.approx(0.1 - error, abs=2e-3)
-    assert step["high"] == pytest.approx(0.1 + error, abs=2e-3)
+    assert step["low"] == pytest.approx(0.1 - error, abs=3e-3)
+    assert step["high"] == pytest.approx(0.1 + error, abs=3e-3)
+    assert verdict["words"] == (
+        f"Fine-tuning wins: 80.0 % right ({low:.1f} to {high:.1f}) of 1,000 test images, 10.0 points more than "
+        f"transfer ({100 * step['low']:.1f} to {100 * step['high']:.1f})."
+    )
 
 
 def test_where_nothing_can_be_told_the_cheaper_one_is_taken():
     regimes = {"transfer": predictions(hits(700)), "finetune": predictions(hits(703))}
-    verdict = judge(regimes, {"transfer": 5, "finetune": 60}, 0)
+    verdict = judge(regimes, {"transfer": 5, "finetune": 60})
     assert verdict["champion"] == "transfer"
-    assert verdict["words"].startswith("Take transfer: no measurable difference between transfer and finetune")
-    assert "so the cheaper one is taken: transfer" in verdict["words"]
-    assert judge(regimes, {"transfer": 60, "finetune": 5}, 0)["champion"] == "finetune"
+    assert verdict["words"].startswith("Take transfer, the faster one to train: 70.0 % right (67.1 to 72.8) of 1,000 ")
+    assert " Fine-tuning gets 0.3 points more than transfer (" in verdict["words"]
+    # Of six that differ, all must be on one side.
+    assert verdict["words"].endswith("which may be luck: 1,000 test images cannot show a difference below 0.6 points.")
+    turned = judge(regimes, {"transfer": 60, "finetune": 5})
+    assert turned["champion"] == "finetune"
+    assert " Transfer gets 0.3 points less than fine-tuning (" in turned["words"]
+
+
+def test_equal_answers_of_few_images_still_have_an_interval_and_a_limit():
+    right = hits(38, 45)
+    found = paired_difference(right, right)
+    assert found["low"] < -0.05
+    assert found["high"] > 0.05
+    assert found["detectable"] == pytest.approx(6 / 45)
+    regimes = {"transfer": predictions(right), "finetune": predictions(right)}
+    words = judge(regimes, {"transfer": 5, "finetune": 60})["words"]
+    assert "Fine-tuning gets as many right as transfer (-" in words
+    assert words.endswith("): 45 test images cannot show a difference below 13.3 points.")
+    assert paired_difference(right[:2], right[:2])["detectable"] is None
+    two = {regime: table[:2] for regime, table in regimes.items()}
+    assert "2 test images cannot show any difference." in judge(two, {"transfer": 5, "finetune": 60})["words"]
+
+
+def test_what_can_be_shown_depends_on_how_many_answers_differ():
+    lower = np.array([True] * 5 + [False] * 5 + [True] * 90)
+    upper = np.array([False] * 5 + [True] * 5 + [True] * 90)
+    # Of ten fair coins, 9 to 1 has a p-value of 0.02, 8 to 2 of 0.11.
+    assert paired_difference(lower, upper)["detectable"] == pytest.approx(0.08)
+
+
+def test_the_interval_says_what_the_exact_test_says():
+    odd = []
+    for only_upper, only_lower in itertools.product(range(21), repeat=2):
+        kinds = np.repeat([0, 1, 2], [only_upper, only_lower, 60 - only_upper - only_lower])
+        found = paired_difference(kinds != 0, kinds != 1)
+        assert -1 <= found["low"] <= found["difference"] <= found["high"] <= 1
+        if (found["low"] > 0 or found["high"] < 0) != (found["p_value"] < 0.05):
+            odd.append((only_upper, only_lower))
+    assert sorted(odd) == [(4, 13), (13, 4)]
+
+
+@pytest.mark.parametrize("count", [2, 20, 45, 200])
+def test_the_interval_covers_the_true_difference(count):
+    generator = np.random.default_rng(0)
+    for only_upper, only_lower in ((0.08, 0.02), (0.2, 0.05)):
+        shares = [0.7, only_upper, only_lower, 0.3 - only_upper - only_lower]
+        covered = []
+        for _ in range(300):
+            kind = generator.choice(4, count, p=shares)
+            found = paired_difference((kind == 0) | (kind == 2), kind <= 1)
+            covered.append(found["low"] <= only_upper - only_lower <= found["high"])
+        assert np.mean(covered) > 0.95
+
+
+def test_a_training_that_kept_its_start_is_told_and_not_compared():
+    comparison = pd.DataFrame({"regime": ["transfer", "finetune"], "training_seconds": [5, 60]})
+    history = pd.DataFrame({"epoch": [1, 2], "kept": [False, False]})
+    tables = {
+        f"{regime}_predictions": predictions(hits(right, 45)) for regime, right in (("transfer", 38), ("finetune", 45))
+    }
+    histories = {"transfer_history": history.assign(kept=True), "finetune_history": history}
+    verdict, champion = reach_verdict(comparison, **tables, **histories)
+    assert champion == "transfer"
+    assert verdict["steps"] == []
+    assert verdict["words"] == (
+        "Transfer gets 84.4 % right (71.2 to 92.3) of 45 test images. Fine-tuning found nothing better than its start."
+    )
+    _, champion = reach_verdict(
+        comparison[1:], finetune_predictions=tables["finetune_predictions"], finetune_history=history
+    )
+    assert champion == "finetune"
 
 
 @pytest.mark.parametrize(
@@ -54,8 +128,8 @@ def test_where_few_test_images_cannot_tell_cross_validation_is_named(right, of, 
         "transfer_predictions": predictions(hits(right, of)),
         "finetune_predictions": predictions(hits(42 if of == 46 else 701, of)),
     }
-    verdict, _ = reach_verdict(comparison, 0, **tables)
-    assert ("cross_validation` judges transfer and finetune on all images." in verdict["words"]) == named
+    verdict, _ = reach_verdict(comparison, **tables)
+    assert ("cross_validation` judges transfer and fine-tuning on all images." in verdict["words"]) == named
 
 
 def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():
@@ -64,9 +138,9 @@ def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():
         "transfer": predictions(hits(300)),
         "finetune": predictions(hits(900)),
     }
-    verdict = judge(regimes, {"baseline": 70, "transfer": 5, "finetune": 60}, 0)
+    verdict = judge(regimes, {"baseline": 70, "transfer": 5, "finetune": 60})
     assert verdict["champion"] == "finetune"
-    assert "finetune +40.0 points over baseline" in verdict["words"]
+    assert "40.0 points more than training from scratch" in verdict["words"]
     assert [(step["lower"], step["upper"]) for step in verdict["steps"]] == [
         ("baseline", "transfer"),
         ("transfer", "finetune"),
@@ -74,7 +148,7 @@ def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():
 
 
 def test_one_regime_alone_is_the_champion_of_nothing():
-    verdict = judge({"transfer": predictions(hits(3, 4))}, {"transfer": 5}, 0)
+    verdict = judge({"transfer": predictions(hits(3, 4))}, {"transfer": 5})
     assert verdict["champion"] == "transfer"
     assert "nothing to compare" in verdict["words"]
     assert verdict["steps"] == []
@@ -82,9 +156,7 @@ def test_one_regime_alone_is_the_champion_of_nothing():
 
 @pytest.mark.parametrize("right", [[True], [False, False]])
 def test_equal_regimes_of_few_images_give_finite_numbers(right):
-    verdict = judge(
-        {"transfer": predictions(right), "finetune": predictions(right)}, {"transfer": 5, "finetune": 60}, 0
-    )
+    verdict = judge({"transfer": predictions(right), "finetune": predictions(right)}, {"transfer": 5, "finetune": 60})
     assert verdict["steps"][0]["p_value"] == 1.0
     assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
 
@@ -93,7 +165,7 @@ def test_the_p_value_is_mcnemars_exact_one():
     lower = np.array([True] * 2 + [False] * 8 + [True] * 90)
     upper = np.array([False] * 2 + [True] * 8 + [True] * 90)
     # Two or fewer, or eight or more, of ten fair coins.
-    assert paired_difference(lower, upper, 0)["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert paired_difference(lower, upper)["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
 
 
 @pytest.mark.parametrize(("only_lower", "only_upper"), [(2, 8), (8, 2), (5, 5), (0, 1), (300, 420)])
@@ -101,7 +173,7 @@ def test_the_p_value_is_scipys(only_lower, only_upper):
     lower = np.array([True] * only_lower + [False] * only_upper + [True] * 90)
     upper = np.array([False] * only_lower + [True] * only_upper + [True] * 90)
     expected = binomtest(only_upper, only_lower + only_upper).pvalue
-    assert paired_difference(lower, upper, 0)["p_value"] == pytest.approx(expected)
+    assert paired_difference(lower, upper)["p_value"] == pytest.approx(expected)
 
 
 def test_regimes_of_different_images_are_not_compared():
@@ -109,5 +181,4 @@ def test_regimes_of_different_images_are_not_compared():
         judge(
             {"transfer": predictions(hits(3, 4)), "finetune": predictions(hits(3, 5))},
             {"transfer": 5, "finetune": 60},
-            0,
         )

@@ -31,7 +31,7 @@ for number in range(1500):
 CLAIM = """
 import sys
 from pathlib import Path
-from efficientnet_finetuning.session import own_version
+from efficientnet_finetuning.running.session import own_version
 print(*(own_version(Path(sys.argv[1])) for _ in range(300)))
 """
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efficientnet_finetuning.storage import versions
+
 ROOT = Path(__file__).parents[2]
 CLASSES = ("red", "green", "blue")
 
@@ -64,8 +66,14 @@ class Project:
         (folder,) = self.path.glob(f"data/0*/*/{dataset}")
         return folder / self.versions(dataset)[-1] / dataset
 
+    def current(self, dataset: str) -> Path:
+        """The version that whoever names none gets."""
+        (folder,) = self.path.glob(f"data/0*/*/{dataset}")
+        return folder / versions(folder)[0]
+
 
 TINY = """
+device: {verbose: true}
 dataset: {name: null, data_dir: null, path: photos, validation_fraction: 0.25, test_fraction: 0.25}
 preprocessing: {image_size: 32}
 choose_backbone: {backbones: [EfficientNetLite1], image_sizes: [32, 40], max_images: 20}

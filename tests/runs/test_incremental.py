@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def run(project, *arguments: str) -> tuple[set[str], dict[str, str]]:
     """Names of the fresh nodes, and the reasons of the stale ones."""
     result = project.kedro("run", "--pipelines", "finetune", *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
-    fresh = set(re.findall(r"fresh  (\S+)$", result.stdout, re.MULTILINE))
+    fresh = set(re.findall(r"fresh  (\S+)", result.stdout, re.MULTILINE))
     return fresh, dict(re.findall(r"stale  (\S+): (.*)$", result.stdout, re.MULTILINE))
 
 
@@ -47,7 +49,7 @@ def finished(project):
     """A project whose fine-tuning has run, to the names of its nodes."""
     fresh, stale = run(project)
     assert not fresh
-    assert all(reason.endswith("is not stored yet") for reason in stale.values())
+    assert set(stale.values()) == {"nothing is stored yet"}
     return project, set(stale)
 
 
@@ -55,7 +57,7 @@ def test_the_same_command_again_does_nothing_and_imports_nothing_heavy(finished)
     project, nodes = finished
     models = project.versions("finetune_model.keras")
     result = project.kedro("run", "--pipelines", "finetune", env={"PYTHONPROFILEIMPORTTIME": "1"})
-    assert {line.split()[-1] for line in result.stdout.splitlines() if " fresh  " in line} == nodes
+    assert set(re.findall(r"fresh  (\S+)", result.stdout)) == nodes
     assert "finetune " in result.stdout, "the comparison is shown nevertheless"
     assert project.versions("finetune_model.keras") == models
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
@@ -73,7 +75,57 @@ def test_a_changed_parameter_recomputes_exactly_what_depends_on_it(finished):
     assert fresh == nodes - expected
     assert stale["finetune.train_classifier"] == "finetune.training.class_weight balanced → none"
     assert stale["reporting.plot_comparison"] == "comparison changed: 1 rows added, 1 removed"
-    run(project)  # back to what the other tests expect
+
+
+def test_going_back_to_earlier_parameters_costs_nothing(finished):
+    project, nodes = finished
+    other = project.current("finetune_model.keras")
+    fresh, stale = run(project)
+    assert (fresh, stale) == (nodes, {})
+    first = project.current("finetune_model.keras")
+    assert first != other, "what comes after this run uses its model, though it is the older one"
+    fresh, stale = run(project, "--params", "finetune.training.class_weight=none")
+    assert (fresh, stale) == (nodes, {})
+    assert project.current("finetune_model.keras") == other
+    damaged = other / "finetune_model.keras"
+    damaged.write_bytes(b"damaged")
+    run(project)
+    assert project.current("finetune_model.keras") == first
+    _, stale = run(project, "--params", "finetune.training.class_weight=none")
+    assert "SHA-256" in stale["finetune.train_classifier"]
+    run(project)  # what the other tests expect
+
+
+def test_the_runs_of_a_job_are_lined_up_by_what_differs(finished):
+    project, _ = finished
+    told = subprocess.run(
+        [sys.executable, "-m", "efficientnet_finetuning.runs", "cifar10_sample"],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    header, first, second, *_ = told.splitlines()
+    assert header.split()[-2:] == ["seconds", "finetune.training.class_weight"]
+    assert {first.split()[-1], second.split()[-1]} == {"balanced", "none"}
+    version = first.split()[0]
+    assert version in project.versions("champion_model.keras")
+
+
+def test_a_plan_comes_first_and_one_line_a_step(finished):
+    project, nodes = finished
+    quiet = project.kedro(
+        "run", "--pipelines", "finetune", "--params", "device.verbose=false,evaluation.precision=0.5"
+    ).stdout
+    lines = [line.split(maxsplit=2)[2] for line in quiet.splitlines() if line[2:3] == ":"]
+    assert re.fullmatch(rf"\d+ of {len(nodes)} steps to do, about \d.*", lines[0])
+    assert lines[1].strip() == "finetune.evaluate_classifier and 1 more: evaluation.precision 0.95 → 0.5"
+    steps = [line for line in lines if line.startswith("[")]
+    assert len(steps) == len(nodes)
+    assert re.fullmatch(rf"\[ 1/{len(nodes)}\] ingestion.find_images +stored \(\d\d:\d\d\)", steps[0])
+    assert re.fullmatch(rf"\[{len(nodes)}/{len(nodes)}\] reporting\.\w+ +\d.* s", steps[-1])
+    assert "\r" not in quiet
+    assert "\x1b" not in quiet
 
 
 def test_what_cannot_change_a_result_makes_nothing_stale(finished):

@@ -46,7 +46,7 @@ def test_early_stopping_asks_for_the_best_epoch():
 
 def test_numbers_that_are_given_win_and_shape_the_others(caplog):
     given = {"batch_size": 50, "learning_rate": 0.5, "start_loss": None, "keep": "best", "checkpoint_minutes": 1.0}
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         settled = apply_rules(TrainingParameters(epochs="auto", **given), 500, 10)
     assert given.items() <= dict(settled).items()
     assert settled.epochs == 20
@@ -55,6 +55,6 @@ def test_numbers_that_are_given_win_and_shape_the_others(caplog):
 
 def test_nothing_is_said_where_nothing_is_chosen(caplog):
     given = {"epochs": 2, "batch_size": 50, "learning_rate": 0.5, "keep": "best"}
-    with caplog.at_level(logging.INFO, "efficientnet_finetuning"):
+    with caplog.at_level(logging.DEBUG, "efficientnet_finetuning"):
         apply_rules(TrainingParameters(**given), 500, 10)
     assert not caplog.records

@@ -40,7 +40,6 @@ def check_exports(
     classifier: Classifier,
     test: Examples,
     photographs: Sequence[np.ndarray],
-    seed: int,
 ) -> pd.DataFrame:
     """Try each format on test images, in a process of its own that imports nothing of this project.
 
@@ -49,7 +48,6 @@ def check_exports(
         classifier: that they came from.
         test: prepared images with labels and ids.
         photographs: at least one as it is, uint8 ``(height, width, 3)``, upright and RGB, to try the resize inside.
-        seed: of the bootstrap.
 
     Returns:
         A row a format: ``format``, ``file``, ``megabytes``, ``images``; on the test images ``largest_difference`` of a
@@ -79,7 +77,7 @@ def check_exports(
                 "megabytes": _size(files, file) / 1e6,
                 "images": len(squares),
             }
-            row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier, seed)
+            row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier)
             with_resize = tried.probabilities[len(squares) :] - of_photographs if any_size else np.array(np.nan)
             row["difference_with_resize"] = float(np.abs(with_resize).max())
             row["milliseconds"] = 1000 * float(np.median(tried.seconds[: len(squares)]))
@@ -129,13 +127,13 @@ def _milliseconds_of_keras(classifier: Classifier, squares: np.ndarray) -> float
 
 
 def _compare(
-    got: np.ndarray, expected: np.ndarray, labels: np.ndarray, ids: np.ndarray, classifier: Classifier, seed: int
+    got: np.ndarray, expected: np.ndarray, labels: np.ndarray, ids: np.ndarray, classifier: Classifier
 ) -> dict[str, Any]:
     differences = np.abs(got - expected)
     image, label = np.unravel_index(int(differences.argmax()), differences.shape)
     targets = labels.argmax(1)
     before, after = expected.argmax(1) == targets, got.argmax(1) == targets
-    change = paired_difference(before, after, seed)
+    change = paired_difference(before, after)
     return {
         "largest_difference": float(differences.max()),
         "at_image": str(ids[image]),

@@ -67,7 +67,6 @@ def add_class(
     name: str,
     images: np.ndarray,
     max_loss: float,
-    seed: int,
     batch_size: int = 64,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Add a class to a classifier by one more column of its head.
@@ -80,7 +79,6 @@ def add_class(
         name: of the class.
         images: of the class, two at least: uint8 ``(M, image_size, image_size, 3)``.
         max_loss: the share (0–1) of the known classes' images that may be lost to it.
-        seed: of the bootstrap.
         batch_size: images in a forward pass.
 
     Returns:
@@ -113,7 +111,7 @@ def add_class(
     test = learnt["test_head_inputs"]
     before = test @ kernel + bias
     after = np.c_[before, test @ column.kernel + column.bias]
-    return wider, _judged(name, column.is_recognized, learnt["test_labels"], before, after, seed)
+    return wider, _judged(name, column.is_recognized, learnt["test_labels"], before, after)
 
 
 def _references(classifier: Classifier, last_map: np.ndarray) -> dict[str, Any]:
@@ -128,10 +126,10 @@ def _references(classifier: Classifier, last_map: np.ndarray) -> dict[str, Any]:
 
 
 def _judged(
-    name: str, is_recognized: np.ndarray, labels: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int
+    name: str, is_recognized: np.ndarray, labels: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> dict[str, Any]:
     hits = before.argmax(1) == labels, after.argmax(1) == labels
-    found = paired_difference(*hits, seed)
+    found = paired_difference(*hits)
     counts = {"num_photographs": len(is_recognized), "num_recognized": int(is_recognized.sum())}
     top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
     low, points, high = (100 * found[key] for key in ("low", "difference", "high"))

@@ -2,6 +2,12 @@
 
 An in-toto Statement (https://in-toto.io/Statement/v1) names every file with its SHA-256; its predicate follows SLSA's
 provenance (https://slsa.dev/provenance/v1): how the model was made, from what, and when.
+
+A bundle can be signed and verified without a network (extra ``sign``, a key made by ``openssl ecparam -name prime256v1
+-genkey -noout -out private.pem``)::
+
+    model_signing sign key <bundle> --private_key private.pem --signature bundle.sig
+    model_signing verify key <bundle> --public_key public.pem --signature bundle.sig
 """
 
 import hashlib

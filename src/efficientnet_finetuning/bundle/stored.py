@@ -2,25 +2,57 @@
 
 import json
 import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.storage import read_commit, recipe_of_version, versions
 
 CHAMPION = "champion_model.keras"
 # Of the images that come with the project: what a plain `kedro run` trains on.
 EMBEDDED_JOB = "cifar10_sample"
 
 
+Ancestor = tuple[str, str, dict[str, Any]]
+
+
 def newest(dataset: Path) -> Path | None:
-    """The file or folder of a dataset's newest version; ``None`` where nothing is stored."""
-    versions = sorted(dataset.glob(f"*/{dataset.name}"))
-    return versions[-1] if versions else None
+    """The file or folder of the version that a run made or used last; ``None`` where nothing is stored."""
+    stored = versions(dataset)
+    return dataset / stored[0] / dataset.name if stored else None
+
+
+def folders_of(data: Path, job: str) -> dict[str, Path]:
+    """Folders of a job's datasets by their name in the catalog, with underscores in the place of dots."""
+    return {folder.name.partition(".")[0]: folder for folder in data.glob(f"0[2-8]_*/{job}/*") if folder.is_dir()}
+
+
+def descent(folders: Mapping[str, Path], wanted: Iterable[tuple[str, str]]) -> Iterator[Ancestor]:
+    """Some versions and all that they were made from, as far as it is stored.
+
+    Args:
+        folders: as :func:`folders_of` gives them.
+        wanted: names of datasets with a version each.
+
+    Yields:
+        The name, the version and its record in ``commit.json``; each version once.
+    """
+    seen, ahead = set[tuple[str, str]](), list(wanted)
+    while ahead:
+        name, version = ahead.pop(0)
+        folder = folders.get(name.replace(".", "_"))
+        if folder is None or (name, version) in seen or not (folder / version).is_dir():
+            continue
+        seen.add((name, version))
+        yield name, version, read_commit(folder / version) or {}
+        ahead += recipe_of_version(folder / version).get("versions", {}).items()
 
 
 def find_champion(job: str, data: Path) -> Path:
-    """The file of a job's newest champion.
+    """The file of a job's champion that a run made or used last.
 
     Args:
         job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.

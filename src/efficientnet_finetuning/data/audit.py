@@ -17,6 +17,7 @@ from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.parameters import DatasetParameters
 
 _LISTED = 10
+_FEW_TEST_IMAGES = 5
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
 _ASPECT_RATIOS = {"tall (below 1:3)": 1 / 3, "portrait": 0.95, "square": 1.05, "landscape": 3.0}
 
@@ -116,6 +117,12 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     for split, names in report["missing_classes"].items():
         if names:
             warnings.append(f"{len(names)} class(es) have no image in {split}: {shorten(names)}")
+    few = {name: counts["test"] for name, counts in report["classes"].items() if 0 < counts["test"] < _FEW_TEST_IMAGES}
+    if few:
+        warnings.append(
+            f"{len(few)} class(es) have fewer than {_FEW_TEST_IMAGES} test images, so their scores say little: "
+            f"{shorten(sorted(few, key=few.__getitem__))}"
+        )
     if report["conflicting_labels"]["count"]:
         warnings.append(f"{report['conflicting_labels']['count']} image(s) bear several labels")
     if count := report["near_duplicates"]["count"]:

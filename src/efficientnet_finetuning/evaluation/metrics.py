@@ -10,8 +10,8 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import expected_calibration_error, log_softmax
 from efficientnet_finetuning.evaluation.ranking import area_under_roc, average_precision
 
-# With as many classes or fewer, the true one is always among the first five.
-_ALL_IN_TOP5 = 5
+# With as many classes or fewer, the true one is always, or nearly always, among the first five.
+_TOO_FEW_FOR_TOP5 = 6
 
 
 def classification_metrics(
@@ -26,7 +26,7 @@ def classification_metrics(
         temperature: of :func:`~efficientnet_finetuning.evaluation.calibration.fit_temperature`.
 
     Returns:
-        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with five classes
+        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with six classes
         or fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
         ``macro`` and ``weighted`` ``_precision``, ``_recall`` and ``_f1``, ``calibration_error`` with the temperature
         and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``,
@@ -60,7 +60,7 @@ def classification_metrics(
         "num_images": len(targets),
         "loss": float(-log_softmax(logits)[rows, targets].mean()),
         "top1": float(hits.mean()),
-        "top5": float((_ranks(logits, targets) < 5).mean()) if len(class_names) > _ALL_IN_TOP5 else None,
+        "top5": float((_ranks(logits, targets) < 5).mean()) if len(class_names) > _TOO_FEW_FOR_TOP5 else None,
         "balanced_accuracy": means["macro_recall"],
         **means,
         "calibration_error": expected_calibration_error(probabilities[rows, predicted], hits),

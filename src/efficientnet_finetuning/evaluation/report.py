@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.evaluation.metrics import confused_pairs
 from efficientnet_finetuning.evaluation.pictures import disagreements, worth_a_look
 
@@ -219,14 +220,21 @@ def _threshold(threshold: Mapping[str, Any]) -> str:
     if threshold["confidence"] is None:
         return (
             f"No confidence is high enough for {_percent(threshold['precision'])} of the answers to be right on "
-            f"{threshold['num_images']:,} images held out from training."
+            f"{threshold['held_out']['num_images']:,} images held out from training."
         )
     return (
         f"To be right in {_percent(threshold['precision'])} of the answers, answer where the confidence is at least "
-        f"{threshold['confidence']:.3f}. This was chosen on {threshold['num_images']:,} images held out from training. "
-        f"On the test images it answers {_percent(threshold['coverage'])}, of which {_percent(threshold['accuracy'])} "
-        "are right."
+        f"{threshold['confidence']:.3f}. This was chosen on images held out from training: it answers "
+        f"{_answers(threshold['held_out'])}. Of the test images it answers {_answers(threshold['test'])}."
     )
+
+
+def _answers(counts: Mapping[str, int]) -> str:
+    told = f"{counts['answered']:,} of {counts['num_images']:,}"
+    if not counts["answered"]:
+        return told
+    low, high = wilson_interval(counts["right"], counts["answered"])
+    return f"{told}, {counts['right']:,} of them right (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:

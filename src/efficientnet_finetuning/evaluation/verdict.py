@@ -1,6 +1,7 @@
 """Which regime wins, and whether that is more than luck: every regime was asked the same test images."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -8,14 +9,17 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, wilson_interval
 
-_RESAMPLES = 10_000
 # A difference with a p-value from here on may be luck.
 SIGNIFICANT = 0.05
-_PERCENTILES = (2.5, 97.5)
+# With five, even all on one side have a p-value of 0.06.
+_FEWEST_DIFFERING = 6
 
 
-def judge(predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float], seed: int) -> dict[str, Any]:
+def judge(
+    predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float], unchanged: Collection[str] = ()
+) -> dict[str, Any]:
     """Climb the ladder of regimes, and step up only where a test says that the next one is better.
 
     A regime takes its place from the one before if McNemar's test tells them apart (p < 0.05) and it is the better
@@ -25,75 +29,101 @@ def judge(predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float],
     Args:
         predictions: of each regime in the order of the ladder, with ``id`` and ``correct``.
         seconds: of training, which is what "cheaper" means.
-        seed: of the bootstrap.
+        unchanged: regimes whose training found nothing better than its start, which are not judged.
 
     Returns:
-        ``champion`` (a regime), ``words`` (for people), ``num_images`` and ``steps`` between neighbours, as
-        :func:`paired_difference` gives them with ``lower``, ``upper`` (regimes) and ``words``.
+        ``champion`` (a regime), ``words`` (for people; 95 % intervals in brackets), ``num_images`` and ``steps``
+        between neighbours, as :func:`paired_difference` gives them with ``lower`` and ``upper`` (regimes).
 
     Raises:
         InputError: the regimes were not asked the same images.
     """
     hits = _hits(predictions)
+    judged = [regime for regime in hits if regime not in unchanged]
 
     def step(lower: str, upper: str) -> dict[str, Any]:
-        found = {"lower": lower, "upper": upper, **paired_difference(hits[lower], hits[upper], seed)}
-        return found | {"words": _words(found)}
+        return {"lower": lower, "upper": upper, **paired_difference(hits[lower], hits[upper])}
 
-    champion, *others = hits
-    reasons, told = [], "{} wins"
+    champion, *others = judged
+    steps = []
     for upper in others:
-        found = step(champion, upper)
-        reasons.append(found["words"])
-        if found["p_value"] < SIGNIFICANT:
-            champion, told = upper if found["difference"] > 0 else champion, "{} wins"
-        else:
-            champion, told = min(champion, upper, key=seconds.__getitem__), "Take {}"
-            reasons[-1] += f", so the cheaper one is taken: {champion}"
-    words = (
-        f"{told.format(champion)}: {'; '.join(reasons)}."
-        if reasons
-        else f"Only {champion} ran: there is nothing to compare."
-    )
+        steps.append(found := step(champion, upper))
+        if found["p_value"] >= SIGNIFICANT:
+            champion = min(champion, upper, key=seconds.__getitem__)
+        elif found["difference"] > 0:
+            champion = upper
     return {
         "champion": champion,
-        "words": words,
+        "words": _words(champion, hits[champion], steps, unchanged),
         "num_images": len(hits[champion]),
-        "steps": [step(lower, upper) for lower, upper in pairwise(hits)],
+        "steps": [step(lower, upper) for lower, upper in pairwise(judged)],
     }
 
 
-def paired_difference(lower: np.ndarray, upper: np.ndarray, seed: int) -> dict[str, Any]:
+def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
     """How much better the second of two classifiers is on the same images.
+
+    The interval is Tango's (1998, Statistics in Medicine 17:891) of all differences that a score test does not reject,
+    with McNemar's correction for continuity: it holds zero where the exact test finds nothing, but for a few counts.
+    In a simulation it held the true difference in 96 to 100 % of the cases with 2 to 200 images.
 
     Args:
         lower: whether the first was right, boolean ``(N,)``.
         upper: whether the second was.
-        seed: of the bootstrap.
 
     Returns:
-        ``difference`` of top-1 (−1 to 1) with its 95 % interval ``low``, ``high`` by bootstrap over images, how many
-        images ``only_lower`` and ``only_upper`` got right, and ``p_value`` of McNemar's exact test: a binomial test on
-        the images on which they differ (McNemar 1947).
+        ``difference`` of top-1 (−1 to 1) with its 95 % interval ``low``, ``high``, how many images ``only_lower`` and
+        ``only_upper`` got right, ``p_value`` of McNemar's exact test: a binomial test on the images on which they
+        differ (McNemar 1947), and ``detectable``: the smallest difference with a p-value below 0.05 if they differed on
+        as many images as they do, or on six, the fewest that can be enough. ``None`` where there are fewer.
     """
+    count = len(lower)
+    only_upper, only_lower = int((upper & ~lower).sum()), int((lower & ~upper).sum())
+    differing = only_upper + only_lower
+    enough = max(differing, _FEWEST_DIFFERING)
+    minority = max(fewer for fewer in range(enough) if _mcnemar(fewer, enough) < SIGNIFICANT)
+    return {
+        "difference": (only_upper - only_lower) / count,
+        "low": _lower_end(only_upper, only_lower, count),
+        "high": -_lower_end(only_lower, only_upper, count),
+        "p_value": _mcnemar(min(only_upper, only_lower), differing),
+        "only_lower": only_lower,
+        "only_upper": only_upper,
+        "detectable": (enough - 2 * minority) / count if enough <= count else None,
+    }
+
+
+def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> str:
+    """Such as "8.3 points more than transfer (5.9 to 10.8)"; with a ``sign`` of −1 of the first against the second."""
+    points = 100 * sign * found["difference"]
+    sign = -sign if points < 0 else sign
+    low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
+    amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
+    luck = ", which may be luck" if points and found["p_value"] >= SIGNIFICANT else ""
+    return f"{amount} {than} ({low:z.1f} to {high:z.1f}){luck}"
+
+
+def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
+    """The least difference that the score test does not reject."""
+    from scipy.optimize import brentq
+
+    lead = only_upper - only_lower
+
+    def excess(difference: float) -> float:
+        # The share of images that only the lower one gets right, at its most likely for this difference.
+        linear = (2 * count - lead) * difference - only_upper - only_lower
+        root = math.sqrt(max(linear**2 + 8 * count * only_lower * difference * (1 - difference), 0))
+        variance = (root - linear) / (2 * count) + difference * (1 - difference)
+        return lead - 1 - count * difference - QUANTILE * math.sqrt(max(count * variance, 0))
+
+    return float(brentq(excess, -1, lead / count)) if excess(-1) > 0 else -1.0
+
+
+def _mcnemar(fewer: int, differing: int) -> float:
     # Here, since Kedro imports this module before it starts. SciPy's own test takes most of a second more to import.
     from scipy.special import bdtr
 
-    only_upper, only_lower = int((upper & ~lower).sum()), int((lower & ~upper).sum())
-    count = len(lower)
-    # Resampling images means resampling the three kinds that there are, which needs no resampled images in memory.
-    shares = np.array([only_upper, only_lower, count - only_upper - only_lower]) / count
-    draws = np.random.default_rng(seed).multinomial(count, shares, size=_RESAMPLES)
-    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / count, _PERCENTILES)
-    differing = only_upper + only_lower
-    return {
-        "difference": (only_upper - only_lower) / count,
-        "low": float(low),
-        "high": float(high),
-        "p_value": min(2 * float(bdtr(min(only_upper, only_lower), differing, 0.5)), 1.0) if differing else 1.0,
-        "only_lower": only_lower,
-        "only_upper": only_upper,
-    }
+    return min(2 * float(bdtr(fewer, differing, 0.5)), 1.0) if differing else 1.0
 
 
 def _hits(predictions: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
@@ -106,15 +136,32 @@ def _hits(predictions: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
     return {regime: table["correct"].to_numpy(bool) for regime, table in predictions.items()}
 
 
-def _words(step: Mapping[str, Any]) -> str:
-    p_value = step["p_value"]
-    if p_value >= SIGNIFICANT:
-        return (
-            f"no measurable difference between {step['lower']} and {step['upper']} ({100 * step['difference']:+.1f} "
-            f"points, 95 % interval {100 * step['low']:.1f} to {100 * step['high']:.1f}, p = {p_value:.2f})"
-        )
-    told = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    return (
-        f"{step['upper']} {100 * step['difference']:+.1f} points over {step['lower']}, 95 % interval "
-        f"{100 * step['low']:.1f} to {100 * step['high']:.1f}, {told}"
+def _words(champion: str, hits: np.ndarray, steps: Iterable[Mapping[str, Any]], unchanged: Iterable[str]) -> str:
+    """The champion's accuracy, whom it beats, whom it may not beat, and who was not judged."""
+    num_images, name = f"{len(hits):,} test images", NAMES[champion]
+    low, high = wilson_interval(int(hits.sum()), len(hits))
+    told = f"{100 * hits.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}) of {num_images}"
+    beaten, undecided = "", ""
+    for step in steps:
+        if champion not in (step["lower"], step["upper"]):
+            continue
+        other, sign = (step["lower"], 1) if champion == step["upper"] else (step["upper"], -1)
+        if step["p_value"] < SIGNIFICANT:
+            beaten = f", {difference_in_words(step, NAMES[other], sign)}"
+            continue
+        limit = step["detectable"]
+        shown = f"a difference below {100 * limit:.1f} points" if limit else "any difference"
+        difference = difference_in_words(step, name, -sign)
+        undecided = f" {_capitalized(NAMES[other])} gets {difference}: {num_images} cannot show {shown}."
+    nothing_found = "".join(
+        f" {_capitalized(NAMES[other])} found nothing better than its start." for other in unchanged
     )
+    if undecided:
+        return f"Take {name}, the faster one to train: {told}{beaten}.{undecided}{nothing_found}"
+    if beaten:
+        return f"{_capitalized(name)} wins: {told}{beaten}.{nothing_found}"
+    return f"{_capitalized(name)} gets {told}.{nothing_found or ' There is nothing to compare it with.'}"
+
+
+def _capitalized(name: str) -> str:
+    return name[0].upper() + name[1:]

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
-from inspect import unwrap
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets import json as kedro_json
 from kedro_datasets import matplotlib, pandas, text
 
+from efficientnet_finetuning.io.kedro_internals import load_version, save_without_looking, set_load_version
 from efficientnet_finetuning.storage import (
     COMMIT_FILE,
     checksums,
@@ -25,7 +25,10 @@ from efficientnet_finetuning.storage import (
     find_damage,
     make_folder,
     naming_full_disk,
+    note_use,
     read_commit,
+    versions,
+    versions_made_by,
 )
 
 _STAGING = ".staging"
@@ -58,15 +61,15 @@ class Committed(AbstractVersionedDataset):
         version = str(self.resolve_save_version())
         try:
             with naming_full_disk(Path(self._filepath)):
-                # Kedro wraps every save method, and would look for the version before it is published.
-                unwrap(super().save)(self, data)  # type: ignore[safe-super]
+                save_without_looking(super().save, self, data)  # type: ignore[safe-super]
                 commit(staged, Path(self._filepath) / version, self._record(staged))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
             with suppress(OSError):  # another run is writing there, too
                 staged.parent.rmdir()
         # What this run has written is what it reads, whatever another run writes meanwhile.
-        self._cached_load_version = self._believed = version
+        set_load_version(self, version)
+        self._believed = version
 
     def load(self) -> Any:
         """Read a version that is what was written."""
@@ -102,15 +105,38 @@ class Committed(AbstractVersionedDataset):
         record = self.commit_record() or {"files": checksums(self.folder)}
         return str(record.get("content") or digest(record["files"]))
 
+    def resolve_load_version(self) -> str | None:
+        """The version that the user named, that this run has made or used, or that a run made or used last."""
+        if not self.is_pinned and load_version(self) is None and (stored := versions(Path(self._filepath))):
+            set_load_version(self, stored[0])
+        return super().resolve_load_version()
+
+    def made_by(self, key: str) -> list[str]:
+        """Versions whose recipe has a key, the one that was used last first."""
+        return versions_made_by(Path(self._filepath), key)
+
+    def use(self, version: str) -> None:
+        """Load this version from now on, as those do who name none."""
+        set_load_version(self, version)
+        with suppress(OSError):  # where nothing can be written, it holds for this run alone
+            note_use(Path(self._filepath), version, str(self.resolve_save_version()))
+
     def before(self) -> Self | None:
-        """The newest sound version that is older than the one that would be loaded, and says something else."""
+        """The sound version with other content that was used last before the one that would be loaded."""
         now, content = self.resolve_load_version(), self.content()
-        for version in sorted(self.list_versions(full_path=False), reverse=True):
-            older = copy(self)
-            older._version, older._cached_load_version, older._believed = Version(version, None), version, None
-            if now and version < now and older.content() != content and not older.find_damage():
+        stored = versions(Path(self._filepath))
+        for version in stored[stored.index(now) + 1 :] if now in stored else []:
+            older = self.of(version)
+            if older.content() != content and not older.find_damage():
                 return older
         return None
+
+    def of(self, version: str) -> Self:
+        """This dataset with one of its versions pinned."""
+        pinned = copy(self)
+        pinned._version, pinned._believed = Version(version, None), None
+        set_load_version(pinned, version)
+        return pinned
 
     def find_damage(self) -> str:
         """What is wrong with the version that would be loaded; each is read once, and then believed."""

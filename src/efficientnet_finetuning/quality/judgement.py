@@ -33,7 +33,8 @@ import numpy as np
 from efficientnet_finetuning.data.prepare import one_hot
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
-from efficientnet_finetuning.parameters import ClassWeight, HeadParameters
+from efficientnet_finetuning.parameters import HeadParameters
+from efficientnet_finetuning.parameters.group import ClassWeight
 
 _FOLDS = 10
 # The expected share of wrong labels among those that are doubted. Half of them is the promise; the rest is for luck.

@@ -180,7 +180,7 @@ def _with_rate(
 
     def find() -> dict[str, float]:
         rate = suggest_learning_rate(sweep(network, batches, parameters), batches.labels.shape[1])
-        logger.info("learning rate: %.2g, as the finder suggests", rate)
+        logger.debug("learning rate: %.2g, as the finder suggests", rate)
         return {"learning_rate": rate}
 
     return parameters.model_copy(update=checkpoints.decide("settings", find) if checkpoints else find())

@@ -121,7 +121,7 @@ def fit_head(
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
-    say = _say_nothing if quiet else logger.info
+    say = _say_nothing if quiet else logger.debug
     folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
     judged, judged_labels = validation_features, validation_labels
     if folds:
@@ -405,7 +405,7 @@ def _accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, f
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:
-    """Log nothing: what a quiet fit calls in the place of ``logger.info``."""
+    """Log nothing: what a quiet fit calls in the place of ``logger.debug``."""
 
 
 def _tell(row: dict[str, float], step: int, say: Callable[..., None]) -> None:

@@ -63,7 +63,13 @@ def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingPar
     compile_for(network, parameters, growth)
     weights = class_weights(batches.labels, parameters.class_weight)
     served = [batches[step % batches.all_batches] for step in range(_STEPS)]
-    start_losses = [_loss(network.test_on_batch(images, labels), network) for images, labels in served]
+    start_losses = [
+        _loss(
+            network.test_on_batch(images, labels, weights and labels @ np.array([*weights.values()], "float32")),
+            network,
+        )
+        for images, labels in served
+    ]
     scale = _scale(start_losses, batches.labels.shape[1])
     rows: list[dict[str, float]] = []
     mean = 0.0

@@ -77,7 +77,7 @@ class Progress(keras.callbacks.Callback):
         self.kept_epoch = 0
         self.epoch = 0
         self._start = self._best = (-np.inf, -np.inf)
-        self._stale_epochs = 0
+        self._stale_epochs, self._num_validation = 0, 0
         minutes = parameters.time_budget_minutes
         self._budget = None if minutes is None else TimeBudget(minutes, began, ranks.agree)
         self._step, self._validation_began = 0, 0.0
@@ -117,6 +117,7 @@ class Progress(keras.callbacks.Callback):
 
     def begin(self, validation: Batches) -> None:
         """Go on from the newest checkpoint; without one see how good the start is, and that checkpoints have room."""
+        self._num_validation = len(validation.labels)
         found = self._checkpoints.newest() if self._checkpoints else None
         if found is not None:
             self._resume(*found)
@@ -131,7 +132,7 @@ class Progress(keras.callbacks.Callback):
         self.on_test_end()
         self._start = self._best = (float(logs["accuracy"]), -float(logs["loss"]))
         self.kept_weights = self.model.get_weights()
-        logger.info("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
+        logger.debug("start: validation %.1f %%, loss %.3f", 100 * self._start[0], -self._start[1])
 
     def _resume(self, arrays: Arrays, state: Mapping[str, Any]) -> None:
         for variables, values in ((self.model.variables, "model"), (self.model.optimizer.variables, "optimizer")):
@@ -248,12 +249,14 @@ class Progress(keras.callbacks.Callback):
                 left = int(self._budget.left / seconds)
             else:
                 left = (self._parameters.epochs - self.epoch) * self._batches.all_batches - self._batches.skipped
-            logger.info(
+            minutes = left * seconds / 60
+            logger.log(
+                logging.INFO if minutes > 1 else logging.DEBUG,
                 "cost: %.0f images/s, %s%d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
                 self._batches.batch_size / seconds,
                 "" if self._parameters.stop_at_loss is None else "at most ",
                 left,
-                left * seconds / 60,
+                minutes,
                 peak_memory() / 1e9,
             )
 
@@ -341,11 +344,14 @@ class Progress(keras.callbacks.Callback):
                 row["loss"],
                 guessing,
             )
-        if row["val_accuracy"] < self._start[0] - _COLLAPSE:
+        start, now = self._start[0], row["val_accuracy"]
+        share = (start + now) / 2
+        error = math.sqrt(2 * share * (1 - share) / self._num_validation)  # of a difference of two proportions
+        if start - now > max(_COLLAPSE, 2 * error):
             logger.warning(
                 "Validation accuracy is %.1f points below the start's: the learning rate is too high for what the "
                 "network knows already. Lower training.learning_rate if it stays there; training goes on.",
-                100 * (self._start[0] - row["val_accuracy"]),
+                100 * (start - now),
             )
 
     def _diverged(self, what: str, step: int) -> str:

@@ -194,5 +194,5 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
     if chosen:
         told = ", ".join(f"{name} {value}" for name, value in chosen.items())
         validation = f" and {num_validation} validation" if num_validation else ""
-        logger.info("from %d training%s images: %s", num_train, validation, told)
+        logger.debug("from %d training%s images: %s", num_train, validation, told)
     return SettledTrainingParameters(**dict(parameters) | chosen)

@@ -26,7 +26,7 @@ def prepare_network(model: keras.Model, backbone: str, parameters: SettledTraini
     """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
     network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
     trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
-    logger.info("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
+    logger.debug("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
     if parameters.freeze_batch_norm:
         network = fold(network)
     return network
@@ -53,7 +53,7 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     scale = next((scale for scale in scales if float(loss(labels.astype("float32"), scale * logits)) <= wanted), 1.0)
     head = network.get_layer("logits")
     head.set_weights([scale * weights for weights in head.get_weights()])
-    logger.info("The start's logits are multiplied by %.3f: so sure of its images it would learn little", scale)
+    logger.debug("The start's logits are multiplied by %.3f: so sure of its images it would learn little", scale)
 
 
 class Accuracy(keras.metrics.CategoricalAccuracy):
@@ -115,7 +115,7 @@ def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | N
         return None
     counts = labels.sum(axis=0, dtype=np.int64)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    logger.info("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
+    logger.debug("class weights: balanced, %.2g to %.2g", weights.min(), weights.max())
     return {label: float(weight) for label, weight in enumerate(weights)}
 
 

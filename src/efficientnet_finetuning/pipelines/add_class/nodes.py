@@ -11,12 +11,12 @@ from efficientnet_finetuning.parameters import AddClassParameters
 
 
 def add_class(
-    champion_model: Classifier, champion_features: dict[str, np.ndarray], add_class: AddClassParameters, seed: int
+    champion_model: Classifier, champion_features: dict[str, np.ndarray], add_class: AddClassParameters
 ) -> tuple[Classifier, dict[str, Any]]:
     """The champion with a class more, and what that has cost and brought; see :func:`new_class.add_class`."""
     assert add_class.path is not None, "the run's hooks refuse it before"
     photographs = find_photographs(add_class.path)
     images, unreadable = new_class.read_photographs(champion_model, photographs)
     name = add_class.name or add_class.path.name
-    wider, found = new_class.add_class(champion_model, champion_features, name, images, add_class.max_loss, seed)
+    wider, found = new_class.add_class(champion_model, champion_features, name, images, add_class.max_loss)
     return wider, found | {"unreadable": unreadable}

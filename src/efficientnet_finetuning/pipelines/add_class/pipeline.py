@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     """Add the class whose photographs ``add_class.path`` names."""
     node = Node(
         add_class,
-        ["champion_model", "champion_features", "params:add_class", "params:seed"],
+        ["champion_model", "champion_features", "params:add_class"],
         ["extended_model", "extension"],
         name="add_class",
         tags="gpu",

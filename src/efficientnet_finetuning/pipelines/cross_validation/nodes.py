@@ -112,9 +112,7 @@ def predict_folds(
     }
 
 
-def judge_folds(
-    answers: dict[str, np.ndarray], class_names: list[str], seed: int
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def judge_folds(answers: dict[str, np.ndarray], class_names: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The regimes side by side on all images, and which of them to take, in words too."""
     labels, ids = answers["labels"], answers["ids"]
     metrics = {regime: classification_metrics(answers[regime], labels, class_names) for regime in _REGIMES}
@@ -124,7 +122,7 @@ def judge_folds(
         for regime, seconds in zip(_REGIMES, answers["seconds"].T, strict=True)
     }
     comparison = compare_regimes(metrics, histories)
-    verdict = judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)), seed)
+    verdict = judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)))
     logger.info("%s\n\n%s", format_comparison(comparison), verdict["words"])
     return comparison, verdict
 

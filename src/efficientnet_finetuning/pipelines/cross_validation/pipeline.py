@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
     )
     judge = Node(
         judge_folds,
-        ["cross_validation_answers", "class_names", "params:seed"],
+        ["cross_validation_answers", "class_names"],
         ["cross_validation_comparison", "cross_validation_verdict"],
         name="judge_folds",
         tags="cpu",

@@ -43,11 +43,10 @@ def try_exports(
     test_images: Examples,
     source: Source,
     manifest: pd.DataFrame,
-    seed: int,
 ) -> pd.DataFrame:
     """Each format on the test images, in a process of its own; refuses one that answers otherwise."""
     photographs = _photographs(source, manifest, champion_model.background)
-    checks = check_exports(exports, champion_model, test_images, photographs, seed)
+    checks = check_exports(exports, champion_model, test_images, photographs)
     logger.info("%s", format_checks(checks))
     if faults := [f"{row['format']}: {row['fault']}" for row in checks.to_dict("records") if row["fault"]]:
         raise InputError(

@@ -22,7 +22,7 @@ def create_pipeline() -> Pipeline:
         ),
         Node(
             try_exports,
-            ["exports", "champion_model", "test_images", "source", "manifest", "params:seed"],
+            ["exports", "champion_model", "test_images", "source", "manifest"],
             "export_checks",
             name="try_exports",
             tags="cpu",

@@ -15,7 +15,7 @@ from efficientnet_finetuning.bundle.novelty import References, choose_max_distan
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
 from efficientnet_finetuning.evaluation.change import change_since
-from efficientnet_finetuning.evaluation.comparison import compare_regimes
+from efficientnet_finetuning.evaluation.comparison import STARTS_FROM, compare_regimes
 from efficientnet_finetuning.evaluation.figures import (
     comparison_bars,
     confidence_curves,
@@ -44,26 +44,29 @@ def compare(**results: Any) -> pd.DataFrame:
     return compare_regimes(_by_regime(results, "metrics"), _by_regime(results, "history"))
 
 
-def reach_verdict(comparison: pd.DataFrame, seed: int, **predictions: pd.DataFrame) -> tuple[dict[str, Any], str]:
+def reach_verdict(comparison: pd.DataFrame, **results: pd.DataFrame) -> tuple[dict[str, Any], str]:
     """Which regime wins, and whether that is more than luck; returns the reasons and its name."""
     seconds = dict(zip(comparison["regime"], comparison["training_seconds"], strict=True))
-    verdict = judge(_by_regime(predictions, "predictions"), seconds, seed)
+    predictions = _by_regime(results, "predictions")
+    unchanged = [
+        regime
+        for regime, history in _by_regime(results, "history").items()
+        if STARTS_FROM.get(regime) in predictions and not history["kept"].any()
+    ]
+    verdict = judge(predictions, seconds, unchanged)
     undecided = [(step["lower"], step["upper"]) for step in verdict["steps"] if step["p_value"] >= SIGNIFICANT]
     if ("transfer", "finetune") in undecided and verdict["num_images"] < _FEW_TEST_IMAGES:
-        verdict["words"] += (
-            f" With {verdict['num_images']} test images only large differences can be told: `kedro run --pipelines "
-            "cross_validation` judges transfer and finetune on all images."
-        )
+        verdict["words"] += " `kedro run --pipelines cross_validation` judges transfer and fine-tuning on all images."
     return verdict, verdict["champion"]
 
 
 def compare_with_before(
-    champion: str, before: Mapping[str, pd.DataFrame], seed: int, **predictions: pd.DataFrame
+    champion: str, before: Mapping[str, pd.DataFrame], **predictions: pd.DataFrame
 ) -> dict[str, Any]:
     """What has changed since the run before in what the regime says that is the champion now."""
     name = f"{champion}_predictions"
-    change = {"regime": champion} | change_since(before.get(name), predictions[name], seed)
-    logger.info("%s: %s", champion, change["words"])
+    change = {"regime": champion} | change_since(before.get(name), predictions[name])
+    logger.debug("%s: %s", champion, change["words"])
     return change
 
 

@@ -58,13 +58,13 @@ def create_pipeline(*regimes: str) -> Pipeline:
         Node(compare, of_all("metrics", "history"), "comparison", name="compare"),
         Node(
             reach_verdict,
-            same("comparison") | seed | of_all("predictions"),
+            same("comparison") | of_all("predictions", "history"),
             ["verdict", "champion"],
             name="reach_verdict",
         ),
         Node(
             compare_with_before,
-            same("champion", "before") | seed | of_all("predictions"),
+            same("champion", "before") | of_all("predictions"),
             "change",
             name="compare_with_before",
         ),

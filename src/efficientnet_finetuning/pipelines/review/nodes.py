@@ -93,7 +93,7 @@ def find_value_of_more_images(
         head,
         seed,
     )
-    logger.info("%s", found["words"][0])
+    logger.debug("%s", found["words"][0])
     return found, data_curve(found)
 
 
@@ -118,7 +118,7 @@ def find_issues(
     issues, summary = issues_of(
         judgement["logits"], **review_features, properties=image_properties, class_names=class_names, seed=seed
     )
-    logger.info("%s", summary["words"])
+    logger.debug("%s", summary["words"])
     first = issues[issues["kind"] == "label"].head(_PICTURES)
     rows = pd.Series(np.arange(len(review_features["ids"])), review_features["ids"])[first["id"]].to_numpy()
     images = _images(rows, train_images, validation_images, test_images)

@@ -8,14 +8,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.parameter_validation import flatten, validate
 from efficientnet_finetuning.parameters import (
     BackboneParameters,
     PreprocessingParameters,
     image_size,
 )
+from efficientnet_finetuning.parameters.validation import flatten, validate
 
-BASE = Path(__file__).parents[1] / "conf" / "base"
+BASE = Path(__file__).parents[2] / "conf" / "base"
 
 
 @pytest.fixture

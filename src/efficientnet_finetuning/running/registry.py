@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from efficientnet_finetuning.code import files_of
 from efficientnet_finetuning.models.classifier import TrainedClassifier
+from efficientnet_finetuning.running.source_hashes import files_of
 from efficientnet_finetuning.storage import digest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 # What the code behind `serving` imports to answer. MLflow adds itself.
 _LIBRARIES = ("h5py", "keras", "numpy", "pandas", "pillow", "pydantic", "tqdm")
 
@@ -110,7 +110,7 @@ def _save(folder: str, run_id: str, model_id: str, champion: Mapping[str, Any]) 
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    from efficientnet_finetuning import serving
+    from efficientnet_finetuning.running import serving
 
     with TemporaryDirectory() as code:
         save_model(

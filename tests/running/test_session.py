@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from efficientnet_finetuning.session import Interruptible
+from efficientnet_finetuning.running.session import Interruptible
 
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -37,7 +37,7 @@ def test_a_block_that_ends_by_itself_leaves_nothing_behind():
 def test_what_every_command_imports_is_light():
     heavy = {"cleanlab", "cleanvision", "keras", "scipy", "sklearn", "tensorflow"}
     code = (
-        "import sys, efficientnet_finetuning.hooks, efficientnet_finetuning.pipeline_registry as p\n"
+        "import sys, efficientnet_finetuning.running.run_hooks, efficientnet_finetuning.pipeline_registry as p\n"
         "assert p.LADDER\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )

@@ -4,7 +4,7 @@ A journal is a file of one JSON event a line. Whoever writes it holds a lock on 
 left by a process that has died, or by one that could not send all of it. Its events can be sent again without harm:
 runs are found by a tag of ours, models by their run, and metrics carry the time at which they were measured.
 
-``python -m efficientnet_finetuning.tracking`` sends what is left; so does the next ``kedro run``.
+``python -m efficientnet_finetuning.running.tracking`` sends what is left; so does the next ``kedro run``.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from efficientnet_finetuning.registry import register
+from efficientnet_finetuning.running.registry import register
 
 logger = logging.getLogger(__name__)
 

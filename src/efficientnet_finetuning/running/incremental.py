@@ -4,9 +4,9 @@ A recipe is all that a node's result depends on: the content of its inputs, its 
 reached from its function, the versions of the libraries that compute, and the files that parameters point to.
 """
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from pluggy import PluginManager
 from pydantic import BaseModel
 
 from efficientnet_finetuning.bundle.photographs import fingerprint as fingerprint_of_photographs
-from efficientnet_finetuning.code import libraries_of, sources_of
+from efficientnet_finetuning.bundle.stored import descent, folders_of
 from efficientnet_finetuning.data.sources import fingerprint
 from efficientnet_finetuning.device import cpu_name, device_name, peak_memory, reset_peak_memory
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed, CSVDataset
+from efficientnet_finetuning.io.kedro_internals import is_async
 from efficientnet_finetuning.io.told import BeforeDataset, CostsDataset, LineageDataset
 from efficientnet_finetuning.parameters import (
     AddClassParameters,
@@ -32,29 +33,87 @@ from efficientnet_finetuning.parameters import (
     DatasetParameters,
     PredictParameters,
 )
-from efficientnet_finetuning.storage import checksum, digest, read_commit
-
-logger = logging.getLogger(__name__)
+from efficientnet_finetuning.running.display import Display
+from efficientnet_finetuning.running.source_hashes import libraries_of, sources_of
+from efficientnet_finetuning.storage import checksum, digest, recipe_of_version
 
 Recipe = dict[str, Any]
 
 
-class IncrementalRunner(SequentialRunner):
-    """Kedro's sequential runner that leaves out the nodes whose stored outputs are what it would make.
+@dataclass
+class Step:
+    """A node, and whether it must run.
 
-    Each node is judged when its turn comes, by the content of its inputs: where an input was made anew and came out
-    as before, what follows from it is still fresh.
+    Attributes:
+        node: of the pipeline.
+        number: its place in the pipeline, from 1.
+        recipe: what its outputs would be made by now; empty as long as an input may still change.
+        reason: why its stored outputs are not what it would make; empty where they are, or where there are none yet.
+        version: the stored version of its outputs that is what it would make.
+        seconds: what it took when it ran last; ``None`` where it never has.
     """
 
-    def __init__(self, *, forced: bool = False, is_async: bool = False) -> None:
+    node: Node
+    number: int
+    recipe: Recipe = field(default_factory=dict)
+    reason: str = ""
+    version: str = ""
+    seconds: float | None = None
+
+    def judge(self, catalog: CatalogProtocol, forced: bool) -> None:
+        """Find the version that need not be made again, and let the nodes that follow load it; or say why none will do.
+
+        Args:
+            catalog: whose datasets are told which version to load.
+            forced: run the node in any case.
+        """
+        self.recipe = recipe_of(self.node, catalog)
+        _tell_checkpoints(self.node, catalog, self.recipe)
+        if forced:
+            self.reason = "it was asked for"
+            return
+        outputs = [dataset for name in self.node.outputs if isinstance(dataset := catalog[name], Committed)]
+        # What --load-versions names is used, whatever made it.
+        free = [dataset for dataset in outputs if not dataset.is_pinned]
+        self.version, damage = _sound_version(free, self.recipe["key"])
+        for dataset in free if self.version else ():
+            dataset.use(self.version)
+        if len(outputs) == len(self.node.outputs) and not free:
+            self.version = "pinned"
+        if not self.version:
+            self.reason = damage or why_stale(self.node, catalog, self.recipe)
+
+
+def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, str]:
+    """The version of all outputs that was used last of those with this recipe, else what is damaged about one."""
+    versions = [dataset.made_by(key) for dataset in outputs]
+    damage = ""
+    for version in (name for name in (versions or [[]])[0] if all(name in others for others in versions)):
+        found = next((fault for dataset in outputs if (fault := dataset.of(version).find_damage())), "")
+        if not found:
+            return version, ""
+        damage = damage or found
+    return "", damage
+
+
+class IncrementalRunner(SequentialRunner):
+    """Kedro's sequential runner that leaves out the nodes whose outputs are stored already, in whichever version.
+
+    A node is judged before the first one runs if none of its inputs is to be made anew, else when its turn comes, by
+    the content of its inputs. Where an input was made anew and came out as before, the node's stored outputs are used.
+    """
+
+    def __init__(self, *, forced: bool = False, is_async: bool = False, display: Display | None = None) -> None:
         """Set up a run.
 
         Args:
             forced: run every node that was asked for, fresh or not.
             is_async: load and save in threads.
+            display: shows the user what happens.
         """
         super().__init__(is_async=is_async)
         self._forced = forced
+        self._display = display or Display()
 
     def __repr__(self) -> str:
         # Kedro-Viz keeps the times of nodes for runs whose runner calls itself so.
@@ -67,23 +126,36 @@ class IncrementalRunner(SequentialRunner):
         hook_manager: PluginManager | None = None,
         run_id: str | None = None,
     ) -> None:
-        for node in pipeline.nodes:
-            recipe = recipe_of(node, catalog)
-            _tell_checkpoints(node, catalog, recipe)
-            if reason := "it was asked for" if self._forced else why_stale(node, catalog, recipe):
-                logger.info("stale  %s: %s", node.name, reason)
-                _tell_of_the_run(node, catalog)
-                _tell_outputs(node, catalog, recipe)
-                Task(node, catalog, self._is_async, hook_manager, run_id).execute()
-            else:
-                logger.info("fresh  %s", node.name)
-            _give_up_checkpoints(node, catalog, was_made=bool(reason))
+        steps = plan(pipeline, catalog, self._forced)
+        with self._display.of(steps):
+            for step in steps:
+                if not step.recipe:
+                    step.judge(catalog, self._forced)
+                with self._display.during(step):
+                    if not step.version:
+                        _tell_of_the_run(step.node, catalog)
+                        _tell_outputs(step.node, catalog, step.recipe)
+                        Task(step.node, catalog, is_async(self), hook_manager, run_id).execute()
+                _give_up_checkpoints(step.node, catalog, was_made=not step.version)
+
+
+def plan(pipeline: Pipeline, catalog: CatalogProtocol, forced: bool = False) -> list[Step]:
+    """The nodes in their order, each judged where no input of it is to be made anew."""
+    steps, changing = [], set[str]()
+    for number, node in enumerate(pipeline.nodes, 1):
+        step = Step(node, number)
+        if not changing.intersection(node.inputs):
+            step.judge(catalog, forced)
+        if not step.version:
+            changing.update(node.outputs)
+            step.seconds = next((cost["seconds"] for cost in _costs_of(node, catalog)), None)
+        steps.append(step)
+    return steps
 
 
 def _tell_checkpoints(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
     for dataset in _checkpoints(node, catalog):
-        # What an input was called when it was stored changes nothing that is learnt from it.
-        dataset.key = digest({part: recipe[part] for part in ("parameters", "inputs", "files", "code", "libraries")})
+        dataset.key = recipe["key"]
 
 
 def _tell_outputs(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
@@ -123,30 +195,28 @@ def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[st
 
 def _lineage(names: Iterable[str], catalog: CatalogProtocol) -> dict[str, dict[str, Any]]:
     """All that stored datasets descend from, in the versions that their records name."""
+    stored = {name: dataset for name in names if isinstance(dataset := catalog[name], Committed)}
+    jobs = {dataset.folder.parent.parent for dataset in stored.values()}  # data/<layer>/<job>/<dataset>/<version>
+    folders = {name: path for job in jobs for name, path in folders_of(job.parents[1], job.name).items()}
+    wanted = [(name, str(dataset.resolve_load_version())) for name, dataset in stored.items()]
     found: dict[str, dict[str, Any]] = {}
-    wanted = [
-        (name, dataset.resolve_load_version()) for name in names if isinstance(dataset := catalog[name], Committed)
-    ]
-    while wanted:
-        name, version = wanted.pop()
-        dataset = catalog[name]
-        if name in found or not isinstance(dataset, Committed):
-            continue
-        record = read_commit(dataset.folder.parent / str(version)) or {}
-        recipe = record.get("recipe") or {"parameters": {}, "versions": {}}
+    for name, version, record in descent(folders, wanted):
         content = record.get("content") or digest(record.get("files"))
-        found[name] = {"version": version, "content": content, "parameters": recipe["parameters"]}
-        wanted += recipe["versions"].items()
+        parameters = (record.get("recipe") or {}).get("parameters", {})
+        found.setdefault(name, {"version": version, "content": content, "parameters": parameters})
     return found
 
 
 def _costs(catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of all nodes that there are, since what this run starts from has cost something, too."""
     for node in {node.name: node for pipeline in pipelines.values() for node in pipeline.nodes}.values():
-        stored = (dataset for name in node.outputs if isinstance(dataset := catalog[name], Committed))
-        costs = [record["cost"] for dataset in stored if (record := dataset.commit_record()) and record.get("cost")]
-        if costs:
+        if costs := _costs_of(node, catalog):
             yield node.name, max(costs, key=lambda cost: cost["seconds"])  # that of the output stored last
+
+
+def _costs_of(node: Node, catalog: CatalogProtocol) -> list[dict[str, Any]]:
+    stored = (dataset for name in node.outputs if isinstance(dataset := catalog[name], Committed))
+    return [cost for dataset in stored if (record := dataset.commit_record()) and (cost := record.get("cost"))]
 
 
 def _give_up_checkpoints(node: Node, catalog: CatalogProtocol, was_made: bool) -> None:
@@ -166,18 +236,26 @@ def _checkpoints(node: Node, catalog: CatalogProtocol) -> Iterator[CheckpointsDa
 
 
 def recipe_of(node: Node, catalog: CatalogProtocol) -> Recipe:
-    """All that a node's outputs depend on, as JSON; ``versions`` says which versions its inputs were, for people."""
+    """All that a node's outputs depend on, as JSON.
+
+    Returns:
+        ``parameters``, ``inputs`` (hashes of their content), ``files``, ``code`` and ``libraries``; ``key``, a hash of
+        all these, equal for equal recipes; and ``versions``, those of the inputs, for people.
+    """
     datasets = {name: catalog[name] for name in node.inputs}
     given = {name: dataset.load() for name, dataset in datasets.items() if name.startswith("params:")}
     stored = {name: dataset for name, dataset in datasets.items() if isinstance(dataset, Committed)}
-    return {
+    recipe = {
         "parameters": dict(sorted(_parameters(given))),
         "inputs": {name: dataset.content() for name, dataset in stored.items()},
         "files": dict(_files(given)),
         "code": sources_of(node.func),
         "libraries": libraries_of(node.func),
-        "versions": {name: dataset.resolve_load_version() for name, dataset in stored.items()},
     }
+    # A new parameter that is null by default changes nothing.
+    told = {part: {name: value for name, value in of.items() if value is not None} for part, of in recipe.items()}
+    versions = {name: dataset.resolve_load_version() for name, dataset in stored.items()}
+    return recipe | {"key": digest(told), "versions": versions}
 
 
 def _parameters(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -211,19 +289,17 @@ def _files(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
-    """Why a node's stored outputs are not what it would make now; empty where they are."""
+    """Why what a node has stored last is not what it would make now; empty where it has stored nothing yet."""
     for name in node.outputs:
         dataset = catalog[name]
         if not isinstance(dataset, Committed):
             return f"{name} is not kept"
-        if dataset.is_pinned:
-            continue  # --load-versions names what is to be used
-        if dataset.list_versions() and (damage := dataset.find_damage()):
+        if dataset.is_pinned or not dataset.list_versions():
+            continue
+        if damage := dataset.find_damage():
             return damage
-        record = dataset.commit_record()
-        if record is None or record["recipe"] is None:
-            return f"{name} is not stored yet"
-        if reasons := list(_differences(record["recipe"], recipe, catalog)):
+        before = recipe_of_version(dataset.folder)
+        if before and (reasons := list(_differences(before, recipe, catalog))):
             return shorten(reasons, limit=3)
     return ""
 

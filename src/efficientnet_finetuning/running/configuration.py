@@ -1,14 +1,16 @@
 """Configuration as Kedro loads it, with the recommended backbone and image size in the place of ``auto``."""
 
 import logging
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from kedro.config import OmegaConfigLoader
+from kedro.config import AbstractConfigLoader, OmegaConfigLoader
 from kedro.io import Version
 
 from efficientnet_finetuning.io.committed import JSONDataset
+from efficientnet_finetuning.parameters import Parameters
+from efficientnet_finetuning.parameters.validation import validate
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,15 @@ class ConfigLoader(OmegaConfigLoader):
             self._recommend(loaded)
         return loaded
 
+    @cached_property
+    def validated(self) -> Parameters:
+        """All parameters, checked.
+
+        Raises:
+            InputError: anything is wrong with them.
+        """
+        return validate(self["parameters"])
+
     def _recommend(self, parameters: dict[str, Any]) -> None:
         path = Path(self.conf_source).parent / self["catalog"]["backbone_choice"]["filepath"]
         dataset = JSONDataset(filepath=path.as_posix(), version=Version(None, None))
@@ -32,6 +43,12 @@ class ConfigLoader(OmegaConfigLoader):
         parameters["backbone"]["name"] = choice["backbone"]
         parameters["preprocessing"]["image_size"] = choice["image_size"]
         _tell(choice["backbone"], choice["image_size"])
+
+
+def parameters_of(config_loader: AbstractConfigLoader) -> Parameters:
+    """All parameters of a context's configuration, checked once; raises what :attr:`ConfigLoader.validated` does."""
+    assert isinstance(config_loader, ConfigLoader)
+    return config_loader.validated
 
 
 @cache  # a run loads its parameters several times

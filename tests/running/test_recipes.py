@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from kedro.config import OmegaConfigLoader
 
-from efficientnet_finetuning.parameter_validation import validate
+from efficientnet_finetuning.parameters.validation import validate
 from efficientnet_finetuning.settings import CONFIG_LOADER_ARGS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/globals.yml") if path.parent.name != "base")
 
 

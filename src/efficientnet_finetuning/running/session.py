@@ -1,6 +1,7 @@
 """How a run begins and ends: parameters first, errors without a traceback, signals that leave nothing RUNNING."""
 
 import fcntl
+import logging
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
@@ -19,12 +21,16 @@ from kedro.runner import AbstractRunner, SequentialRunner
 
 from efficientnet_finetuning.device import without_native_output
 from efficientnet_finetuning.errors import InputError, near_matches
-from efficientnet_finetuning.incremental import IncrementalRunner
-from efficientnet_finetuning.parameter_validation import validate
+from efficientnet_finetuning.io.kedro_internals import hooks_of, is_async
 from efficientnet_finetuning.pipeline_registry import COMPARING
+from efficientnet_finetuning.running.configuration import parameters_of
+from efficientnet_finetuning.running.display import Display
+from efficientnet_finetuning.running.incremental import IncrementalRunner
 from efficientnet_finetuning.storage import make_folder
 
 _CHOICES = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
+# Levels of the loggers that tell the user more where device.verbose asks for it.
+_LOGGERS = {"efficientnet_finetuning": (logging.INFO, logging.DEBUG), "kedro": (logging.WARNING, logging.INFO)}
 _EXIT_STATUS = {KeyboardInterrupt: 130, SystemExit: 143}
 
 
@@ -33,7 +39,14 @@ class Session(KedroSession):
 
     def __init__(self, session_id: str, *args: Any, **options: Any) -> None:
         super().__init__(session_id, *args, **options)
+        self._context: KedroContext | None = None
         self.session_id = own_version(self._project_path / "data")
+
+    def load_context(self) -> KedroContext:
+        """The project's context: one for the session, so that parameters are read and checked once."""
+        if self._context is None:
+            self._context = super().load_context()
+        return self._context
 
     def run(  # type: ignore[override]  # the other options pass through unchanged
         self, pipeline_name: str | None = None, pipeline_names: list[str] | None = None, **options: Any
@@ -49,10 +62,13 @@ class Session(KedroSession):
             # Relative paths in parameters are the project's, from wherever the command is typed.
             with chdir(self._project_path), Interruptible():
                 _check_names(names)
-                parameters = validate(self.load_context().config_loader["parameters"])
+                verbose = parameters_of(self.load_context().config_loader).device.verbose
                 _check_choice(names, options)
-                with nullcontext() if parameters.device.verbose else without_native_output():
-                    return super().run(pipeline_names=names, **options | {"runner": _runner(options)})
+                for name, level in _LOGGERS.items():
+                    logging.getLogger(name).setLevel(level[verbose])
+                display = Display(verbose)
+                with nullcontext() if verbose else without_native_output():
+                    return super().run(pipeline_names=names, **options | {"runner": _runner(options, display)})
         except MissingConfigException as error:
             folders = sorted(path.name for path in (self._project_path / "conf").iterdir() if path.is_dir())
             raise click.ClickException(f"{error}. Environments (--env) here: {', '.join(folders)}.") from error
@@ -66,7 +82,7 @@ class Session(KedroSession):
 
     def _tell_hooks(self, interruption: BaseException) -> None:
         # Kedro tells its hooks of exceptions only, and these two are none, so that nothing swallows them.
-        self._hook_manager.hook.on_pipeline_error(
+        hooks_of(self).hook.on_pipeline_error(
             error=interruption, run_params={"run_id": self.session_id}, pipeline=Pipeline([]), catalog=None
         )
 
@@ -92,13 +108,13 @@ def own_version(folder: Path) -> str:
         return generate_timestamp()
 
 
-def _runner(options: dict[str, Any]) -> AbstractRunner:
+def _runner(options: dict[str, Any], display: Display) -> AbstractRunner:
     """The incremental runner, where the user asked for none or for the one that it extends."""
     asked = options.get("runner")
     if asked is not None and type(asked) is not SequentialRunner:
         return asked
     forced = any(options.get(name) for name in ("node_names", "from_nodes", "from_inputs"))
-    return IncrementalRunner(forced=forced, is_async=asked is not None and asked._is_async)
+    return IncrementalRunner(forced=forced, is_async=asked is not None and is_async(asked), display=display)
 
 
 def _check_names(names: list[str]) -> None:

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parent
+_ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
 # What these say reaches a result through the values of parameters alone, or not at all.
-_WITHOUT_EFFECT = {f"{_PACKAGE}.{name}" for name in ("errors", "parameters", "storage", "device", "workers")}
+_WITHOUT_EFFECT = {"errors", "parameters", "storage", "device", "workers"}
 # Import names of the libraries whose version can change a result, with the names of their distributions.
 _COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras"}
 
@@ -23,7 +23,7 @@ def sources_of(function: Callable[..., Any]) -> dict[str, str]:
     Of the function's own module only what it uses counts, since many nodes share one.
     """
     module = function.__module__
-    hashes = {_file(name): _module_hash(name) for name in _reached(function) - _WITHOUT_EFFECT}
+    hashes = {_file(name): _module_hash(name) for name in _reached(function)}
     own = _own_code(function)
     # What is imported counts by itself; other names on the same line belong to other nodes.
     own.body = [node for node in own.body if not isinstance(node, ast.Import | ast.ImportFrom)]
@@ -32,7 +32,7 @@ def sources_of(function: Callable[..., Any]) -> dict[str, str]:
 
 def libraries_of(function: Callable[..., Any]) -> dict[str, str]:
     """Versions of the libraries that compute a function's result."""
-    trees = [_own_code(function), *(_tree(name) for name in _reached(function) - _WITHOUT_EFFECT)]
+    trees = [_own_code(function), *(_tree(name) for name in _reached(function))]
     imported = {name.partition(".")[0] for tree in trees for name in _imports(tree)}
     used = {_COMPUTING[name] for name in imported & _COMPUTING.keys()}
     if "keras" in used:
@@ -71,7 +71,8 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _reached(function: Callable[..., Any]) -> set[str]:
-    return _closure(_modules(_own_code(function)))
+    reached = _closure(_modules(_own_code(function)))
+    return {name for name in reached if name.split(".")[1] not in _WITHOUT_EFFECT}
 
 
 def _closure(modules: Iterable[str]) -> set[str]:

@@ -20,8 +20,8 @@ import pytest
 
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.registry import describe
-from efficientnet_finetuning.tracking import Journal, replay
+from efficientnet_finetuning.running.registry import describe
+from efficientnet_finetuning.running.tracking import Journal, replay
 
 KEY, CHILD = "2026-01-01T00.00.00.000Z", "2026-01-01T00.00.00.000Z finetune"
 
@@ -97,7 +97,7 @@ from pathlib import Path
 from threading import Thread
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from efficientnet_finetuning.tracking import Journal
+from efficientnet_finetuning.running.tracking import Journal
 
 sys.setswitchinterval(1e-5)
 journal = Journal(Path(sys.argv[1]), {"uri": sys.argv[2], "artifact_location": None, "experiment": "test"})
@@ -156,7 +156,8 @@ def test_a_server_that_is_away_costs_seconds_and_no_metric(journals, store, hang
 
 def test_a_writer_that_was_killed_leaves_runs_that_the_next_start_closes(journals, store):
     program = (
-        "import sys, json, time; from pathlib import Path; from efficientnet_finetuning.tracking import Journal;"
+        "import sys, json, time; from pathlib import Path;"
+        "from efficientnet_finetuning.running.tracking import Journal;"
         "journal = Journal(Path(sys.argv[1]), json.loads(sys.argv[2]));"
         "[journal.write(event) for event in json.loads(sys.argv[3])]; print('written', flush=True); time.sleep(60)"
     )

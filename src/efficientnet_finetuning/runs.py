@@ -1,0 +1,85 @@
+"""A job's runs side by side: ``python -m efficientnet_finetuning.runs [job]``, in the project's folder.
+
+Each line is a stored champion: how good it is, what it took, and which parameters differ from the other runs.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from efficientnet_finetuning.bundle.stored import EMBEDDED_JOB, Ancestor, descent, find_champion, folders_of
+from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.storage import digest, versions
+
+
+def table(job: str, data: Path) -> pd.DataFrame:
+    """The stored champions of a job, the most accurate first.
+
+    Args:
+        job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.
+        data: the project's folder of that name.
+
+    Returns:
+        ``version`` (as ``--load-versions champion_model:<version>`` takes it), ``regime``, ``top1`` with its 95 %
+        interval ``top1_low`` and ``top1_high`` (0–1), ``num_images`` (of the test split), ``training_seconds``, and a
+        column for each parameter that differs between runs. ``test images`` and ``code``, if they differ, have a letter
+        for each kind: two runs with other test images cannot be compared.
+
+    Raises:
+        InputError: no champion is stored.
+    """
+    find_champion(job, data)
+    folders = folders_of(data, job)
+    runs = [list(descent(folders, [("champion_model", version)])) for version in versions(folders["champion_model"])]
+    runs = [run for run in runs if {"champion", "comparison"} <= {name for name, *_ in run}]  # the others were pruned
+    results = pd.DataFrame([_result(folders, run) for run in runs])
+    settings = pd.DataFrame([_settings(run) for run in runs])
+    for name in ("test images", "code"):
+        settings[name] = [chr(ord("a") + number) for number in pd.factorize(settings[name])[0]]
+    told = settings.astype(str).where(settings.notna(), "–")
+    differing = [name for name in told if told[name].nunique() > 1]
+    return results.join(told[differing]).sort_values("top1", ascending=False, ignore_index=True)
+
+
+def _result(folders: dict[str, Path], run: list[Ancestor]) -> dict[str, Any]:
+    stored = {name: folders[name.replace(".", "_")] / version for name, version, _ in reversed(run)}
+    regime = json.loads((stored["champion"] / "champion.json").read_text(encoding="utf-8"))
+    comparison = pd.read_csv(stored["comparison"] / "comparison.csv").set_index("regime")
+    columns = ["top1", "top1_low", "top1_high", "num_images", "training_seconds"]
+    return {"version": run[0][1], "regime": regime, **comparison.loc[regime, columns]}
+
+
+def _settings(run: list[Ancestor]) -> dict[str, Any]:
+    records = {name: record for name, _, record in reversed(run)}
+    recipes = [record.get("recipe") or {} for record in records.values()]
+    parameters = {name: value for recipe in recipes for name, value in recipe.get("parameters", {}).items()}
+    code = {name: value for recipe in recipes for name, value in recipe.get("code", {}).items()}
+    return {**parameters, "test images": digest(records.get("test_images", {}).get("files")), "code": digest(code)}
+
+
+def format_table(runs: pd.DataFrame) -> str:
+    """The table for the terminal."""
+    told = runs.drop(columns=["top1_low", "top1_high", "num_images"])
+    percent = [(100 * runs[name]).map("{:.1f}".format) for name in ("top1", "top1_low", "top1_high")]
+    told["top1"] = [f"{share} ({low} to {high})" for share, low, high in zip(*percent, strict=True)]
+    told["training_seconds"] = runs["training_seconds"].round().astype(int)
+    renamed = {"top1": "top-1 in % (95 % interval)", "training_seconds": "seconds"}
+    return told.rename(columns=renamed).to_string(index=False)
+
+
+def main() -> None:
+    """Print the runs of the job that the command line names."""
+    job = sys.argv[1] if len(sys.argv) > 1 else EMBEDDED_JOB
+    try:
+        runs = table(job, Path("data"))
+    except InputError as error:
+        sys.exit(str(error))
+    print(format_table(runs))  # noqa: T201
+    print("\nUse one: kedro run --pipelines predict --load-versions champion_model:<version> --params predict.path=…")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
