@@ -161,12 +161,16 @@ The first:   {sheet.path.resolve()}
 """
 
 
+def _wrapped(words: str) -> str:
+    return fill(words, 110, break_on_hyphens=False)
+
+
 def _extended(catalog: CatalogProtocol) -> str:
     extension, model = catalog["extension"].load(), catalog["extended_model"].path.resolve()
     unreadable = [f"{name}: {reason}" for name, reason in extension["unreadable"].items()]
     told = f"\n{len(unreadable)} could not be read: {shorten(unreadable, limit=3)}\n" if unreadable else ""
     return f"""
-{fill(extension["words"], 110)}
+{_wrapped(extension["words"])}
 {told}
 Model:  {model}
 Use it: kedro run --pipelines predict --params predict.model=<that file>,predict.path=<photographs>
@@ -177,7 +181,7 @@ Use it: kedro run --pipelines predict --params predict.model=<that file>,predict
 def _reviewed(catalog: CatalogProtocol, job: str) -> str:
     words = [catalog["label_review"].load()["words"], " ".join(catalog["more_images"].load()["words"])]
     words += [*catalog["weak_spots"].load()["words"], *catalog["shortcuts"].load()["warnings"]]
-    told = "\n".join(fill(sentences, 110) for sentences in words)
+    told = "\n".join(_wrapped(sentences) for sentences in words)
     return f"""
 {told}
 
@@ -188,7 +192,7 @@ Next:   make review JOB={job} (look at them and mend the labels)
 
 def _outcome(catalog: CatalogProtocol) -> str:
     """What a user wants to know when all is done."""
-    words = fill(catalog["verdict"].load()["words"], 110)
+    words = _wrapped(catalog["verdict"].load()["words"])
     return f"""
 {format_comparison(catalog["comparison"].load())}
 
