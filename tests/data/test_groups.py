@@ -154,6 +154,14 @@ def test_the_nearest_on_the_other_side_of_a_split_is_told_once_for_each_image():
     assert found[["first", "second", "distance"]].to_numpy().tolist() == [["1.png", "2.png", 1], ["1.png", "3.png", 1]]
 
 
+@pytest.mark.parametrize(("bits", "is_told"), [(4, True), (5, False)])
+def test_what_differs_in_more_than_four_of_64_bits_is_no_near_duplicate(bits, is_told):
+    splits = ["train", "test", "train"]
+    manifest = seen([0, 2**bits - 1, (2**bits - 1) << 40]).assign(class_name="a", split=splits, source_split=splits)
+    found, num_alike = near_duplicates(manifest)
+    assert (found["distance"].tolist(), num_alike) == (([4], 2) if is_told else ([], 0))
+
+
 def test_many_equal_images_make_no_pair_each():
     manifest = seen([7] * 20_000).assign(class_name="a", split=["train", "test"] * 10_000, source_split="train")
     assert group_images(manifest, None).nunique() == 1

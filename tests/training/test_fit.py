@@ -13,7 +13,7 @@ from efficientnet_finetuning.parameters import AugmentationParameters, SettledTr
 from efficientnet_finetuning.training.augmentation import Augmentation, Views
 from efficientnet_finetuning.training.fit import fit
 from efficientnet_finetuning.training.learning_rate import find_learning_rate, suggest_learning_rate
-from efficientnet_finetuning.training.optimizers import build_schedule, rate_at
+from efficientnet_finetuning.training.optimizers import build_optimizer, build_schedule, rate_at, stage_shares
 from efficientnet_finetuning.training.rules import class_weights
 from efficientnet_finetuning.training.step import flatten_logits
 
@@ -148,6 +148,12 @@ def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
     assert "points below the start's" in caplog.text
 
 
+def test_of_equal_epochs_the_first_is_kept(start):
+    _, history = train(start, learning_rate=1e-30, epochs=2)
+    assert len({row["val_loss"] for row in history}) == 1
+    assert [row["kept"] for row in history] == [False, False], "the start, which comes before them, is as good"
+
+
 def test_one_image_of_few_does_not_blame_the_learning_rate(start, caplog):
     images, labels = VALIDATION
     known = np.asarray(start(images)).argmax(1)
@@ -224,6 +230,19 @@ def test_a_start_that_comes_back_gets_a_head_on_all_stages(start):
     assert model.get_layer("logits").kernel.shape[0] > start.get_layer("logits").kernel.shape[0]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_decay_pulls_kernels_to_zero_and_neither_biases_nor_scales(start, optimizer):
+    model = keras.models.clone_model(start)
+    model.set_weights([np.full_like(values, 3) for values in start.get_weights()])
+    parameters = SettledTrainingParameters(
+        epochs=1, batch_size=1, learning_rate=0.1, keep="last", optimizer=optimizer, weight_decay=0.5
+    )
+    variables = model.trainable_variables
+    build_optimizer(model, parameters, 0.1).apply([keras.ops.zeros_like(each) for each in variables], variables)
+    moved = {each.path.split("/")[-1]: float(keras.ops.mean(each)) for each in variables}
+    assert moved == {"kernel": pytest.approx(3 * (1 - 0.1 * 0.5)), "bias": 3, "gamma": 3, "beta": 3}
+
+
 def test_lower_stages_learn_more_slowly(start):
     moved = {}
     for stage_decay in (1.0, 0.1):
@@ -237,6 +256,9 @@ def test_lower_stages_learn_more_slowly(start):
     assert shares[2] > 0.5
     assert 0.003 < shares[1] < 0.05
     assert shares[0] < 0.001
+    given = dict(zip((each.path for each in start.trainable_variables), stage_shares(start, 0.1), strict=True))
+    assert given["logits/kernel"] == given["logits/bias"] == 1
+    assert given["block2b_conv/kernel"] == given["block2a_conv/kernel"] == pytest.approx(0.01)
 
 
 def test_a_time_budget_ends_by_the_clock_and_so_does_its_schedule(start):
