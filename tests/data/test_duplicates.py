@@ -20,6 +20,8 @@ COPIES = [
     ("tested", "validation", "cat", "duplicate_across_splits 9"),
     ("tested", "train", "dog", "duplicate_across_splits 9"),
     ("tested", "test", "cat", ""),
+    ("not learnt", "validation", "cat", "duplicate_across_splits 11"),
+    ("not learnt", "test", "cat", ""),
     ("both", "train", "cat", "conflicting_labels"),
     ("both", "train", "dog", "conflicting_labels"),
     ("both", "train", "cat", "conflicting_labels"),
@@ -58,11 +60,11 @@ def test_copies_that_contradict_each_other_are_listed_excluded_or_not():
     found = conflicting_labels(exclude_duplicates(table(COPIES)))
     assert [[image["id"] for image in copies] for copies in found] == [
         ["6", "7", "8", "9"],
-        ["10", "11", "12"],
-        ["13", "14"],
-        ["19", "20"],
+        ["12", "13", "14"],
+        ["15", "16"],
+        ["21", "22"],
     ]
-    assert found[2][1] == {"id": "14", "class_name": "dog", "source_split": "validation"}
+    assert found[2][1] == {"id": "16", "class_name": "dog", "source_split": "validation"}
     unreadable = [("empty", "train", name, "empty") for name in ("cat", "dog")]
     assert conflicting_labels(table(unreadable)) == []
 
