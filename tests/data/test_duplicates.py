@@ -76,7 +76,7 @@ def hashed(request) -> pd.DataFrame:
     hashes = generator.integers(0, 2**64, 30, dtype=np.uint64)[generator.integers(0, 30, 150)]
     for _ in range(4):
         bits = np.uint64(1) << generator.integers(0, 64, 150).astype(np.uint64)
-        hashes = hashes ^ np.where(generator.random(150) < 0.6, bits, np.uint64(0))
+        hashes = hashes ^ np.where(generator.random(150) < 0.4, bits, np.uint64(0))
     manifest = pd.DataFrame(
         {"id": np.arange(150).astype(str), "perceptual_hash": [f"{value:016x}" for value in hashes]}
     )
