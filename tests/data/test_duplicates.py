@@ -113,6 +113,15 @@ def test_the_nearest_before_the_split_of_each_image_is_the_one_that_all_pairs_sh
     assert num_alike == (near.sum(1) > 1).sum()
 
 
+def test_two_that_are_equal_are_alike_and_the_first_row_counts_too():
+    splits, hashes = ["train", "train", "train", "test"], [7, 0xFFFF << 40, 0xFFFF << 40, 7]
+    texts = [f"{value:016x}" for value in hashes]
+    manifest = pd.DataFrame({"id": list("0123"), "split": splits, "source_split": splits, "perceptual_hash": texts})
+    found, num_alike = near_duplicates(manifest.assign(class_name="a"))
+    assert found[["first", "second", "distance"]].to_numpy().tolist() == [["0", "3", 0]]
+    assert num_alike == 2
+
+
 def test_no_image_has_no_near_duplicate():
     nothing = table([]).assign(split="")
     found, num_alike = near_duplicates(nothing)
