@@ -16,6 +16,8 @@ from efficientnet_finetuning.training.learning_rate import find_learning_rate, s
 from efficientnet_finetuning.training.optimizers import build_schedule, rate_at
 from efficientnet_finetuning.training.step import class_weights, flatten_logits
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = "EfficientNetLite0"
 
 
