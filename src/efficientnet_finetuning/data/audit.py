@@ -133,8 +133,8 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
         )
     if report["imbalance"] > 3:
         warnings.append(
-            f"the largest class has {report['imbalance']:.0f} times as many images as the smallest; class_weight=balanced "
-            "gives both the same weight"
+            f"the largest class has {report['imbalance']:.0f} times as many images as the smallest; "
+            "class_weight=balanced gives both the same weight"
         )
     overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 # Bits out of the 64 of a perceptual hash. Among 9,000 images of CIFAR-10, all ten pairs within four bits show the same
-# picture; at six bits only two of four pairs do. Of 300 images that were shrunk and encoded again, 98 % stay within four.
+# picture; at six bits only two of four pairs do. Of 300 images that were shrunk and re-encoded, 98 % stay within four.
 NEAR_DISTANCE = 4
 # First bit and width of five bands. Two hashes that differ in four bits agree in at least one band.
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))

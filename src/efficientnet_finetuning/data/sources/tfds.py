@@ -238,8 +238,8 @@ def check_name(dataset: DatasetParameters) -> None:
     prepared = [entry.name for entry in folder.iterdir()] if folder and folder.is_dir() else []
     if name not in known:
         raise InputError(
-            f"dataset.name: TensorFlow Datasets has no set {name!r}, and "
-            f"{dataset.data_dir or 'its default folder'} (dataset.data_dir) has no prepared one.{near_matches(name, [*known, *prepared])}"
+            f"dataset.name: TensorFlow Datasets has no set {name!r}, and {folder or 'its default folder'} "
+            f"(dataset.data_dir) has no prepared one.{near_matches(name, [*known, *prepared])}"
         )
 
 
