@@ -73,8 +73,8 @@ def predict_folds(
     folds = stratified_folds(images.labels, evaluation.folds, groups=groups)
     if (filled := len(np.unique(folds))) < evaluation.folds:
         raise InputError(
-            f"evaluation.folds is {evaluation.folds}, but the images fill only {filled}, because images of one group stay "
-            "in one fold. Set fewer folds, or make smaller groups (the audit names the largest)."
+            f"evaluation.folds is {evaluation.folds}, but the images fill only {filled}, because images of one group "
+            "stay in one fold. Set fewer folds, or make smaller groups (the audit names the largest)."
         )
 
     def answers(fold: int) -> dict[str, Any]:
