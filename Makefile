@@ -146,7 +146,8 @@ review: $(DEMO) ## Look through suspicious labels in the browser and mend them (
 	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
-	$(BIN)/kedro viz run --host 127.0.0.1
+	@echo "Open http://127.0.0.1:4141/?pid=__default__&types=nodes to see the steps, and switch on datasets on the left."
+	@$(BIN)/kedro viz run --host 127.0.0.1 --no-browser
 
 lineage: $(INSTALLED) ## Build the lineage as a page of its own, with its pictures, and show it (127.0.0.1:4142)
 	$(BIN)/kedro viz build --include-previews
