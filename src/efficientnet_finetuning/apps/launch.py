@@ -19,11 +19,9 @@ _PAGES = {"demo": find_champion, "review": find_issues}
 def command(page: str, job: str, data: Path, *more: str) -> list[str]:
     """The command that serves a page (``demo`` or ``review``) about a job, only to this machine.
 
-    ``more`` holds the file of corrections for ``review``; see
-    :func:`~efficientnet_finetuning.bundle.stored.find_champion` for ``job`` and ``data``.
-
-    Raises:
-        InputError: Streamlit is not installed, or there is nothing to show.
+    ``more`` holds the file of corrections for ``review``; ``job`` and ``data`` are those of
+    :func:`~efficientnet_finetuning.bundle.stored.find_champion`. Raises ``InputError`` if Streamlit is not installed,
+    or there is nothing to show.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise InputError(f"The {page} page needs Streamlit: pip install -c requirements.lock -e '.[demo]'.")

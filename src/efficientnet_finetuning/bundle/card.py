@@ -23,11 +23,7 @@ _LITE_LICENCE = (
 
 
 def model_card(
-    classifier: Classifier,
-    metrics: Mapping[str, Any],
-    checks: pd.DataFrame,
-    audit: Mapping[str, Any],
-    failures: str,
+    classifier: Classifier, metrics: Mapping[str, Any], checks: pd.DataFrame, audit: Mapping[str, Any], failures: str
 ) -> str:
     """Write the card as Markdown with a YAML head for model hubs.
 

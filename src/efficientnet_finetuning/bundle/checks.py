@@ -36,10 +36,7 @@ class Tried(NamedTuple):
 
 
 def check_exports(
-    files: Mapping[str, bytes],
-    classifier: Classifier,
-    test: Examples,
-    photographs: Sequence[np.ndarray],
+    files: Mapping[str, bytes], classifier: Classifier, test: Examples, photographs: Sequence[np.ndarray]
 ) -> pd.DataFrame:
     """Run each format on test images, in a separate process that imports nothing of this project.
 
@@ -72,12 +69,8 @@ def check_exports(
             any_size = name not in _SQUARES_ONLY
             given = [*squares, *photographs] if any_size else squares
             tried = run(Path(folder) / file, given)
-            row: dict[str, Any] = {
-                "format": name,
-                "file": file,
-                "megabytes": _size(files, file) / 1e6,
-                "images": len(squares),
-            }
+            size = sum(len(content) for path, content in files.items() if path == file or path.startswith(f"{file}/"))
+            row: dict[str, Any] = {"format": name, "file": file, "megabytes": size / 1e6, "images": len(squares)}
             row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier)
             with_resize = tried.probabilities[len(squares) :] - of_photographs if any_size else np.array(np.nan)
             row["difference_with_resize"] = float(np.abs(with_resize).max())
@@ -98,8 +91,7 @@ def format_checks(checks: pd.DataFrame) -> str:
 def run(file: Path, photographs: Iterable[np.ndarray]) -> Tried:
     """Predict photographs, uint8 ``(height, width, 3)``, with an exported classifier, in a separate process.
 
-    Raises:
-        RuntimeError: the process failed; the message has its last line.
+    Raises ``RuntimeError`` with the last line of the process if it fails.
     """
     with tempfile.TemporaryFile() as stream:
         for photograph in photographs:
@@ -151,7 +143,3 @@ def _fault(row: Mapping[str, Any]) -> str:
             f"difference is at {row['at_image']}, {row['at_class']}"
         )
     return ""
-
-
-def _size(files: Mapping[str, bytes], file: str) -> int:
-    return sum(len(content) for path, content in files.items() if path == file or path.startswith(f"{file}/"))

@@ -24,8 +24,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f%\\:*?"<>|]|^\.+|[. ]$')
 def copy_corrected(job: str, data: Path, folder: Path) -> int:
     """Copy the used images of a job's newest manifest to ``<folder>/<split>/<class>/<name>``; return their number.
 
-    Raises:
-        InputError: the job has no manifest, or the folder is not empty.
+    Raises ``InputError`` if the job has no manifest, or the folder is not empty.
     """
     manifest, source_file = (newest(data / "02_intermediate" / job / name) for name in ("manifest.csv", "source.json"))
     if manifest is None or source_file is None:

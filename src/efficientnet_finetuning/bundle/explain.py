@@ -67,13 +67,9 @@ class Answer(NamedTuple):
 
 
 def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: int = 5) -> list[Answer | Fault]:
-    """Classify photographs, and explain each prediction by the ``top`` classes and an activation map.
+    """Classify photographs; returns an answer with ``top`` classes, or a fault, for each photograph in their order.
 
-    Returns:
-        An answer or a fault for each photograph, in their order.
-
-    Raises:
-        InputError: there are more than :data:`MAX_PHOTOGRAPHS`.
+    Raises ``InputError`` if there are more than :data:`MAX_PHOTOGRAPHS`.
     """
     if len(photographs) > MAX_PHOTOGRAPHS:
         raise InputError(

@@ -46,8 +46,7 @@ def features_of(model: TrainedClassifier, images: Mapping[str, Images], batch_si
 def read_photographs(classifier: Classifier, photographs: Sequence[EncodedImage]) -> tuple[np.ndarray, dict[str, str]]:
     """Read photographs of a new class as squares; also returns the reason for each unreadable one, by id.
 
-    Raises:
-        InputError: fewer than two are readable, so none can test the others.
+    Raises ``InputError`` if fewer than two are readable, because then none can test the others.
     """
     reader = Reader(photographs, classifier)
     squares = reader[:]

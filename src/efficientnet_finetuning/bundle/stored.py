@@ -51,12 +51,8 @@ def descent(folders: Mapping[str, Path], wanted: Iterable[tuple[str, str]]) -> I
 def find_champion(job: str, data: Path) -> Path:
     """The file of the champion that a run of a job made or used last.
 
-    Args:
-        job: as in the environment's ``globals.yml``, for example ``cifar10_sample`` or ``folder``.
-        data: the project's folder ``data``.
-
-    Raises:
-        InputError: there is no champion; the message gives the command that makes one.
+    The job is as in the environment's ``globals.yml``, for example ``cifar10_sample`` or ``folder``; ``data`` is the
+    project's folder. Raises ``InputError`` with the command that makes a champion if there is none.
     """
     return _find(CHAMPION, "champion", command_for(job), job, data / "06_models")
 

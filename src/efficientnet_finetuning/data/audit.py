@@ -1,6 +1,6 @@
 """The audit: a summary of the images, with warnings about results that they would distort."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from efficientnet_finetuning.parameters import DatasetParameters
 _LISTED = 10
 _FEW_TEST_IMAGES = 5
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
+_SIDE_NAMES = ["below 32", *(f"{a} to {b - 1}" for a, b in pairwise(_SIDES)), "4096 or more"]
 _ASPECT_RATIOS = {"tall (below 1:3)": 1 / 3, "portrait": 0.95, "square": 1.05, "landscape": 3.0}
 
 # Sets that overlap the images on which ImageNet weights were trained, with the source of this claim.
@@ -81,8 +82,10 @@ def audit(
         "imbalance": float(balance["train"].max() / max(balance["train"].min(), 1)),
         "formats": _counts(readable["format"]),
         "channels": _counts(readable["mode"]),
-        "sides": _sides(readable[["width", "height"]].min(axis=1)),
-        "aspect_ratios": _aspect_ratios(readable["width"] / readable["height"]),
+        "sides": _binned(readable[["width", "height"]].min(axis=1), _SIDES, _SIDE_NAMES),
+        "aspect_ratios": _binned(
+            readable["width"] / readable["height"], _ASPECT_RATIOS.values(), [*_ASPECT_RATIOS, "wide (above 3:1)"]
+        ),
         "conflicting_labels": {"count": len(conflicts), "first": conflicts[:_LISTED]},
         "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
     }
@@ -173,12 +176,5 @@ def _counts(values: pd.Series, sort: bool = True) -> dict[str, int]:
     return {str(value): int(count) for value, count in values.value_counts(sort=sort).items() if count}
 
 
-def _sides(sides: pd.Series) -> dict[str, int]:
-    between = [f"{a} to {b - 1}" for a, b in pairwise(_SIDES)]
-    names = [f"below {_SIDES[0]}", *between, f"{_SIDES[-1]} or more"]
-    return _counts(pd.cut(sides, [0, *_SIDES, np.inf], right=False, labels=names), sort=False)
-
-
-def _aspect_ratios(ratios: pd.Series) -> dict[str, int]:
-    edges, names = [0, *_ASPECT_RATIOS.values(), np.inf], [*_ASPECT_RATIOS, "wide (above 3:1)"]
-    return _counts(pd.cut(ratios, edges, right=False, labels=names), sort=False)
+def _binned(values: pd.Series, edges: Iterable[float], names: Sequence[str]) -> dict[str, int]:
+    return _counts(pd.cut(values, [0, *edges, np.inf], right=False, labels=names), sort=False)

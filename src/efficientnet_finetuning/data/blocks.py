@@ -47,10 +47,7 @@ def map_resumably(
 
 
 def _recall_or_compute(
-    function: Callable[[Any], Any],
-    folder: Path,
-    is_sound: Callable[[Any, Any], bool] | None,
-    numbered: tuple[int, Any],
+    function: Callable[[Any], Any], folder: Path, is_sound: Callable[[Any, Any], bool] | None, numbered: tuple[int, Any]
 ) -> Any:
     number, block = numbered
     file = folder / f"{number:06d}.json"

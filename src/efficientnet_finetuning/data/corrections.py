@@ -43,11 +43,7 @@ class Decision(NamedTuple):
 
 
 def read_decisions(file: Path) -> dict[int, Decision]:
-    """Read all decisions of a file, by line number.
-
-    Raises:
-        InputError: the file is not a valid corrections file; the message names the lines.
-    """
+    """Read all decisions of a file, by line; raises ``InputError`` with the lines that are invalid."""
     with naming_unreadable(str(file), "a CSV"):
         reader = csv.DictReader(StringIO(_text(file), newline=""), restval="")
         columns = reader.fieldnames or []
@@ -71,8 +67,7 @@ def read_decisions(file: Path) -> dict[int, Decision]:
 def replace_decision(file: Path, id_: str, decision: Decision | None) -> None:
     """Replace the decisions about an image by a new one, or remove them, atomically.
 
-    Raises:
-        InputError: the existing file is not a corrections file; it stays unchanged.
+    Raises ``InputError`` if the existing file is not a corrections file; it stays unchanged.
     """
     file = file.resolve()  # a link stays a link
     decisions = read_decisions(file).values() if file.exists() else []

@@ -35,8 +35,7 @@ _INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resamp
 def open_image(file: BinaryIO | Path) -> Image.Image:
     """Read an image's header; Pillow decodes the pixels when they are needed.
 
-    Raises:
-        OSError: the format is none of :data:`FORMATS`. A damaged header raises any of :data:`UNREADABLE`.
+    Raises ``OSError`` if the format is none of :data:`FORMATS`, or any of :data:`UNREADABLE` if the header is damaged.
     """
     return Image.open(file, formats=FORMATS)
 
@@ -101,11 +100,7 @@ def decode(
 
 
 def upright_rgb(image: Image.Image, background: str = "#ffffff") -> Image.Image:
-    """Rotate a photograph as its EXIF data says, and convert every mode to RGB with 8 bits.
-
-    Raises:
-        ValueError: the pixels are floats, whose range is unknown.
-    """
+    """Rotate by the EXIF data and convert to RGB with 8 bits; raises ``ValueError`` for floats of unknown range."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")

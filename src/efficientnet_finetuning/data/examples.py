@@ -25,11 +25,7 @@ class Examples:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Memory-map the ``.npy`` files of a folder, one for each attribute.
-
-        Raises:
-            InputError: a file is missing or damaged.
-        """
+        """Memory-map a folder's ``.npy`` files; raises ``InputError`` if one is missing or damaged."""
         with naming_unreadable(str(folder)):
             files = (folder / f"{field.name}.npy" for field in fields(cls))
             opened = cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))

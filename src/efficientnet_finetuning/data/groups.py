@@ -27,7 +27,12 @@ def group_images(findings: pd.DataFrame, pattern: str | None, near_duplicates: b
     Raises:
         InputError: the pattern matches no id.
     """
-    named = findings["group"] if pattern is None else _named(findings, pattern)
+    named = findings["group"] if pattern is None else names_by_pattern(findings["id"], pattern)
+    if pattern is not None and (named == "").all():
+        raise InputError(
+            f"dataset.group_pattern ({pattern}) matches no id. Ids are paths below dataset.path, or numbers in a TFDS "
+            f"split: {shorten(list(findings['id']), 3)}. The part in parentheses must match the name of the group."
+        )
     own = findings["id"].where(named == "", named)
     joined, names = pd.factorize(own)
     if near_duplicates:
@@ -87,14 +92,3 @@ def _connected(edges: np.ndarray, num_nodes: int) -> np.ndarray:
     graph = coo_array((np.ones(len(edges), np.int8), tuple(edges.T)), shape=(num_nodes, num_nodes))
     components: np.ndarray = connected_components(graph, directed=False)[1]
     return components
-
-
-def _named(findings: pd.DataFrame, pattern: str) -> pd.Series:
-    named = names_by_pattern(findings["id"], pattern)
-    if (named == "").all():
-        raise InputError(
-            f"dataset.group_pattern ({pattern}) matches no id. Ids are paths below dataset.path, or numbers in a TFDS "
-            f"split: {shorten(list(findings['id']), 3)}. The part in parentheses must match what images of one group "
-            "have in common."
-        )
-    return named

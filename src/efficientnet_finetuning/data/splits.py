@@ -17,11 +17,7 @@ _ABOUT_GROUPS = (
 
 
 def assign_splits(
-    manifest: pd.DataFrame,
-    class_names: tuple[str, ...],
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
+    manifest: pd.DataFrame, class_names: tuple[str, ...], validation_fraction: float, test_fraction: float, seed: int
 ) -> pd.DataFrame:
     """Cut missing splits out of train, with at least one image of each class.
 
@@ -55,11 +51,7 @@ def assign_splits(
 
 
 def complete_splits(
-    manifest: pd.DataFrame,
-    class_names: tuple[str, ...],
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
+    manifest: pd.DataFrame, class_names: tuple[str, ...], validation_fraction: float, test_fraction: float, seed: int
 ) -> pd.DataFrame:
     """Move train images into cut splits that have no image of a class after labels were corrected.
 

@@ -84,8 +84,7 @@ def fingerprint(dataset: DatasetParameters) -> str:
 def open_source(dataset: DatasetParameters) -> Source:
     """Find the images that the parameters name; downloads a TFDS set if needed and allowed.
 
-    Raises:
-        InputError: the set, folder, split or feature does not exist, or the download fails.
+    Raises ``InputError`` if the set, folder, split or feature does not exist, or the download fails.
     """
     source = _open(dataset)
     if len(source.class_names) < 2:

@@ -62,8 +62,8 @@ class FilesSource:
 def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
     """List ``<root>/<class>/<image>`` or ``<root>/<split>/<class>/<image>``; nested folders make one class name.
 
-    Raises:
-        InputError: no images, an empty class folder, a link out of the folder, an unreadable folder or name.
+    Raises ``InputError`` for no images, an empty class folder, a link out of the folder, or an unreadable folder or
+    name.
     """
     walk = _Walk(root, dataset.follow_symlinks)
     folders = walk.subfolders(root)
@@ -93,13 +93,10 @@ def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
 
 
 def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
-    """List the files of a CSV with the columns ``path``, ``label`` and, optionally, ``split`` and ``group``.
+    """List the files of a CSV with ``path`` (relative to the CSV), ``label`` and, optionally, ``split`` and ``group``.
 
-    Paths are relative to the CSV's folder.
-
-    Raises:
-        InputError: an invalid CSV, a row without path or label, a repeated path, a path outside the folder, or groups
-            both in the CSV and by ``dataset.group_pattern``.
+    Raises ``InputError`` for an invalid CSV, a row without path or label, a repeated path, a path outside the folder,
+    or groups both in the CSV and by ``dataset.group_pattern``.
     """
     table = read_listing(file, f"dataset.path: {file}", ("path", "label"))
     if "split" not in table:
@@ -153,7 +150,12 @@ def _source(
 ) -> FilesSource:
     """Number the classes of ``(path, class name)`` pairs in natural order."""
     given = {class_name for pairs in named.values() for _, class_name in pairs}
-    _check_text({"class name": given, "path": {path for pairs in named.values() for path, _ in pairs}})
+    for what, names in {"class name": given, "path": {path for pairs in named.values() for path, _ in pairs}}.items():
+        if wrong := [name for name in names if not is_showable(name)]:
+            raise InputError(
+                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or invalid UTF-8: "
+                f"{shorten(sorted(map(ascii, wrong)))}. Rename them."
+            )
     # macOS and Linux encode ü differently; a copied folder may hold both forms.
     composed = {class_name: unicodedata.normalize("NFC", class_name) for class_name in given}
     twins = Counter(composed.values())
@@ -168,16 +170,6 @@ def _source(
         ignored=dict(ignored),
         notes=[printable(note) for note in notes],
     )
-
-
-def _check_text(texts: dict[str, set[str]]) -> None:
-    """Refuse names that tables, terminals or UTF-8 files cannot show."""
-    for what, names in texts.items():
-        if wrong := [name for name in names if not is_showable(name)]:
-            raise InputError(
-                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or invalid UTF-8: "
-                f"{shorten(sorted(map(ascii, wrong)))}. Rename them."
-            )
 
 
 class _Walk:

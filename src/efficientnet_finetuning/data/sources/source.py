@@ -66,11 +66,7 @@ class Source(Protocol):
 
 
 def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str) -> dict[str, str]:
-    """The set's split for each role, without the roles that the set cannot fill.
-
-    Raises:
-        InputError: a split that the parameters name does not exist.
-    """
+    """The set's split for each role that it can fill; raises ``InputError`` for splits that do not exist."""
     wanted = {"train": dataset.train_split, "validation": dataset.validation_split, "test": dataset.test_split}
     for role, split in wanted.items():
         # Sub-splits such as train[:10%] or train+test start with the names of splits.
@@ -91,8 +87,7 @@ def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str
 def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV that lists files, as texts without surrounding blanks.
 
-    Raises:
-        InputError: the file is not a CSV in UTF-8, or lacks a column. The message begins with ``what``.
+    Raises ``InputError``, with ``what`` in front, if the file is not a CSV in UTF-8 or lacks a column.
     """
     with naming_unreadable(what, "a CSV in UTF-8"):
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)

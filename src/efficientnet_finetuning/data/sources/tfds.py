@@ -16,6 +16,13 @@ from efficientnet_finetuning.data.sources.source import Block, choose_roles
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
+_DOWNLOAD_FAILED = """The set {0} is not prepared in {1} and could not be downloaded: {2}
+Without a network you can:
+  1. prepare the set on a machine with a network (tfds build {0}), copy its folder here, and set dataset.data_dir to
+     the folder that holds it. Also copy the ImageNet weights, and set backbone.weights to their file;
+  2. use your own images (--env folder): set dataset.path to a folder with one folder per class;
+  3. run without --env, which trains on the images that come with the project."""
+
 
 @dataclass(frozen=True)
 class TfdsSource:
@@ -118,20 +125,12 @@ def set_folder(dataset: DatasetParameters) -> Path:
 
 
 def open_tfds(dataset: DatasetParameters) -> TfdsSource:
-    """Open the set that ``dataset.name`` names.
-
-    Raises:
-        InputError: the set, split or feature does not exist, or the download fails.
-    """
+    """Open the set ``dataset.name``; raises ``InputError`` if it, a split or a feature is missing."""
     return _source(_prepared_builder(dataset), dataset)
 
 
 def open_prepared_set(folder: Path, dataset: DatasetParameters) -> TfdsSource:
-    """Open the set in a folder; see :func:`is_prepared_set`.
-
-    Raises:
-        InputError: the set is damaged, or a split or feature does not exist.
-    """
+    """Open the set in a folder; raises ``InputError`` if it is damaged, or a split or feature is missing."""
     import tensorflow_datasets as tfds
 
     try:
@@ -185,7 +184,7 @@ def _prepared_builder(dataset: DatasetParameters):
         _check_network(builder)
         builder.download_and_prepare()
     except Exception as error:  # requests, TFDS, a full disk: each has its own kinds
-        raise InputError(_download_failed(dataset, searched, error)) from error
+        raise InputError(_DOWNLOAD_FAILED.format(dataset.name, searched, str(error) or type(error).__name__)) from error
     return builder
 
 
@@ -211,19 +210,6 @@ def _check_network(builder) -> None:
         pass  # some servers refuse HEAD, but they answer
     except OSError as error:
         raise ConnectionError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
-
-
-def _download_failed(dataset: DatasetParameters, searched: Path, error: Exception) -> str:
-    reason = str(error).strip() or type(error).__name__
-    return (
-        f"The set {dataset.name} is not prepared in {searched} and could not be downloaded: {reason}\n"
-        "Without a network you can:\n"
-        f"  1. prepare the set on a machine with a network (tfds build {dataset.name}), copy its folder here, and set "
-        "dataset.data_dir to the folder that holds it. Also copy the ImageNet weights, and set backbone.weights to "
-        "their file;\n"
-        "  2. use your own images (--env folder): set dataset.path to a folder with one folder per class;\n"
-        "  3. run without --env, which trains on the images that come with the project."
-    )
 
 
 def check_name(dataset: DatasetParameters) -> None:

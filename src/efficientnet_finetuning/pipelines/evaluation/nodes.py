@@ -29,10 +29,7 @@ def evaluate_classifier(
     logits = model.predict_logits(images, evaluation.batch_size, workers.map_blocks)
     chosen_on, test = (
         predictions_table(*answers, model.class_names, model.temperature)
-        for answers in (
-            (held_out["logits"], held_out["labels"], held_out["ids"]),
-            (logits, labels, test_images.ids),
-        )
+        for answers in ((held_out["logits"], held_out["labels"], held_out["ids"]), (logits, labels, test_images.ids))
     )
     about = {"class_weight": model.class_weight, "flip": model.flip}
     metrics = classification_metrics(logits, labels, model.class_names, model.temperature)

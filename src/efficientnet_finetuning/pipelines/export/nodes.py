@@ -38,11 +38,7 @@ def convert_champion(champion_model: Classifier, train_images: Examples, export:
 
 
 def try_exports(
-    exports: dict[str, bytes],
-    champion_model: Classifier,
-    test_images: Examples,
-    source: Source,
-    manifest: pd.DataFrame,
+    exports: dict[str, bytes], champion_model: Classifier, test_images: Examples, source: Source, manifest: pd.DataFrame
 ) -> pd.DataFrame:
     """Run each format on the test images, and refuse formats with other predictions than the champion."""
     photographs = _photographs(source, manifest, champion_model.background)

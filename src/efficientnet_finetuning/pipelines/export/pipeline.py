@@ -2,12 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from efficientnet_finetuning.pipelines.export.nodes import (
-    convert_champion,
-    show_failures,
-    try_exports,
-    write_bundle,
-)
+from efficientnet_finetuning.pipelines.export.nodes import convert_champion, show_failures, try_exports, write_bundle
 
 _CHAMPION = ["champion_model", "champion_metrics"]
 _EXPORTED = ["exports", "export_checks", "known_failures"]
@@ -31,11 +26,7 @@ def create_pipeline() -> Pipeline:
         ),
     ]
     failures = Node(
-        show_failures,
-        ["champion_model", "test_images", "workers"],
-        "known_failures",
-        name="show_failures",
-        tags="gpu",
+        show_failures, ["champion_model", "test_images", "workers"], "known_failures", name="show_failures", tags="gpu"
     )
     return Pipeline(
         [Pipeline(exported, tags="cpu"), failures], namespace="export", prefix_datasets_with_namespace=False
