@@ -42,8 +42,8 @@ def open_review(job: str, data: Path, issues: Path) -> Review:
 
 def show_page(job: str, data: Path, file: Path) -> None:
     """Show the whole page."""
-    st.set_page_config(page_title=f"{job}: check your labels", layout="wide")
-    st.title("Check your labels")
+    st.set_page_config(page_title=f"{job}: look at your labels", layout="wide")
+    st.title("Look at your labels")
     try:
         review = open_review(job, data, find_issues(job, data))
         decided = review.current(read_decisions(file)) if file.exists() else {}

@@ -31,7 +31,7 @@ _MAX_COMPARED = 500
 _FAULTS = {
     "empty": ("is empty", "Copy it again from its source."),
     "undecodable": ("is not a readable picture", "Save it as JPEG or PNG, and try that file."),
-    "too_large": (f"is too large: {{why}} of at most {MAX_MEGAPIXELS}", "Make it smaller, and try again."),
+    "too_large": (f"is too large ({{why}}; the limit is {MAX_MEGAPIXELS})", "Make it smaller, and try again."),
     "too_small": ("is too small: {why}", "Take a larger picture."),
     "truncated": ("is damaged ({why})", "Copy it again from its source, or save it as JPEG or PNG."),
 }

@@ -54,8 +54,8 @@ def find_photographs(path: Path | str) -> list[EncodedImage]:
             if not found and not place.parent.is_dir():
                 raise InputError(f"{path} does not exist: there is no folder {place.parent}.")
     if not found:
-        beside = near_matches(place.name, sorted(near.name for near in place.parent.glob("*")))
-        what = "has no photographs" if place.exists() else "does not exist"
+        names = [] if place.exists() else sorted(near.name for near in place.parent.glob("*"))
+        beside, what = near_matches(place.name, names), "has no photographs" if place.exists() else "does not exist"
         raise InputError(
             f"{path} {what}.{beside} Give a file, a folder, a glob such as 'photos/*.jpg', or a CSV with a "
             "column `path`."

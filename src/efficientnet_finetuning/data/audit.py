@@ -104,7 +104,7 @@ def format_audit(report: Mapping[str, Any]) -> str:
         f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
     ]
     lines += [f"corrected labels: {report['relabelled']}"] if report["relabelled"] else []
-    lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
+    lines += [f"ignored, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
     groups, largest = report["groups"], report["groups"]["largest"]
     if groups["count"]:
         lines.append(

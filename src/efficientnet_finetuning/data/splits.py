@@ -179,7 +179,7 @@ def _check_no_class_is_empty(
         where = f", in {counted(len(own), 'group')}: {shorten(own)}" if own else ""
         told.append(f"{class_names[label]} has no image in {split} ({counts.loc[label].sum()} in all{where})")
     raise InputError(
-        f"Every class needs images in {' and '.join(splits)}: {shorten(told)}. Add images, leave the class out, or "
+        f"Every class needs images in each split: {shorten(told)}. Add images, leave the class out, or "
         f"change dataset.validation_fraction ({fractions['validation']}) and dataset.test_fraction "
         f"({fractions['test']}), which set the shares that are cut out of train." + (_ABOUT_GROUPS if in_groups else "")
     )

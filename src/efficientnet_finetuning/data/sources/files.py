@@ -136,7 +136,7 @@ def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
     root = file.parent.resolve()
     for fault, wrong in {
         "without a path, a label or a split": (table[["path", "label", "split"]] == "").any(axis=1),
-        "that repeat a path": table["path"].duplicated(),
+        "with a repeated path": table["path"].duplicated(),
         "whose path leaves the CSV's folder (dataset.follow_symlinks=true allows it)": ~table["path"].map(
             lambda path: follow_symlinks or Path(os.path.realpath(root / path)).is_relative_to(root)
         ),
