@@ -73,7 +73,9 @@ def plot_learning_rates(learning_rates: pd.DataFrame, class_names: list[str], tr
     from efficientnet_finetuning.training.learning_rate import suggest_learning_rate
 
     suggested = suggest_learning_rate(learning_rates.to_dict("records"), len(class_names))
-    logger.info("suggested learning rate: %.2g (training.learning_rate is %s)", suggested, training.learning_rate)
+    logger.info(
+        "learning rate: the finder suggests %.2g, training.learning_rate is %s", suggested, training.learning_rate
+    )
     return learning_rate_curve(learning_rates, suggested)
 
 
