@@ -125,7 +125,7 @@ def test_an_unsure_answer_says_so_with_its_confidence_and_the_threshold(visit):
     assert subheaders(page) == ["grey.png"]
     (warning,) = (element.value.replace("\\", "") for element in page.warning)
     assert "Not confident enough to answer" in warning
-    assert "It answers from 70.0 % on." in warning
+    assert "The classifier answers from 70.0 % on." in warning
 
 
 def test_each_bad_file_has_a_message_of_its_own_and_the_others_are_answered(visit, bomb):

@@ -78,7 +78,7 @@ def show_page(job: str, data: Path) -> None:
         st.error(plain(str(error)))
         return
     names = showcase.classifier.class_names
-    st.markdown(f"This classifier knows {len(names)} classes: {plain(shorten(names))}. Pictures stay on this machine.")
+    st.markdown(f"This classifier has {len(names)} classes: {plain(shorten(names))}. Pictures stay on this machine.")
     if photographs := ask_for_photographs(showcase):
         show_results(showcase, photographs)
     show_receipt(showcase)
@@ -88,8 +88,8 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
     """The photographs that the visitor dropped, or else the test image that they clicked."""
     files = st.file_uploader(f"Drop up to {MAX_PHOTOGRAPHS} pictures", type=_TYPES, accept_multiple_files=True)
     st.caption(
-        f"A red file was rejected: it is larger than {MAX_MEGABYTES} MB, or its name has no picture's ending. Make it "
-        "smaller, or save it as JPEG."
+        f"A red file was rejected: it is larger than {MAX_MEGABYTES} MB, or its file extension is not a picture's. Make "
+        "it smaller, or save it as JPEG."
     )
     if files:
         return [EncodedImage(file.name, file.getvalue()) for file in files]
@@ -109,7 +109,7 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
 def show_results(showcase: Showcase, photographs: Sequence[EncodedImage]) -> None:
     """Show a prediction or a fault for each photograph."""
     try:
-        with st.spinner("Looking …"), showcase.lock:
+        with st.spinner("Classifying …"), showcase.lock:
             results = explain(showcase.classifier, photographs)
             answers = [result for result in results if isinstance(result, Answer)]
             nearest = iter(find_nearest(showcase, answers))

@@ -127,7 +127,8 @@ def _why_unanswered(classifier: Classifier, row: Mapping[Any, Any]) -> str:
     likeliest = f"The likeliest class is {row['class_1']} with {100 * row['probability_1']:.1f} %."
     if classifier.threshold is None:
         return f"Not confident enough to answer. {likeliest} No probability of this classifier is reliable enough."
-    return f"Not confident enough to answer. {likeliest} It answers from {100 * classifier.threshold:.1f} % on."
+    threshold = f"{100 * classifier.threshold:.1f} %"
+    return f"Not confident enough to answer. {likeliest} The classifier answers from {threshold} on."
 
 
 def _evidence(classifier: TrainedClassifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:

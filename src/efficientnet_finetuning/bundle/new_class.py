@@ -135,9 +135,9 @@ def _judged(
     top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
     low, points, high = (100 * found[key] for key in ("low", "difference", "high"))
     words = (
-        f"The class {name} was added. Held out, {counts['num_recognized']} of its {counts['num_photographs']} "
-        f"photographs are recognized. Of {len(labels):,} test images of the other classes, {top1['before']:.1%} were "
-        f"predicted correctly before and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval "
-        f"{low:.1f} to {high:.1f})."
+        f"The class {name} was added. A model that was not trained on them recognizes {counts['num_recognized']} of "
+        f"its {counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
+        f"{top1['before']:.1%} were predicted correctly before and {top1['after']:.1%} are now ({points:+.1f} points, "
+        f"95 % interval {low:.1f} to {high:.1f})."
     )
     return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

@@ -59,8 +59,8 @@ def out_of_sample_logits(
 ) -> np.ndarray:
     """Logits of heads that did not see the image.
 
-    Ten folds predict training and validation images; a head on all of these predicts test images, which so never
-    influence each other.
+    Ten folds predict training and validation images; a head on all of these predicts test images. So
+    test images never influence each other.
 
     Args:
         features: of a frozen backbone, ``(N, channels)``.
@@ -79,7 +79,7 @@ def out_of_sample_logits(
     learnt = ~is_test
     known, targets = features[learnt].astype(np.float32), one_hot(labels[learnt], num_classes)
     of_group = None if groups is None else groups[learnt]
-    # The strength that suits the mean loss. Weaker regularization fits wrong labels.
+    # 1 / N makes the strength independent of N. Weaker regularization fits wrong labels.
     parameters = HeadParameters(inverse_regularizations=(1 / len(known),), folds=_FOLDS, class_weight=class_weight)
     fitted = fit_head(known, targets, known[:0], targets[:0], parameters, groups=of_group, quiet=True)
     logits = np.empty((len(features), num_classes), np.float32)

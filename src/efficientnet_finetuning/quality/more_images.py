@@ -197,9 +197,8 @@ def _covariance(judged: Judged, groups: np.ndarray, num_images: int) -> np.ndarr
     """Covariance of the mean errors of all sizes ``(S, S)``: from the choice of tested images and of parts."""
     means = judged.errors.mean(1, keepdims=True)
     members = np.unique(groups[judged.rows], return_inverse=True)[1]
-    sums = np.stack(
-        [np.bincount(members, off) for off in judged.errors - means]
-    )  # by group, because images of a group are similar
+    # Sum by group, because images of a group are similar.
+    sums = np.stack([np.bincount(members, off) for off in judged.errors - means])
     by_images = sums @ sums.T / len(judged.rows) ** 2
     # All parts come from the same images, which shift all sizes together; the rest is chance of each size.
     spread = np.sqrt(_OF_SETS * (means * (1 - means))[:, 0])
@@ -301,9 +300,7 @@ def _told(found: dict[str, Any], once: list[str]) -> dict[str, Any]:
         f"accuracy (80 % interval {low:.1f} to {high:.1f}), from the learning curve of a head on the frozen backbone."
     ]
     if not told:
-        words.append(
-            "The interval is too wide to tell whether more images would help, because there are too few images."
-        )
+        words.append("The interval is too wide to tell whether more images would help: there are too few images.")
     best, others = classes[0], classes[1:]
     if others and best["low"] > float(np.median([row["gain"] for row in others])):
         words.append(

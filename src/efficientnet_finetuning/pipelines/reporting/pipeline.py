@@ -37,29 +37,18 @@ def create_pipeline(*regimes: str) -> Pipeline:
 
     reported = same(*_TABLES, *_FIGURES) | of_all("metrics", "predictions", "history", "gallery")
     reported |= {"seed": "params:seed"} | (same(*_REVIEW) if "transfer" in regimes else {})
+    predictions, histories = of_all("predictions"), of_all("history")
+    judged = same("champion", "class_names") | predictions
     nodes = [
-        Node(compare, of_all("metrics", "history"), "comparison", name="compare"),
+        Node(compare, of_all("metrics") | histories, "comparison", name="compare"),
         Node(
-            reach_verdict,
-            same("comparison") | of_all("predictions", "history"),
-            ["verdict", "champion"],
-            name="reach_verdict",
+            reach_verdict, same("comparison") | predictions | histories, ["verdict", "champion"], name="reach_verdict"
         ),
-        Node(
-            compare_with_before,
-            same("champion", "before") | of_all("predictions"),
-            "change",
-            name="compare_with_before",
-        ),
+        Node(compare_with_before, same("champion", "before") | predictions, "change", name="compare_with_before"),
         Node(comparison_bars, "comparison", "comparison_bars", name="plot_comparison"),
-        Node(plot_learning_curves, of_all("history"), "learning_curves", name="plot_learning_curves"),
-        Node(
-            plot_confusion,
-            same("champion", "class_names") | of_all("predictions"),
-            "confusion_matrix",
-            name="plot_confusion",
-        ),
-        Node(plot_confidence, same("class_names") | of_all("predictions"), "confidence_curves", name="plot_confidence"),
+        Node(plot_learning_curves, histories, "learning_curves", name="plot_learning_curves"),
+        Node(plot_confusion, judged, "confusion_matrix", name="plot_confusion"),
+        Node(plot_confidence, same("class_names") | predictions, "confidence_curves", name="plot_confidence"),
         Node(write_report, reported, "report", name="write_report"),
     ]
     ready = Node(
