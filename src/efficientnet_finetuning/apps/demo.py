@@ -88,7 +88,7 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
     """The photographs that the visitor dropped, or else the test image that they clicked."""
     files = st.file_uploader(f"Drop up to {MAX_PHOTOGRAPHS} pictures", type=_TYPES, accept_multiple_files=True)
     st.caption(
-        f"A red file was rejected: it is larger than {MAX_MEGABYTES} MB, or its file extension is not a picture's. Make "
+        f"A red file was rejected: it is larger than {MAX_MEGABYTES} MB, or it has no picture file extension. Make "
         "it smaller, or save it as JPEG."
     )
     if files:
