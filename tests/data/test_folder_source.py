@@ -104,7 +104,7 @@ def test_links_out_of_the_folder_are_refused_unless_allowed(tmp_path, write_imag
     (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
     (root / "b" / "2.png").symlink_to(tmp_path / "elsewhere" / "c" / "1.png")
     message = fault(root)
-    assert f"dataset.path: {root} has 2 symbolic links out of it: b/2.png, c." in message
+    assert f"dataset.path: {root} has 2 symbolic links to other places: b/2.png, c." in message
     assert "dataset.follow_symlinks=true" in message
     source = open_source(DatasetParameters(path=root, follow_symlinks=True))
     assert ids(source) == ["a/1.png", "b/1.png", "b/2.png", "c/1.png"]

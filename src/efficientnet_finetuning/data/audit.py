@@ -127,7 +127,9 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
             f"scores are uncertain: {shorten(sorted(few, key=few.__getitem__))}"
         )
     if report["conflicting_labels"]["count"]:
-        warnings.append(f"{counted(report['conflicting_labels']['count'], 'image')} appear with different labels")
+        warnings.append(
+            f"the audit found different labels for {counted(report['conflicting_labels']['count'], 'image')}"
+        )
     if num_pairs := report["near_duplicates"]["count"]:
         pair = report["near_duplicates"]["first"][0]
         warnings.append(

@@ -12,7 +12,7 @@ SPLITS = ("train", "validation", "test")
 _ABOUT_GROUPS = (
     " Images of one group stay in one split, so a class needs a group for each split. Groups come from the CSV's "
     "column group, from dataset.group_pattern, and from images that look the same; dataset.group_near_duplicates=false "
-    "turns the last off. Your own splits never change."
+    "disables the last. Your own splits never change."
 )
 
 

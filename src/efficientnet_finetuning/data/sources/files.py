@@ -197,7 +197,7 @@ class _Walk:
         """Report all faults of one kind at once."""
         if self._escaping:
             raise InputError(
-                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} out of it: "
+                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} to other places: "
                 f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true to allow it."
             )
         if self._empty:
