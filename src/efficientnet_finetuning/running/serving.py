@@ -1,10 +1,16 @@
-"""The champion behind MLflow's scoring server: photographs in base64 go in, classes with probabilities come out.
+r"""The champion behind MLflow's scoring server: photographs in base64 go in, classes with probabilities come out.
 
 MLflow makes the model by running this file ("models from code"), so nothing is pickled. The package's code travels with
 the model: it is found there first, and the project need not be installed where the model is served. The libraries are
 those of the serving environment: with ``--env-manager local`` what is installed, else what the model's
 ``requirements.txt`` names.
 
+A request to a server that `mlflow models serve` has started on port 5001::
+
+    echo "{\"dataframe_split\": {\"columns\": [\"image\"], \"data\": [[\"$(base64 -w0 photo.jpg)\"]]}}" |
+      curl -s http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d @-
+
+It asks for no password: leave it on 127.0.0.1, or put a proxy in front of it that limits the size of requests.
 The server reads a request as a whole before it gets here, so the bounds below protect the decoder, not the network.
 """
 
