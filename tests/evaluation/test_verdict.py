@@ -129,7 +129,7 @@ def test_where_few_test_images_cannot_tell_cross_validation_is_named(right, of, 
         "finetune_predictions": predictions(hits(42 if of == 46 else 701, of)),
     }
     verdict, _ = reach_verdict(comparison, **tables)
-    assert ("cross_validation` judges transfer and fine-tuning on all images." in verdict["words"]) == named
+    assert ("cross_validation` compares transfer and fine-tuning on all images." in verdict["words"]) == named
 
 
 def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():

@@ -90,7 +90,7 @@ def test_any_bytes_are_no_commit_file_and_the_version_is_damaged(stored_once, co
     (stored_once / "audit.json" / DAY.format(1) / "commit.json").write_bytes(content)
     stored = look(stored_once)
     assert not stored.exists()
-    assert "commit.json is not what was written there" in stored.find_damage()
+    assert "commit.json has changed since it was written" in stored.find_damage()
 
 
 @ATTACK

@@ -117,7 +117,7 @@ def test_photographs_are_ranked_for_labelling(trained):
     ("pipeline", "parameters", "words"),
     [
         ("predict", "predict.top=3", "predict.path is not given"),
-        ("predict", "predict.path=newer", "There is nothing at newer. Did you mean 'new'"),
+        ("predict", "predict.path=newer", "newer does not exist. Did you mean 'new'"),
         (
             "predict",
             "predict.path=new,predict.model=new/broken.jpg",
@@ -125,8 +125,8 @@ def test_photographs_are_ranked_for_labelling(trained):
         ),
         ("choose_next", "predict.top=3", "predict.path is not given"),
         ("add_class", "add_class.name=yellow", "add_class.path is not given"),
-        ("add_class", "add_class.path=nowhere", "There is nothing at nowhere"),
-        ("add_class", "add_class.path=photos/red", "The champion knows the class 'red' already"),
+        ("add_class", "add_class.path=nowhere", "nowhere does not exist"),
+        ("add_class", "add_class.path=photos/red", "The champion has the class 'red' already"),
         (
             "add_class",
             "add_class.path=photos/red,add_class.max_loss=0",
