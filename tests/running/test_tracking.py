@@ -481,9 +481,9 @@ def test_a_champion_whose_logging_was_killed_midway_is_logged_once(journals, sto
 @pytest.mark.parametrize(
     ("hits", "images", "alias", "words"),
     [
-        (95, "photo", "2", "the champion from now on: 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
-        (75, "photo", "2", "the champion from now on: 75.0%"),
-        (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) on the same test images, which stays the champion"),
+        (95, "photo", "2", "it is the new champion: it gets 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
+        (75, "photo", "2", "it is the new champion: it gets 75.0%"),
+        (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) of the same test images right"),
         (60, "other", "2", "not compared with version 1, whose test images or labels differ"),
     ],
 )
@@ -583,7 +583,7 @@ def test_a_server_that_takes_no_models_takes_the_rest_of_the_run(journals, store
         record(journals, store | {"uri": remote}, champion(tmp_path, FIRST), FIRST)
         replay(journals)  # what was too slow for the end of the run
         proxy.shutdown()
-    assert "MLflow refuses a record of this run" in caplog.text
+    assert "MLflow rejected a record of this run" in caplog.text
     assert runs(store)[FIRST] == ("FINISHED", [], None)
     assert not list(journals.iterdir())
 

@@ -75,7 +75,7 @@ def test_auto_takes_what_choose_backbone_recommended_and_says_so(project):
     taken = project.kedro("run", "--pipelines", "transfer", *AUTO)
     output = taken.stdout + taken.stderr
     assert taken.returncode == 0, output
-    assert output.count("as choose_backbone recommended") == 1
+    assert output.count("auto: choose_backbone recommended") == 1
     classifier = TrainedClassifier.load(project.newest("transfer_model.keras"))
     assert (classifier.backbone, classifier.image_size) == (choice["backbone"], choice["image_size"])
 
