@@ -71,8 +71,8 @@ class Parameters(Group):
     def _chosen_together(self) -> "Parameters":
         if (self.backbone.name == "auto") != (self.preprocessing.image_size == "auto"):
             raise ValueError(
-                "backbone.name and preprocessing.image_size must both be auto, or neither. To compare only one of them, "
-                "list a single value for the other in choose_backbone.backbones or choose_backbone.image_sizes."
+                "backbone.name and preprocessing.image_size must both be auto, or neither. To compare only one, list "
+                "a single value for the other in choose_backbone.backbones or choose_backbone.image_sizes."
             )
         return self
 
