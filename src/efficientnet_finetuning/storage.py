@@ -214,7 +214,7 @@ def check_place(folder: Path) -> None:
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not existing.is_dir():
-        raise InputError(f"{existing} is a file, but the run needs a folder there. Move the file.")
+        raise InputError(f"{existing} is a file, but the run needs a folder there. Move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"You have no permission to write in {existing}. Change its permissions, or run as its owner.")
 

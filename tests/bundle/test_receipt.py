@@ -83,7 +83,10 @@ def edit(bundle: Path, change) -> None:
     ("change", "words"),
     [
         (lambda receipt: receipt.pop("subject"), "is not complete: 'subject'"),
-        (lambda receipt: receipt["subject"][0]["digest"].update(sha256="ab"), "a SHA-256 of a file, the manifest or the test images is missing"),
+        (
+            lambda receipt: receipt["subject"][0]["digest"].update(sha256="ab"),
+            "a SHA-256 of a file, the manifest or the test images is missing",
+        ),
         (lambda receipt: receipt.update(predicateType="https://slsa.dev/provenance/v9"), "of another version"),
         (lambda receipt: receipt["subject"][0].update(name="../../etc/passwd"), "outside the bundle"),
         (lambda receipt: receipt.update(predicate=[]), "is not complete"),
