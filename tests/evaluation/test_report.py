@@ -92,7 +92,7 @@ def results(
     return Results(
         comparison=comparison,
         verdict=judge(predictions, seconds),
-        change={"all": None, "differences": [], "words": "No run before this one is stored."},
+        change={"all": None, "differences": [], "words": "No earlier run is stored."},
         audit={
             "source": "photos",
             "images": 60,
@@ -194,7 +194,7 @@ def test_each_class_opens_to_its_mistakes_and_three_right_answers_and_each_pictu
     assert np.abs(np.asarray(picture, int)[12, 12] - found.images[wrong[0], 12, 12]).max() < 20
     for row in table.loc[wrong].itertuples():
         sure = f"{100 * row.confidence:.0f} % sure"
-        assert f"{row.id}: the answer is {row.predicted}, {sure}, which is wrong: it is {row.true}." in page.text
+        assert f"{row.id}: the answer is {row.predicted} with a confidence of {sure}, which is wrong: it is {row.true}." in page.text
     for name in ("class 0", "class 1", "class 2"):
         assert page.text.count(f"the answer is {name}, ") - sum(table.loc[wrong, "predicted"] == name) == 3
 
@@ -325,7 +325,7 @@ def test_uneven_classes_and_sets_cut_from_imagenet_are_said_beside_the_score():
     found.audit["warnings"].append("These images are a part of ImageNet: scores flatter.")  # type: ignore[attr-defined]
     text = Page(render_report(found)).text
     verdict = text[text.index("Verdict") : text.index("Where transfer is wrong")]
-    assert "The classes are uneven, 1 to 30 test images: balanced accuracy" in verdict
+    assert "The classes have 1 to 30 test images. Balanced accuracy" in verdict
     assert "a part of ImageNet" in verdict
 
 

@@ -177,7 +177,7 @@ def test_the_p_value_is_scipys(only_lower, only_upper):
 
 
 def test_regimes_of_different_images_are_not_compared():
-    with pytest.raises(InputError, match="transfer, finetune are about different test images"):
+    with pytest.raises(InputError, match="transfer, finetune are for different test images"):
         judge(
             {"transfer": predictions(hits(3, 4)), "finetune": predictions(hits(3, 5))},
             {"transfer": 5, "finetune": 60},

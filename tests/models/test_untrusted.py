@@ -90,7 +90,7 @@ def test_a_member_that_does_not_belong_there_is_refused_and_not_written(sound, t
 
 def test_a_bomb_is_refused_before_it_is_unpacked(sound, tmp_path):
     path = rewritten(sound, tmp_path / "bomb.keras", lambda members: members.update({"config.json": bytes(50 << 20)}))
-    assert "holds config.json with 52,428,800 bytes" in refusal(path)
+    assert "config.json has 52,428,800 bytes" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external array", "virtual array"])

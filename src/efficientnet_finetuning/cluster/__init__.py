@@ -1,8 +1,8 @@
 """Workers on other GPUs and machines. Only this package imports Ray and uses JAX across processes.
 
 ``device.workers`` distributes the heavy steps. Inspection, preparation, features and predictions are split into blocks
-of images. Training is synchronous and data-parallel: each batch of ``batch_size`` images is split among all workers, and
-the weights differ from those of a single JAX process only by rounding. The machine that runs ``kedro run`` keeps the
+of images. Training is synchronous and data-parallel: each batch of ``batch_size`` images is split among all workers.
+The weights differ from those of a single JAX process only by rounding. The machine that runs ``kedro run`` keeps the
 catalog and records the run; workers only compute.
 
 =========================  ====================================================================  ====================

@@ -94,8 +94,8 @@ def _application_backbone(name: str, image_size: int, weights: str) -> keras.Mod
             raise
         cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         raise InputError(
-            f"The ImageNet weights of {name} could not be downloaded. {error}. They are not in {cache} either. Run once "
-            "with an internet connection, give a file with backbone.weights=<file>.h5 (the *_notop.h5 of that address), "
+            f"The ImageNet weights of {name} could not be downloaded. {error}. They are not in {cache} either. Run "
+            "once with an internet connection, give the *_notop.h5 file of that address as backbone.weights=<file>.h5, "
             "or use a backbone whose weights are installed with this project: backbone.name=EfficientNetLite0."
         ) from error
     if weights not in ("imagenet", "none"):
