@@ -22,13 +22,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
     """Publish a folder: write checksums, flush everything to the disk, then rename it.
 
-    If the process is killed, ``final`` does not exist.
-
-    Args:
-        staged: the folder, on the same file system as ``final``.
-        final: its final path, which must not exist.
-        record: further information, as JSON. It is stored in ``commit.json`` with ``files``, their SHA-256, and
-            ``digest``, its own SHA-256.
+    ``staged`` must be on the file system of ``final``, which must not exist, and does not exist either if the process
+    is killed. ``record`` is stored in ``commit.json`` with ``files``, their SHA-256, and ``digest``, its own SHA-256.
     """
     record = {**record, "files": checksums(staged)}
     text = json.dumps({**record, "digest": digest(record)}, ensure_ascii=False, indent=1)
@@ -186,12 +181,7 @@ def scratch_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
-    """Check the free disk space before something is written.
-
-    Args:
-        folder: target folder; it need not exist yet.
-        needed: bytes.
-        what: subject of the message.
+    """Check that ``needed`` bytes are free before ``what`` (for the message) is written to a folder.
 
     Raises:
         InputError: too few bytes are free.

@@ -193,10 +193,11 @@ def test_each_class_opens_to_its_mistakes_and_three_right_answers_and_each_pictu
     picture = Image.open(io.BytesIO(base64.b64decode(stored[f"i{wrong[0]}"].removeprefix(_WEBP))))
     assert np.abs(np.asarray(picture, int)[12, 12] - found.images[wrong[0], 12, 12]).max() < 20
     for row in table.loc[wrong].itertuples():
-        sure = f"{100 * row.confidence:.0f} % sure"
-        assert f"{row.id}: the answer is {row.predicted} with a confidence of {sure}, which is wrong: it is {row.true}." in page.text
+        sure = f"{100 * row.confidence:.0f} %"
+        told = f"{row.id}: the answer is {row.predicted} with a confidence of {sure}, which is wrong: it is {row.true}."
+        assert told in page.text
     for name in ("class 0", "class 1", "class 2"):
-        assert page.text.count(f"the answer is {name}, ") - sum(table.loc[wrong, "predicted"] == name) == 3
+        assert page.text.count(f"the answer is {name} with ") - sum(table.loc[wrong, "predicted"] == name) == 3
 
 
 def test_a_cell_of_the_confusion_table_leads_to_its_images():
@@ -314,7 +315,7 @@ def test_all_predictions_of_one_class_and_none_wrong():
     targets = np.arange(30) % 3
     same = np.tile(np.array([[3.0, 0, 0]], np.float32), (30, 1))
     page = Page(render_report(results({"transfer": same}, targets, ["a", "b", "c"])))
-    assert "No confidence is high enough" in page.text
+    assert "no confidence threshold makes" in page.text
     perfect = Page(render_report(results({"transfer": noisy(targets, 3, 50, 0)}, targets, ["a", "b", "c"])))
     assert "No test image is wrong." in perfect.text
 

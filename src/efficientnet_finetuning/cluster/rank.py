@@ -29,14 +29,7 @@ _HEARTBEAT = 30
 
 
 class About(NamedTuple):
-    """Information about the process of a worker.
-
-    Attributes:
-        host: name of its machine.
-        process: process id.
-        code: hash of this package and of the versions of the libraries that compute.
-        missing: paths that it needs but does not see.
-    """
+    """Machine and process id of a worker, a hash of its code and libraries, and the paths that it does not see."""
 
     host: str
     process: int
@@ -120,11 +113,7 @@ class Rank:
     def train(self, packed: list[Any], address: str, rank: int, count: int) -> Any:
         """Train together with the other ranks; ``None`` if the run was interrupted.
 
-        Args:
-            packed: reference of a packed function and its arguments.
-            address: of the first rank.
-            rank: number of this rank.
-            count: number of ranks.
+        ``packed`` has the reference of a packed function and its arguments, ``address`` is that of the first rank.
         """
         # JAX would try to reach the other ranks through a proxy and wait for minutes.
         for name in _PROXIES:

@@ -40,11 +40,7 @@ class RayWorkers(Workers):
     ) -> None:
         """Connect to a cluster, or start one on this machine.
 
-        Args:
-            device: number of workers, and whether they may use GPUs.
-            cluster: its address.
-            data: a folder that every worker must see at the same path.
-            paths: other files and folders that every worker must see.
+        Every worker must see the folder ``data`` and all ``paths`` at the same path.
 
         Raises:
             InputError: Ray is missing, the cluster does not answer or has too few devices, or a machine lacks files or

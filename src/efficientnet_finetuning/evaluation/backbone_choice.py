@@ -19,18 +19,11 @@ def pareto_front(candidates: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
-    """The candidate to fine-tune.
+    """The candidate to fine-tune in the given minutes.
 
     Heads within a standard error of the best one cannot be told apart. Among these, the candidate that takes longest to
     train within the time is recommended, because larger networks and images gain more from fine-tuning. If none fits,
-    it is the fastest.
-
-    Args:
-        candidates: table of :func:`~efficientnet_finetuning.training.candidates.measure_candidates`.
-        minutes: time for fine-tuning.
-
-    Returns:
-        ``backbone``, ``image_size``, ``accuracy``, ``training_minutes``, and ``words``: a summary.
+    it is the fastest. ``words`` is a summary.
     """
     tried = measured(candidates)
     fitting = tried[tried["training_minutes"] <= minutes]

@@ -44,12 +44,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     """Confidence and accuracy in up to 15 bins of at least 15 images each, from unsure to sure.
 
-    Args:
-        confidence: probability of the predicted class ``(N,)``.
-        correct: boolean ``(N,)``.
-
-    Returns:
-        Means ``confidence`` and ``accuracy`` (0–1), the 95 % Wilson interval ``low`` and ``high``, and ``num_images``.
+    Arguments: probability of the predicted class ``(N,)``, and whether it is correct. Returns the means ``confidence``
+    and ``accuracy`` (0–1), the 95 % Wilson interval ``low`` and ``high``, and ``num_images``.
     """
     order = np.argsort(confidence, kind="stable")
     num_bins = min(max(len(order) // _IMAGES_A_BIN, 1), _NUM_BINS)
@@ -69,11 +65,10 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
 
 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Accuracy if only the images above a confidence are answered.
+    """Accuracy if only the images above a confidence are answered, by distinct confidence, the highest first.
 
-    Returns:
-        One row per distinct confidence, the highest first: ``coverage`` (share of answered images), their ``accuracy``,
-        and their lowest confidence ``threshold``, all 0–1.
+    Returns ``coverage`` (share of answered images), their ``accuracy``, and their lowest confidence ``threshold``, all
+    0–1.
     """
     order = np.argsort(-confidence, kind="stable")
     counts = np.arange(1, len(order) + 1)
@@ -91,11 +86,7 @@ def choose_threshold(held_out: pd.DataFrame, precision: float) -> float | None:
 
 
 def judge_threshold(held_out: pd.DataFrame, test: pd.DataFrame, precision: float) -> dict[str, Any]:
-    """Choose a confidence threshold on held-out images, and evaluate it on the test split.
-
-    Args:
-        held_out, test: predictions, with ``confidence`` (0–1) and ``correct``.
-        precision: wanted share of right answers, 0–1.
+    """Choose a threshold for a precision (0–1) on held-out predictions, and evaluate it on test predictions.
 
     Returns:
         ``precision``, ``confidence`` (or ``None``), ``coverage`` and ``accuracy`` on the test split (``None`` without

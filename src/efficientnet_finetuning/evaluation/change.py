@@ -12,14 +12,10 @@ _RUNS = {"before": "the run before", "now": "this one"}
 
 
 def change_since(before: pd.DataFrame | None, now: pd.DataFrame) -> dict[str, Any]:
-    """Compare the predictions of two runs on the test images that both have.
+    """Compare the predictions of two runs on the test images that both have, by the current ``true`` classes.
 
     Labels are usually corrected where a model disagreed, which favours similar models. So the images with unchanged
     labels are also compared separately.
-
-    Args:
-        before: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`, for the run before, if any.
-        now: for this run. Its ``true`` classes count for both.
 
     Returns:
         ``num_images`` (common), ``only_before``, ``only_now``, ``num_relabelled``; ``all`` and ``untouched`` (images

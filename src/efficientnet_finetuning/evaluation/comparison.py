@@ -21,11 +21,7 @@ STARTS_FROM = {"finetune": "transfer", "seed_finetune": "seed_frozen"}
 
 
 def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per regime, in the given order.
-
-    Args:
-        metrics: by regime, from :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`.
-        histories: by regime, with ``seconds``.
+    """One row per regime, from its metrics and training history.
 
     Returns:
         ``regime``, ``top1`` with its 95 % Wilson interval ``top1_low`` and ``top1_high``, ``top5`` (0–1; NaN for up to

@@ -121,12 +121,7 @@ def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series
 
 
 def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figure:
-    """Loss by learning rate, with the suggested rate.
-
-    Args:
-        learning_rates: ``learning_rate``, ``loss``, ``start_loss``, ``excess``.
-        suggested: learning rate.
-    """
+    """Loss by learning rate, from ``training.learning_rate.sweep``, with the suggested rate."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     rates = learning_rates["learning_rate"]
@@ -204,12 +199,7 @@ def _by_confusion(shares: np.ndarray) -> np.ndarray:
 
 
 def confidence_curves(predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]) -> Figure:
-    """Calibration of each regime, and accuracy if only confident answers count; with two classes also the ROC curve.
-
-    Args:
-        predictions: by regime, of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
-        class_names: in the order of the labels.
-    """
+    """Calibration of each regime, and accuracy if only confident answers count; with two classes also the ROC curve."""
     two = len(class_names) == 2
     figure = Figure(figsize=(16 if two else 11, 4.5), layout="constrained")
     reliable, coverage, *others = figure.subplots(1, 3 if two else 2)
@@ -252,12 +242,7 @@ def _roc_curves(axes: Axes, predictions: Mapping[str, pd.DataFrame], positive: s
 
 
 def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figure:
-    """Accuracy of each candidate's head by the time of a forward pass, with the Pareto front and the recommendation.
-
-    Args:
-        candidates: with ``backbone``, ``image_size``, ``accuracy`` (0–1), ``milliseconds`` and ``note``.
-        chosen: ``backbone``, ``image_size`` and ``words`` of the recommendation.
-    """
+    """Accuracy of each candidate's head by the time of a forward pass, with the Pareto front and the recommendation."""
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     front = pareto_front(candidates)

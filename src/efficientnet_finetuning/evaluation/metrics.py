@@ -78,9 +78,8 @@ def predictions_table(
 ) -> pd.DataFrame:
     """One row per image, in the order of ``ids``.
 
-    Returns:
-        ``id``, ``true`` and ``predicted`` (class names), ``correct``, and, with the temperature, ``confidence``
-        (probability of the predicted class) and ``true_probability`` (0–1).
+    Returns ``id``, ``true`` and ``predicted`` (class names), ``correct``, and, with the temperature, ``confidence``
+    (probability of the predicted class) and ``true_probability`` (0–1).
     """
     names = np.asarray(class_names, dtype=object)
     targets, predicted = labels.argmax(1), logits.argmax(1)
@@ -107,11 +106,7 @@ def confusion(predictions: pd.DataFrame, class_names: Sequence[str]) -> np.ndarr
 
 
 def confused_pairs(predictions: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """The most frequent mistakes, sorted.
-
-    Returns:
-        ``true``, ``predicted``, ``num_images`` and ``share`` (of the images of the true class, 0–1).
-    """
+    """The most frequent mistakes: ``true``, ``predicted``, ``num_images``, ``share`` of the true class (0–1)."""
     wrong = predictions[~predictions["correct"]]
     pairs = wrong.groupby(["true", "predicted"]).size().rename("num_images").reset_index()
     totals = predictions["true"].value_counts()

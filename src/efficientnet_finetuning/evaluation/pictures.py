@@ -44,12 +44,10 @@ def worth_a_look(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
-    """Images of :func:`worth_a_look`, each with its class activation map.
+    """Images of :func:`worth_a_look` ``(N, size, size, 3)``, uint8, each with its activation map.
 
-    Args:
-        images: uint8 ``(N, size, size, 3)``, one per row.
-        rows: of predictions.
-        maps: ``(N, height, width)`` of :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
+    ``rows`` are of predictions, ``maps`` ``(N, height, width)`` of
+    :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
     """
     titles = []
     for row in rows.to_dict("records"):
@@ -102,11 +100,9 @@ def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
 
 
 def weak_spot_sheet(images: Mapping[str, np.ndarray], spots: Sequence[Mapping[str, Any]]) -> Figure:
-    """Weak spots as rows of pictures.
+    """Weak spots of :func:`~efficientnet_finetuning.quality.weak_spots.find_weak_spots` as rows of pictures.
 
-    Args:
-        images: uint8 ``(size, size, 3)`` by id, at least those of ``examples``.
-        spots: of :func:`~efficientnet_finetuning.quality.weak_spots.find_weak_spots`: ``words`` and ``examples``.
+    ``images`` are uint8 ``(size, size, 3)`` by id, at least those of the ``examples``.
     """
 
     def draw(axes: Axes, index: int, left: float, top: float) -> None:

@@ -8,14 +8,9 @@ import pandas as pd
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
-    """Counts of found images by threshold.
+    """``true_positives`` and ``false_positives`` at or above each ``threshold``, from infinity down.
 
-    Args:
-        scores: ``(N,)``, higher for images that look more like the class.
-        positive: whether each image is of the class, boolean ``(N,)``.
-
-    Returns:
-        ``threshold``, from infinity down, with the ``true_positives`` and ``false_positives`` at or above it.
+    ``scores`` ``(N,)`` are higher for images that look more like the class; ``positive`` tells which ones are of it.
     """
     order = np.argsort(-scores, kind="stable")
     curve = pd.DataFrame(

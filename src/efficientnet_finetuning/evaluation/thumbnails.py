@@ -17,10 +17,8 @@ _BYTES_PER_PIXEL = 0.16  # of photographs as WebP; noise takes more
 def examples_of_classes(predictions: pd.DataFrame) -> pd.DataFrame:
     """The mistakes of each class, and three right answers: the most, the median and the least confident.
 
-    If there are too many, every pair of classes gets an example before any gets a second one.
-
-    Returns:
-        Rows of ``predictions``, the most confident first.
+    If there are too many, every pair of classes gets an example before any gets a second one. The most confident come
+    first.
     """
     ordered = predictions.sort_values("confidence", ascending=False, kind="stable")
     kinds = ordered.groupby(["true", "predicted"])["id"]
@@ -33,12 +31,7 @@ def examples_of_classes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def thumbnails(images: np.ndarray, rows: Sequence[int]) -> dict[int, bytes]:
-    """WebP thumbnails by row, at most 3.7 MB together: the more there are, the smaller they are.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``.
-        rows: of ``images``.
-    """
+    """WebP thumbnails of some rows of uint8 images ``(N, size, size, 3)``. They have at most 3.7 MB together."""
     side = min(_LARGEST_SIDE, int((_MOST_BYTES / _BYTES_PER_PIXEL / max(len(rows), 1)) ** 0.5))
     while True:
         found = {row: as_webp(Image.fromarray(images[row]), side) for row in rows}

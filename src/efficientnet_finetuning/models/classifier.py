@@ -71,12 +71,10 @@ class TrainedClassifier:
         return cls(model, tuple(class_names), backbone.name, size, **how, **others)
 
     def predict_logits(self, images: Images, batch_size: int = 64, map_blocks: MapBlocks = map) -> np.ndarray:
-        """Logits, float32 ``(N, num_classes)``, averaged over mirror images if ``flip`` is set.
+        """Logits, float32 ``(N, num_classes)``, of pixels ``(N, image_size, image_size, 3)`` in 0–255.
 
-        Args:
-            images: pixels ``(N, image_size, image_size, 3)`` in 0–255.
-            batch_size: images in a forward pass.
-            map_blocks: as in :func:`~efficientnet_finetuning.models.inference.predict`.
+        They are averaged over mirror images if ``flip`` is set. See
+        :func:`~efficientnet_finetuning.models.inference.predict`.
         """
         return predict(self.model, images, batch_size, "images", flip=self.flip, map_blocks=map_blocks)
 

@@ -33,11 +33,7 @@ _INITIALIZER = {
 
 
 def efficientnet_lite(name: str, image_size: int) -> keras.Model:
-    """Build a Lite backbone with random weights.
-
-    Args:
-        name: ``EfficientNetLite0`` to ``EfficientNetLite2``.
-        image_size: side of the square input in pixels.
+    """Build a Lite backbone with random weights, from ``EfficientNetLite0`` to ``EfficientNetLite2``.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` pixels in 0–255 to ``(batch, side, side, 1280)``

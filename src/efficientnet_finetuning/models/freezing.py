@@ -6,20 +6,17 @@ from efficientnet_finetuning.models.architectures import ARCHITECTURES
 
 
 def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch_norm: bool) -> tuple[int, int]:
-    """Set which layers of a classifier are trained. The model must be compiled afterwards.
+    """Set which layers of a classifier are trained, and return the numbers of trainable and frozen parameters.
 
     Only whole blocks are trained, because a block's shortcut and its branch must change together. BatchNorm should stay
     frozen, because changed statistics destroy what the first epoch has learnt. Source: the Keras example "Image
     classification via fine-tuning with EfficientNet".
 
     Args:
-        model: changed in place.
+        model: changed in place; compile it afterwards.
         backbone: name of its architecture.
         unfreeze_from: ``all``, the lowest trained block, or ``head``.
         freeze_batch_norm: keep the BatchNorm of the backbone in inference mode, including gamma and beta.
-
-    Returns:
-        The numbers of trainable and frozen parameters.
     """
     frozen = frozen_blocks(backbone, unfreeze_from)
     for layer in model.layers:
@@ -32,10 +29,7 @@ def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch
 def split(model: keras.Model, backbone: str, unfreeze_from: str) -> tuple[keras.Model, keras.Model]:
     """Split a classifier where its frozen part ends. The parts share its layers.
 
-    Args:
-        model: the classifier.
-        backbone: name of its architecture.
-        unfreeze_from: the lowest trained block, or ``head``; at least one block must be below.
+    At least one block must be below ``unfreeze_from`` (a block or ``head``).
 
     Returns:
         The frozen part, from pixels to activations ``(batch, height, width, channels)`` or, for ``head``, to features

@@ -28,14 +28,9 @@ _STORAGE_DTYPES: dict[str, np.dtype] = {
 
 
 def read_torch_weights(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """Read a legacy PyTorch state dict.
+    """Read a legacy PyTorch state dict (``.pth``): arrays by parameter name, with shapes and dtypes as stored.
 
-    Args:
-        path: the ``.pth`` file.
-        sha256: expected SHA-256 in hexadecimal, checked before the file is parsed.
-
-    Returns:
-        Arrays by parameter name, with shapes and dtypes as stored.
+    ``sha256``, in hexadecimal, is checked before the file is parsed.
 
     Raises:
         InputError: the file is missing, has another checksum, or contains anything but tensors.

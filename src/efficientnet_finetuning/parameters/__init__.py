@@ -77,33 +77,25 @@ class Parameters(Group):
         return self
 
     @model_validator(mode="after")
-    def _known_blocks(self) -> "Parameters":
-        if self.backbone.name == "auto":
-            return self  # no training runs before the backbone is known
-        blocks = ARCHITECTURES[self.backbone.name].blocks
-        faults = []
-        for regime in (name for name in REGIMES if name != "transfer"):
-            parameters = getattr(self, regime)
-            block = parameters.training.unfreeze_from if parameters else "all"
-            if block not in ("all", "head", *blocks):
-                faults.append(
-                    f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}. Only whole blocks "
-                    "can be trained, because a block's shortcut and its branch must change together."
-                    f"{near_matches(block, ('all', 'head', *blocks))} Known: all, {', '.join(blocks)}, head."
-                )
-        if faults:
-            raise ValueError("\n  - ".join(faults))
-        return self
-
-    @model_validator(mode="after")
-    def _rules_are_for_fine_tuning(self) -> "Parameters":
+    def _regimes_can_be_trained(self) -> "Parameters":
+        regimes = {name: getattr(self, name) for name in REGIMES if name != "transfer"}
+        trainings = {name: regime.training for name, regime in regimes.items() if regime}
+        # No training runs before the backbone is known.
+        blocks = ARCHITECTURES[self.backbone.name].blocks if self.backbone.name != "auto" else ()
+        parts = ("all", *blocks, "head")
         faults = [
-            f"{regime}.training.{name}: auto works for fine-tuning only, because its rules were measured from a fitted "
+            f"{name}.training.unfreeze_from: {self.backbone.name} has no block {training.unfreeze_from!r}. Only whole "
+            "blocks can be trained, because a block's shortcut and its branch must change together."
+            f"{near_matches(training.unfreeze_from, parts)} Known: {', '.join(parts)}."
+            for name, training in trainings.items()
+            if blocks and training.unfreeze_from not in parts
+        ]
+        faults += [
+            f"{name}.training.{rule}: auto works for fine-tuning only, because its rules were measured from a fitted "
             "head. Give a number."
-            for regime in ("baseline", "seed_frozen", "seed_finetune")
-            if (parameters := getattr(self, regime))
-            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
-            if getattr(parameters.training, name) == "auto"
+            for name, training in trainings.items()
+            for rule in ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
+            if name != "finetune" and getattr(training, rule) == "auto"
         ]
         if faults:
             raise ValueError("\n  - ".join(faults))

@@ -10,16 +10,10 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 def prune(data: Path, keep_versions: int) -> tuple[int, int]:
-    """Delete old versions of every dataset and abandoned checkpoints.
+    """Delete old versions of every dataset, except for the last ``keep_versions``, and abandoned checkpoints.
 
-    The versions that were made or used last stay, and so do all versions that these were made from.
-
-    Args:
-        data: the project's ``data`` folder.
-        keep_versions: how many versions of each dataset stay.
-
-    Returns:
-        The number of deleted versions and their size in bytes.
+    Versions that the remaining ones were made from stay too. ``data`` is the project's folder of that name. Returns the
+    number of deleted versions and their size in bytes.
     """
     count = freed = 0
     for version in _old(data, keep_versions):

@@ -35,12 +35,9 @@ def describe(
 ) -> dict[str, Any]:
     """The description of a champion that :func:`register` needs, as JSON.
 
-    Args:
-        job: name of the job.
-        save_version: of the run that trained it.
-        champion: the classifier.
-        result: its row of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
-        predictions: on the test images, with ``id`` and ``true``.
+    ``save_version`` is that of its run, ``result`` its row of
+    :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`, ``predictions`` has ``id`` and ``true`` of
+    the test images.
     """
     return {
         "name": f"efficientnet-finetuning.{job}",
@@ -68,13 +65,8 @@ def describe(
 def register(client: "MlflowClient", experiment_id: str, run_id: str, champion: Mapping[str, Any]) -> None:
     """Log a champion to its run, register it, and give it the alias unless it is worse than the current champion.
 
-    If it is called again, it does only what is still missing.
-
-    Args:
-        client: of the tracking server, which is also the model registry.
-        experiment_id: of the run.
-        run_id: of the run that trained the champion.
-        champion: the result of :func:`describe`, with the ``path`` of the classifier's file.
+    ``champion`` is the result of :func:`describe` with the ``path`` of the classifier's file. A second call does only
+    what is still missing.
     """
     name, tags = champion["name"], champion["tags"]
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")

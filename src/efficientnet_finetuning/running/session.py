@@ -88,11 +88,7 @@ class Session(KedroSession):
 
 
 def own_version(folder: Path) -> str:
-    """A unique save version. Kedro's are equal for two runs that start in the same millisecond.
-
-    Args:
-        folder: the data folder, which keeps the last version in a file.
-    """
+    """A unique save version, stored in the data folder. Kedro's are equal for runs that start in one millisecond."""
     try:
         make_folder(folder)
         with (folder / ".last_version").open("a+", encoding="utf-8", errors="replace") as file:

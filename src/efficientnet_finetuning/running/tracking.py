@@ -267,12 +267,12 @@ class _Delivery:
         # Keep progress bars and details of uploads out of the console.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, entities
         from mlflow.exceptions import MlflowException
 
         # After the import, which configures the loggers. This one logs tracebacks of errors that are reported below.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._client = MlflowClient(self.uri)
+        self._client, self._entities = MlflowClient(self.uri), entities
         found = self._client.get_experiment_by_name(self._experiment_name)
         # Without this tag, the page of MLflow asks for the kind of experiment.
         kind = ("mlflow.experimentKind", "custom_model_development")
@@ -296,8 +296,6 @@ class _Delivery:
             logger.warning("MLflow rejected a record of this run: %s", error)
 
     def _send_run(self, event: Event) -> None:
-        from mlflow.entities import Param
-
         key, tags = event["key"], dict(event["tags"])
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._run_id(event["parent"])
@@ -311,32 +309,30 @@ class _Delivery:
             self._experiment, start_time=event["time"], run_name=event["name"], tags=tags | {_KEY: key}
         )
         self._runs[key] = run.info.run_id
-        params = [Param(name, str(value)) for name, value in event["params"].items()]
+        params = [self._entities.Param(name, str(value)) for name, value in event["params"].items()]
         for first in range(0, len(params), 100):  # the most that MLflow takes at once
             self._client.log_batch(run.info.run_id, params=params[first : first + 100])
 
     def _send_metrics(self, event: Event) -> None:
-        from mlflow.entities import Metric
-
         run_id = self._run_id(event["key"])
         if event["step"] in self._known_steps.get(run_id, ()):
             return  # the epoch during which the earlier process was killed
-        metrics = [Metric(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()]
+        metrics = [
+            self._entities.Metric(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()
+        ]
         self._client.log_batch(run_id, metrics=metrics)
 
     def _send_dataset(self, event: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         run_id = self._run_id(event["key"])
-        dataset = Dataset(
+        dataset = self._entities.Dataset(
             name=event["name"],
             digest=event["digest"][:36],  # the most that MLflow keeps
             source_type="local",
             source=json.dumps({"uri": event["source"]}),
             profile=json.dumps(event["counts"]),
         )
-        tag = InputTag("mlflow.data.context", "training")
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+        tag = self._entities.InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, [self._entities.DatasetInput(dataset, [tag])])
         self._client.set_tag(run_id, "manifest_sha256", event["digest"])
 
     def _send_artifact(self, event: Event) -> None:

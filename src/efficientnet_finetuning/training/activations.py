@@ -14,16 +14,10 @@ _BATCH_SIZE = 64
 
 
 def cache_activations(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlocks = map) -> np.ndarray:
-    """Compute the activations of images and store them, or read them from an earlier call.
+    """Compute the activations of images and store them in ``folder``, or read them from an earlier call.
 
-    Args:
-        frozen: model from pixels to activations.
-        images: uint8 ``(N, size, size, 3)``.
-        folder: where the activations are stored.
-        map_blocks: as in :func:`~efficientnet_finetuning.models.inference.predict`.
-
-    Returns:
-        float16 ``(N, …)``, as a memory map.
+    ``frozen`` is a model from pixels to activations, ``images`` are uint8 ``(N, size, size, 3)``, ``map_blocks`` is as
+    in :func:`~efficientnet_finetuning.models.inference.predict`. Returns float16 ``(N, …)``, as a memory map.
 
     Raises:
         InputError: the disk is full.

@@ -32,14 +32,8 @@ class Augmentation:
     def __call__(self, images: np.ndarray, seed: int, first: int = 0, batch: int | None = None) -> np.ndarray:
         """Change every image of a batch, or of a part of it, independently.
 
-        Args:
-            images: uint8 ``(rows, height, width, 3)``.
-            seed: 0 to 2**32 - 1.
-            first: position of these images in the batch.
-            batch: size of the batch; ``None``: only these images.
-
-        Returns:
-            uint8 of the same shape.
+        Images are uint8 ``(rows, height, width, 3)``; the seed is 0 to 2**32 - 1. For a part, ``first`` is its position
+        in the batch, and ``batch`` the size of the batch.
         """
         batch = len(images) if batch is None else batch
         part = slice(first, first + len(images))

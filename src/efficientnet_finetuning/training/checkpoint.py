@@ -46,9 +46,9 @@ class Checkpoints:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
         self._lock.flush()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Path]:
         """Pickle only the path. The lock stays with this process."""
-        return _of_another_process, (self.folder,)
+        return {"folder": self.folder}
 
     def _hold(self) -> TextIO:
         holder = self.folder / "holder"
@@ -123,12 +123,6 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
-
-
-def _of_another_process(folder: Path) -> Checkpoints:
-    checkpoints = Checkpoints.__new__(Checkpoints)
-    checkpoints.folder = folder
-    return checkpoints
 
 
 def _read(file: Path) -> list[np.ndarray]:

@@ -132,16 +132,10 @@ def fit_parts(
     parts: Iterable[tuple[np.ndarray, float]],
     parameters: HeadParameters,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fit heads on several parts of the images.
+    """Fit a head on each part of the images, given by its rows and an inverse L2 strength.
 
-    Args:
-        features: float32 ``(N, channels)``.
-        labels: one-hot ``(N, num_classes)``.
-        parts: rows of each part, and the inverse L2 strength.
-        parameters: of the head.
-
-    Yields:
-        For each part, float32 kernel ``(channels, num_classes)`` and bias ``(num_classes,)``.
+    Features and labels are as for :func:`fit_head`. Yields float32 kernels ``(channels, num_classes)`` and biases
+    ``(num_classes,)``.
     """
     regression = _Regression(features, labels, parameters.class_weight)
     for rows, strength in parts:

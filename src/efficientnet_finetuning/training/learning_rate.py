@@ -44,12 +44,7 @@ def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingPar
 
     Each loss is compared with the start's loss on the same images, because the differences between batches would hide
     the small improvements of a fitted head. Source: the range test of Smith 2015 (arXiv:1506.01186), exponential as in
-    fastai.
-
-    Args:
-        network: the network as it is trained; compiled here.
-        batches: training batches, repeated if there are few.
-        parameters: of the training.
+    fastai. The network is compiled here; few batches are repeated.
 
     Returns:
         One row per step, until the loss has grown by twice the start's: ``learning_rate``, ``loss`` of the batch,

@@ -57,12 +57,9 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
 
 
 def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
-    """The weight of an image in the loss by label; ``None`` if all are equal.
+    """The weight of an image in the loss by label, from one-hot labels ``(N, num_classes)``; ``None`` if all are equal.
 
-    Args:
-        labels: one-hot ``(N, num_classes)``.
-        class_weight: ``none``, or ``balanced``: by the inverse frequency of the class, with a mean of one over all
-            images.
+    ``balanced`` weights by the inverse frequency of the class, with a mean of one over all images.
     """
     if class_weight == "none":
         return None

@@ -36,11 +36,7 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     """Scale the last layer of ``network`` down until the training loss is a share of the loss of random guessing.
 
     The predictions stay the same; only their confidence falls. If the loss is high enough already, nothing changes.
-
-    Args:
-        network: from pixels to logits, changed in place.
-        train: images and one-hot labels; up to 256 of them are used.
-        start_loss: the share, 0–1; ``None``: no change.
+    ``None`` as the share changes nothing either.
     """
     if start_loss is None:
         return
