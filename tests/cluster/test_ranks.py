@@ -192,7 +192,7 @@ def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder
     finally:
         running.kill()
     assert running.returncode != 0
-    assert ("Stopping: a checkpoint is written" in told) == (leaves == "a checkpoint"), told
+    assert ("Training stops. A checkpoint is written" in told) == (leaves == "a checkpoint"), told
     until = time.monotonic() + 20
     while (left := processes_of(short_folder)) and time.monotonic() < until:
         time.sleep(0.2)

@@ -36,7 +36,7 @@ def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
     change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10))
     assert (change["all"]["only_upper"], change["all"]["only_lower"]) == (40, 0)
     assert "this run gets 20.0 points more than the run before (" in change["words"]
-    assert "luck" not in change["words"]
+    assert "chance" not in change["words"]
 
 
 def test_images_of_one_run_alone_are_counted_and_not_judged():

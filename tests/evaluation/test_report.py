@@ -135,14 +135,14 @@ def test_the_page_says_what_a_colleague_asks():
     found = case(10, 300)
     page = Page(render_report(found))
     assert found.verdict["words"] in page.text
-    for section in ("Verdict", "Learning", "Where finetune is wrong", "Look at it", "Confidence", "Cost", "Data"):
+    for section in ("Verdict", "Learning", "Where finetune is wrong", "Images to check", "Confidence", "Cost", "Data"):
         assert section in page.text
     first = worth_a_look(found.predictions["finetune"]).iloc[0]
     assert first["id"] in page.text
     assert "57 of 60 images are used, 10 classes" in page.text
     assert "3,400,000" in page.text
     # Cells follow each other: the stage, its seconds, images/s of all 60 and of 3 × 10 judged ones, memory, device.
-    assert "looking at every image4.0150.5CPU (2 cores)" in page.text
+    assert "inspecting the images4.0150.5CPU (2 cores)" in page.text
     assert "evaluating finetune4.080.5GPU (one)" in page.text
     assert "training transfer2.0251.5CPU (2 cores)" in page.text
     assert "preparing the images" not in page.text, "nobody knows what it has cost"
@@ -260,7 +260,7 @@ def test_what_the_review_has_found_is_told():
     ):
         assert told in text
     assert "Twice as many images: +2.0 points." in text
-    assert "Look at your labels" not in Page(render_report(plain)).text
+    assert "Labels to check" not in Page(render_report(plain)).text
 
 
 def test_what_changed_since_the_run_before_is_told_where_something_did():

@@ -99,7 +99,7 @@ def test_too_many_images_are_a_clear_error(address):
     with pytest.raises(HTTPError) as refusal:
         ask(address, *["no image"] * 65)
     assert refusal.value.code == 400
-    assert "The request holds 65 images. Send 1 to 64 at a time." in refusal.value.read().decode()
+    assert "The request has 65 images. Send 1 to 64 at a time." in refusal.value.read().decode()
 
 
 def test_a_champion_that_is_fresh_is_not_registered_again(trained):

@@ -199,7 +199,7 @@ def _comparison(comparison: pd.DataFrame) -> _Table:
             "95 % interval": f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
             **({"among the first five": _percent(row["top5"])} if has_top5 else {}),
             "training, s": f"{row['training_seconds']:.0f}",
-            "what it is": _REGIMES[row["regime"]],
+            "description": _REGIMES[row["regime"]],
         }
         for row in comparison.to_dict("records")
     )
@@ -298,7 +298,7 @@ def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
         answers = {regime: answer for regime, answer in row.items() if regime not in ("row", "id", "true")}
         marks = {regime: "✓" if answer == row["true"] else "✗" for regime, answer in answers.items()}
         says = [f"{marks[regime]} {regime}: {fit_name(answer, 14)}" for regime, answer in answers.items()]
-        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} says {what}" for who, what in answers.items())
+        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} answers {what}" for who, what in answers.items())
         pictures.append({"row": row["row"], "says": [fit_name(row["true"], 14), *says], "words": f"{words}."})
     return pictures
 
@@ -341,7 +341,7 @@ def _stages(results: Results) -> _Table:
     classes = results.audit["classes"].values()
     judged = sum(counts["validation"] + counts["test"] for counts in classes)
     stages = [
-        ("looking at every image", "ingestion.look_at_images", results.audit["images"]),
+        ("inspecting the images", "ingestion.look_at_images", results.audit["images"]),
         ("preparing the images", "preprocessing.prepare_images", results.audit["used"]),
     ]
     evaluations = [(f"evaluating {name}", f"{name}.evaluate_classifier", judged) for name in results.histories]
@@ -377,10 +377,10 @@ def _stage(name: str, seconds: float, peak_memory_gb: float, device: str, images
 def _model_cost(cost: Mapping[str, float]) -> _Table:
     row = {
         "parameters": f"{cost['parameters']:,}",
-        "GFLOPs an image": f"{cost['gflops']:.2f}",
+        "GFLOPs per image": f"{cost['gflops']:.2f}",
         "file, MB": f"{cost['file_megabytes']:.1f}",
-        "ms an image, one by one": f"{cost['milliseconds_per_image_batch_1']:.1f}",
-        "ms an image, 64 at once": f"{cost['milliseconds_per_image_batch_64']:.1f}",
+        "ms per image, one by one": f"{cost['milliseconds_per_image_batch_1']:.1f}",
+        "ms per image, batches of 64": f"{cost['milliseconds_per_image_batch_64']:.1f}",
     }
     return _table([row])
 

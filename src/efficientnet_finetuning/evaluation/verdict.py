@@ -98,7 +98,7 @@ def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> s
     sign = -sign if points < 0 else sign
     low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
     amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
-    luck = ", which may be luck" if points and found["p_value"] >= SIGNIFICANT else ""
+    luck = ", which may be chance" if points and found["p_value"] >= SIGNIFICANT else ""
     return f"{amount} {than} ({low:z.1f} to {high:z.1f}){luck}"
 
 
