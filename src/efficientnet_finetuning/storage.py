@@ -22,8 +22,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
     """Publish a folder: write checksums, flush everything to the disk, then rename it.
 
-    ``staged`` must be on the file system of ``final``, which must not exist, and does not exist either if the process
-    is killed. ``record`` is stored in ``commit.json`` with ``files``, their SHA-256, and ``digest``, its own SHA-256.
+    ``staged`` must be on the same file system as ``final``, which must not exist. If the process is killed, ``final``
+    still does not exist. ``record`` is stored in ``commit.json`` with ``files``, their SHA-256, and ``digest``, its own
+    SHA-256.
     """
     record = {**record, "files": checksums(staged)}
     text = json.dumps({**record, "digest": digest(record)}, ensure_ascii=False, indent=1)

@@ -13,7 +13,7 @@ a Ray cluster              ``device.workers=all,cluster.address=auto``, on one o
 the same, from outside     ``device.workers=all,cluster.address=ray://<host>:10001``             all but training
 =========================  ====================================================================  ====================
 
-A worker has one GPU or no GPU, and an equal share of the cores. Every machine needs this project, Python and the
+Each worker has an equal share of the cores and, if there are GPUs, one GPU. Every machine needs this project, Python and the
 packages in the same versions, and a shared file system with ``data/`` and the photographs at the same path. The run
 checks this first. Object stores are not supported.
 

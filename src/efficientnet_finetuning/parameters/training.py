@@ -60,9 +60,9 @@ class TrainingParameters(Group):
             points.
         head_dropout: dropout before the logits.
         unfreeze_from: ``all``, the lowest trained block (``block6a``), or ``head``. Everything below stays frozen.
-        cached_views: number of augmented views per image whose activations below the frozen part's end are computed
-            once and stored as float16; the epochs use them in turn. ``null``: compute them in every epoch. From
-            ``block4a``, four views were as accurate as training all blocks, in four fifths of the time.
+        cached_views: number of augmented views per image that pass the frozen blocks once. Their activations are stored
+            as float16, and the epochs use them in turn. ``null``: every epoch computes new ones. From ``block4a``, four
+            views were as accurate as training all blocks, in four fifths of the time.
         freeze_batch_norm: keep the BatchNorm statistics, also in trained blocks. Training them lost 11 points.
         keep: the weights of the ``best`` epoch by validation accuracy, including the start, or of the ``last`` epoch.
             ``auto``: the best if there are at least 200 validation images or an ``early_stopping_patience``; fewer

@@ -151,7 +151,7 @@ def _move_alias(client: "MlflowClient", name: str, number: str, tags: Mapping[st
 
 
 def _compare(new: Mapping[str, str], present: Mapping[str, str], who: str) -> tuple[str, bool]:
-    """The reason to give the alias to a new champion or not, and whether to. Arguments: tags of both versions."""
+    """The reason why a new champion takes the alias or not, and whether it does. Arguments: tags of both versions."""
     if present.get("save_version", "") > new["save_version"]:  # the record arrived late
         return f"{who} is newer and stays the champion", False
     if present.get("test_images") != new["test_images"]:

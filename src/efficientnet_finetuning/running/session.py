@@ -137,7 +137,7 @@ def _check_choice(names: list[str], options: dict[str, Any]) -> None:
         known = [*(node.name for node in pipeline.nodes), *pipeline.datasets(), "gpu", "cpu"]
         hint = "".join(near_matches(name, known) for name in wanted if name not in known)
         raise InputError(
-            f"{', '.join(wanted)} selects no node: {str(error).rstrip('.')}.{hint} The tags are gpu and cpu; "
+            f"No node matches {', '.join(wanted)}: {str(error).rstrip('.')}.{hint} The tags are gpu and cpu; "
             "`make viz` shows all names."
         ) from error
 
