@@ -13,9 +13,9 @@ a Ray cluster              ``device.workers=all,cluster.address=auto``, on one o
 the same, from outside     ``device.workers=all,cluster.address=ray://<host>:10001``             all but training
 =========================  ====================================================================  ====================
 
-Each worker has an equal share of the cores and, if there are GPUs, one GPU. Every machine needs this project, Python and the
-packages in the same versions, and a shared file system with ``data/`` and the photographs at the same path. The run
-checks this first. Object stores are not supported.
+Each worker has an equal share of the cores and, if there are GPUs, one GPU. Every machine needs this project, Python
+and the packages in the same versions, and a shared file system with ``data/`` and the photographs at the same path. The
+run checks this first. Object stores are not supported.
 
 Training on several workers is worthwhile only on GPUs: on CPUs, JAX is about ten times slower than TensorFlow. On eight
 GPUs, a batch of 32 is only four images each, so raise ``finetune.training.batch_size`` and the learning rate first. If
