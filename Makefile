@@ -66,7 +66,7 @@ quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on 
 	$(BIN)/kedro run
 
 test: $(DEV) ## Set up, then run the tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@echo "Next: make lint, or make quickstart to see the real thing."
 
 soak: $(DEV) ## Kill runs and workers anywhere, start two at once, fill the disk, and list what was lost (an hour)
@@ -121,7 +121,7 @@ bench-accelerator: $(DEV) ## Measure B0 at 224 px on this device, with and witho
 	$(BIN)/python tests/benchmarks/accelerator.py $(BENCH)
 
 check: lint ## Lint, and the tests that neither train nor run kedro (a minute and a half)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(DEV) ## Style, types and architecture
 	$(BIN)/ruff format --check src tests
@@ -146,7 +146,8 @@ review: $(DEMO) ## Look through suspicious labels in the browser and mend them (
 	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
-	$(BIN)/kedro viz run --host 127.0.0.1
+	@echo "Open http://127.0.0.1:4141/?pid=__default__&types=nodes to see the steps, and switch on datasets on the left."
+	@$(BIN)/kedro viz run --host 127.0.0.1 --no-browser
 
 lineage: $(INSTALLED) ## Build the lineage as a page of its own, with its pictures, and show it (127.0.0.1:4142)
 	$(BIN)/kedro viz build --include-previews

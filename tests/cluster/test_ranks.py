@@ -19,6 +19,8 @@ from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 from efficientnet_finetuning.training.fit import fit
 
+pytestmark = pytest.mark.slow
+
 EQUALITY = """
 import sys
 from pathlib import Path

@@ -18,6 +18,8 @@ from efficientnet_finetuning.data.threads import num_cores
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import ClusterParameters, DeviceParameters
 
+pytestmark = pytest.mark.slow
+
 
 def doubled(array: np.ndarray, rows: slice) -> np.ndarray:
     return 2 * array[rows]

@@ -150,7 +150,7 @@ def test_a_set_is_named_either_by_name_or_by_path(raw, path, given):
         change(raw, "dataset.name", None)
     message = fault(raw)
     assert "dataset: give either `name`" in message
-    assert f"not {given}. Set the other one to null." in message
+    assert f"not {given}. For a folder, add --env folder to the command" in message
 
 
 @pytest.mark.parametrize(
@@ -242,3 +242,20 @@ def test_rules_for_fine_tuning_are_refused_elsewhere(raw, name):
 def test_a_single_fold_is_refused(raw):
     message = fault(change(raw, "transfer.head.folds", 1))
     assert "transfer.head: folds is 1, which leaves no image for fitting. Give 0, auto, or at least 2." in message
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "meant"),
+    [
+        (
+            None,
+            "epochs",
+            "epochs: unknown parameter. Did you mean finetune.training.epochs or baseline.training.epochs?",
+        ),
+        ("baseline", "epochs", "baseline.epochs: unknown parameter. Did you mean baseline.training.epochs?"),
+        (None, "image_size", "image_size: unknown parameter. Did you mean preprocessing.image_size?"),
+    ],
+)
+def test_a_parameter_without_its_group_is_told_which_one_it_is(raw, group, name, meant):
+    (raw[group] if group else raw)[name] = 3
+    assert meant in fault(raw)

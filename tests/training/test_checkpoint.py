@@ -13,6 +13,8 @@ from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 from efficientnet_finetuning.training.fit import fit
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
 LABELS = np.eye(2, dtype=np.uint8)[np.arange(20) % 2]
 VALIDATION = (IMAGES[:6], LABELS[:6])

@@ -17,6 +17,8 @@ from efficientnet_finetuning.training.optimizers import build_schedule, rate_at
 from efficientnet_finetuning.training.rules import class_weights
 from efficientnet_finetuning.training.step import flatten_logits
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = "EfficientNetLite0"
 
 

@@ -60,7 +60,7 @@ class DatasetParameters(Group):
             given = "neither" if self.name is None else "both"
             raise ValueError(
                 f"give either `name` (a TensorFlow Datasets set) or `path` (a folder or a CSV), not {given}. "
-                "Set the other one to null."
+                "For a folder, add --env folder to the command; else set the other one to null."
             )
         if self.fraction is not None and self.max_per_class is not None:
             raise ValueError("give either `fraction` or `max_per_class`, not both.")

@@ -52,7 +52,11 @@ def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         known = _group_at(root, fault["loc"][:-1]).model_fields
         unknown = str(fault["loc"][-1])
-        return f"{name}: unknown parameter.{near_matches(unknown, known)} Known here: {', '.join(known)}."
+        group = ".".join(str(part) for part in location[:-1])
+        elsewhere = [full for full in _names(root) if full.startswith(group) and full.endswith(f".{unknown}")]
+        elsewhere.sort(key=lambda full: not full.startswith("finetune"))  # what most people want to change
+        meant = f" Did you mean {' or '.join(elsewhere[:2])}?" if elsewhere else near_matches(unknown, known)
+        return f"{name}: unknown parameter.{meant} Known here: {', '.join(known)}."
     if fault["type"] == "missing":
         return f"{name}: missing. Add it to a parameters*.yml of your environment."
     if not name:
@@ -62,9 +66,23 @@ def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
     return f"{name}: {message}{end}{received}"
 
 
+def _names(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all parameters."""
+    for name in group.model_fields:
+        if isinstance(inner := _type_of(group, name), type) and issubclass(inner, BaseModel):
+            yield from _names(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _type_of(group: type[BaseModel], name: str) -> Any:
+    """The annotation of a parameter, or the group in it where it is one."""
+    annotation = group.model_fields[name].annotation
+    candidates = (annotation, *get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), annotation)
+
+
 def _group_at(group: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
     for name in location:
-        annotation = group.model_fields[str(name)].annotation
-        candidates = (annotation, *get_args(annotation))
-        group = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        group = _type_of(group, str(name))
     return group

@@ -1,10 +1,16 @@
-"""The champion for MLflow's scoring server: photographs in base64 in, classes with probabilities out.
+r"""The champion for MLflow's scoring server: photographs in base64 in, classes with probabilities out.
 
 MLflow creates the model by running this file ("models from code"), so nothing is pickled. The model contains this
 package's code, so the project need not be installed on the server. The libraries come from the serving environment: the
 installed ones with ``--env-manager local``, else those in the model's ``requirements.txt``.
 
-The limits below protect the decoder, not the network: the server has already read the whole request by then.
+A request to a server that `mlflow models serve` has started on port 5001::
+
+    echo "{\"dataframe_split\": {\"columns\": [\"image\"], \"data\": [[\"$(base64 -w0 photo.jpg)\"]]}}" |
+      curl -s http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d @-
+
+The server has no password: keep it on 127.0.0.1, or put it behind a proxy that limits the size of requests. It reads
+each request completely, so the limits below protect only the decoder.
 """
 
 import base64
