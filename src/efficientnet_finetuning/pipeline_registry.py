@@ -1,4 +1,4 @@
-"""Every name that ``kedro run --pipelines`` takes. Pipelines are composed here and nowhere else."""
+"""All pipelines that ``kedro run --pipelines`` accepts."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -27,14 +27,14 @@ from efficientnet_finetuning.pipelines import (
 
 LADDER = ("baseline", "transfer", "finetune")
 
-# These end in a comparison of their own, so two of them in one run would write it twice.
+# These write a comparison, so only one of them can be in a run.
 COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "evaluation")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name the runs. Each name runs all it needs, from the raw images on.
+    """All pipelines by name. Most run everything they need, starting with the raw images.
 
-    ``evaluation``, ``predict``, ``choose_next``, ``add_class`` and ``export`` start from what is stored.
+    ``evaluation``, ``predict``, ``choose_next``, ``add_class`` and ``export`` start from stored data.
     """
     ingest = ingestion.pipeline.create_pipeline()
     prepare = ingest + preprocessing.pipeline.create_pipeline()
@@ -74,6 +74,6 @@ def _sentence_about(function: Callable[..., Any]) -> TextPreview:
 
 
 def _compared(*regimes: str) -> Pipeline:
-    """Evaluation of each regime, and their comparison."""
+    """The evaluation of each regime, and their comparison."""
     evaluations = [evaluation.pipeline.create_pipeline(regime) for regime in regimes]
     return reduce(add, evaluations, reporting.pipeline.create_pipeline(*regimes))

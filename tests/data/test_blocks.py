@@ -220,7 +220,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_anything_is_decoded(tmp
     for file in root.glob("*/*"):
         file.write_bytes(b"")
     with pytest.raises(
-        InputError, match=rf"^Storing train_images needs [\d,]+ MB in {folder}, where [\d,]+ MB are free"
+        InputError, match=rf"^Storing train_images needs [\d,]+ MB in {folder}, but only [\d,]+ MB are free"
     ):
         prepare(source, manifest, 2, "train", image_size=1_000_000, folder=folder)
 

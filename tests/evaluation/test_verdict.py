@@ -48,7 +48,9 @@ def test_where_nothing_can_be_told_the_cheaper_one_is_taken():
     assert verdict["words"].startswith("Take transfer, the faster one to train: 70.0 % right (67.1 to 72.8) of 1,000 ")
     assert " Fine-tuning gets 0.3 points more than transfer (" in verdict["words"]
     # Of six that differ, all must be on one side.
-    assert verdict["words"].endswith("which may be luck: 1,000 test images cannot show a difference below 0.6 points.")
+    assert verdict["words"].endswith(
+        "which may be chance: 1,000 test images cannot show a difference below 0.6 points."
+    )
     turned = judge(regimes, {"transfer": 60, "finetune": 5})
     assert turned["champion"] == "finetune"
     assert " Transfer gets 0.3 points less than fine-tuning (" in turned["words"]
@@ -177,7 +179,7 @@ def test_the_p_value_is_scipys(only_lower, only_upper):
 
 
 def test_regimes_of_different_images_are_not_compared():
-    with pytest.raises(InputError, match="transfer, finetune are about different test images"):
+    with pytest.raises(InputError, match="transfer, finetune are for different test images"):
         judge(
             {"transfer": predictions(hits(3, 4)), "finetune": predictions(hits(3, 5))},
             {"transfer": 5, "finetune": 60},

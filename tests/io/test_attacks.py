@@ -163,7 +163,7 @@ def test_a_folder_without_permission_is_refused_before_anything_is_made(tmp_path
     write(tmp_path, 1)
     (tmp_path / closed).chmod(0o500)
     try:
-        with pytest.raises(InputError, match="may not be written"):
+        with pytest.raises(InputError, match="You have no permission to write"):
             dataset(tmp_path if closed else tmp_path / "new").check_place()
     finally:
         (tmp_path / closed).chmod(0o700)

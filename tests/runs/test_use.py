@@ -167,7 +167,7 @@ def test_the_bundle_leaves_with_formats_card_and_receipt(trained):
     command = [sys.executable, "-m", "efficientnet_finetuning.verify", str(bundle), "--data", "data"]
     checked = subprocess.run(command, cwd=trained.path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    assert "The metrics were recomputed and are the same." in checked.stdout
+    assert "The recomputed metrics are the same." in checked.stdout
     parameters = f"predict.path=photos/red/3.png,predict.model={bundle}"
     answered = trained.kedro("run", "--pipelines", "predict", "--params", parameters)
     assert answered.returncode == 0, answered.stdout + answered.stderr
