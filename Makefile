@@ -152,13 +152,16 @@ review: $(DEMO) ## Look through suspicious labels in the browser and mend them (
 	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)
-	$(BIN)/kedro viz run --host 127.0.0.1
+	@echo "Open http://127.0.0.1:4141/?pid=__default__&types=nodes to see the steps, and switch on datasets on the left."
+	@$(BIN)/kedro viz run --host 127.0.0.1 --no-browser
 
 lineage: $(INSTALLED) ## Build the lineage as a page of its own, with its pictures, and show it (127.0.0.1:4142)
 	$(BIN)/kedro viz build --include-previews
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build 4142
 
 mlflow: $(INSTALLED) ## Show the recorded runs in the browser (127.0.0.1:5000)
+	-@$(BIN)/python -m efficientnet_finetuning.running.tracking
+	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	$(BIN)/mlflow server --host 127.0.0.1 --backend-store-uri sqlite:///data/08_reporting/mlflow/mlflow.db
 
 mlflow-replay: $(INSTALLED) ## Send what earlier runs could not tell MLflow's server

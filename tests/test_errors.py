@@ -1,6 +1,6 @@
 import pytest
 
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, counted, near_matches
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_at_most_three_names_are_suggested_nearest_first():
 def test_an_input_error_is_a_value_error_with_the_message_it_was_given():
     with pytest.raises(ValueError, match=r"^say what to do$"):
         raise InputError("say what to do")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"), [(1, "image", "1 image"), (2000, "image", "2,000 images"), (0, "class", "0 classes")]
+)
+def test_a_noun_agrees_with_its_number(number, noun, words):
+    assert counted(number, noun) == words

@@ -5,6 +5,46 @@ of the review stands beside cleanlab's as its own documentation shows it (`Logis
 `cross_val_predict`, `find_label_issues` and label quality scores). Images of two classes that are held out are mixed in
 under other classes, at random or under those that they resemble most. With ``--learn`` fine-tuning and the head learn
 from the flipped labels, without the images that the review proposes, and from the right labels.
+
+Measured. Ranking 5,000 images of CIFAR-10 of which 5 % bear a wrong label (Lite0, 96 px; average precision, and the
+share of the wrong ones among the first tenth; two draws of images that nothing is reported on):
+
+================================================  ============  ==============================
+out-of-fold head, ranked by the given class       flips at      flips between the classes that
+                                                  random        are confused most
+================================================  ============  ==============================
+five folds, strength 0.0003                       0.81, 88 %    0.67, 77 %
+strength 0.003                                    0.78, 86 %    0.64, 74 %
+strength 0.1                                      0.70, 80 %    0.57, 69 %
+ten folds, strength 0.0003                        0.82, 89 %    0.66, 78 %
+five folds, three ways to fold                    0.82, 89 %    0.66, 79 %
+without the labels that a first round doubts      0.80, 87 %    0.66, 78 %
+ranked by the margin to the next class            0.61, 80 %    0.57, 74 %
+vote of the 50 nearest neighbours alone           0.63, 78 %    0.44, 64 %
+that vote added to a head of strength 0.003       0.77, 85 %    0.59, 75 %
+ridge on 2,048 random Fourier features, added     0.80, 88 %    0.68, 78 %
+================================================  ============  ==============================
+
+A larger image and a larger backbone help more: on one draw Lite0 at 96 px (6 s for the features) gave 0.83, 92 % and
+0.71, 83 %; at 128 px (11 s) 0.84, 92 % and 0.74, 84 %; Lite2 at 128 px (15 s) 0.88, 95 % and 0.78, 88 %. Networks that
+are fine-tuned out of fold take minutes: on 1,000 images (one draw, five folds, 180 s) they gave 0.76, 80 % and 0.68,
+74 %, where the head gave 0.73, 82 % and 0.60, 70 %.
+
+Measured, outliers. Images of two classes that were taken out of a set, mixed in (a twentieth of the images, Lite0, 96
+px) and filed under the other classes at random; area under ROC, means of three pairs of CIFAR-10's classes and of two
+of drawn ones:
+
+==========================================================  ========  =====
+the likelier an outlier                                     CIFAR-10  drawn
+==========================================================  ========  =====
+the lower the logits of the given and the likeliest class   0.90      0.94
+the lower the likeliest class' logit alone                  0.80      0.82
+cleanlab's distance to the ten nearest images (cosine)      0.58      0.63
+the same on the last map's averages                         0.64      0.65
+the lower the likeliest class' probability                  0.75      0.74
+==========================================================  ========  =====
+
+Filed under the class that they resemble most they are hard to find by anything here: 0.53 to 0.64 on CIFAR-10.
 """
 
 import argparse

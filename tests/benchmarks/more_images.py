@@ -4,6 +4,28 @@ From half of a set, and nothing else, the accuracy of the whole and the gain are
 half and on the whole, as a run fits them, judged by images that neither contains. All are stratified by class, as the
 splits of a run are. The photographs are cut into five folds; means over these are one case. The images are CIFAR-10's
 (`--data-dir`), drawn ones, and a folder of class folders (`--photographs`). Features are kept in `--cache`.
+
+Measured. How often 80 % intervals, predicted from half of the images, held what the whole reached, and of the gain
+their mean error and width in points (CIFAR-10 from 200 to 5,000 images and drawn ones from 200 to 2,000, heads, 61
+draws):
+
+=========================================  ========  ====  =====  =====
+form                                       accuracy  gain  error  width
+=========================================  ========  ====  =====  =====
+power law                                      0.74  0.52   +1.7    3.5
+**with a shift**                               0.80  0.75   +1.2    4.2
+the same, a floor of at most 0.6               0.77  0.74   +0.8    3.8
+=========================================  ========  ====  =====  =====
+
+Of the form that is kept, by ``make bench-more-images`` (three draws a size, heads whose strength folds choose): on
+other images of CIFAR-10 (200 to 5,000) 12 accuracies and 12 gains of 15 were inside, on drawn images and photographs
+13 and 10. On drawn images with 6 to 15 of a class in the half, the gain was about twice what was told.
+
+What a fine-tuned network gains is not measured by it, but was much the same on CIFAR-10: from 10 to 25, 50, 100 and
+250 images a class heads gained 7.7, 3.3, 3.3 and 3.2 points a step, fine-tuned networks 7.3, 3.6, 2.9 and 2.6.
+
+The order of the classes by what they gain is a hint: its rank correlation with the truth is 0.58 where all of them
+double and 0.57 where one class alone gets 50 images, which then gains more than told (500 images, four draws).
 """
 
 import argparse

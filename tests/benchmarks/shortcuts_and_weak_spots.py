@@ -5,6 +5,17 @@ that we know of, what its properties tell, and the seconds of the measurement. T
 draws a weak spot is found where there is none (the predictions shuffled within each class) and where one is planted (of
 one class the 15 % that are nearest to one of its images are taken for another class), for clusters of all images alone
 and with those within classes.
+
+Measured. Of 10 weak spots that were planted one by one (15 % of a class, those nearest to one of its images, taken for
+another class; Lite0 at 96 px), and of 10 draws without any (predictions shuffled within each class),
+``tests/benchmarks/shortcuts_and_weak_spots.py`` finds:
+
+==========================  ==================  ===============
+clusters                    CIFAR-10, 4,000     drawn, 3,400
+==========================  ==================  ===============
+of all images               2 (0 where none)    2 (0)
+**and within classes**      6 (0)               2 (1)
+==========================  ==================  ===============
 """
 
 import argparse

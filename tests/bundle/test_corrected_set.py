@@ -37,6 +37,25 @@ def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("name", ["manifest.csv", "source.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"kind": "another"}', b"one,two\n1,2\n"])
+def test_what_is_stored_and_damaged_is_named_and_nothing_is_copied(data, tmp_path, name, content):
+    (data / "02_intermediate" / "pets" / name / VERSION / name).write_bytes(content)
+    with pytest.raises(InputError, match="of the job 'pets' cannot be read"):
+        copy_corrected("pets", data, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_no_split_leads_out_of_the_folder_and_a_lost_image_is_named(data, tmp_path):
+    manifest = data / "02_intermediate" / "pets" / "manifest.csv" / VERSION / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",test,", ",../../out,"))
+    copy_corrected("pets", data, tmp_path / "copy")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "photos" / "big dog" / "2.png").unlink()
+    with pytest.raises(InputError, match=r"The image big dog/2\.png cannot be read: No such file"):
+        copy_corrected("pets", data, tmp_path / "second")
+
+
 def test_used_images_are_copied_as_they_are_under_their_corrected_labels(data, tmp_path):
     folder = tmp_path / "copies"
     assert copy_corrected("pets", data, folder) == 5

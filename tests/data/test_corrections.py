@@ -70,7 +70,7 @@ def test_labels_change_and_images_are_left_out_and_nothing_else_moves(photos, en
     pd.testing.assert_frame_equal(untouched, before.loc[untouched.index])
     assert after.loc["cat/0.png", "split"] == before.loc["cat/0.png", "split"], "a test image stays one"
     assert (report["relabelled"], report["excluded"]["corrected"]["count"], report["used"]) == (2, 1, 39)
-    assert not report["warnings"]
+    assert [warning for warning in report["warnings"] if "fewer than 5 images" not in warning] == []
 
 
 def test_what_somebody_left_out_is_no_bad_image(photos):
@@ -139,7 +139,7 @@ def test_of_several_lines_about_an_image_the_last_counts_and_their_number_is_sai
     with caplog.at_level(logging.WARNING):
         after, _ = apply(photos, write(photos, *lines))
     assert after.loc["cat/0.png", "excluded"] == ""
-    assert "2 line(s) are replaced by later ones" in caplog.text
+    assert "later lines about the same images replace 2 lines" in caplog.text
 
 
 def test_a_changed_image_and_one_that_is_gone_are_named_and_ignored(photos):
@@ -148,16 +148,16 @@ def test_a_changed_image_and_one_that_is_gone_are_named_and_ignored(photos):
     (photos / "cat" / "1.png").unlink()
     after, report = apply(photos, file, AuditParameters(max_excluded_fraction=1))
     assert after.loc["cat/0.png", "corrected"] == ""
-    assert report["warnings"] == [
-        "1 correction(s) were ignored, since their image has changed since (its SHA-256 differs): cat/0.png",
-        "1 correction(s) were ignored, since their image is gone: cat/1.png",
+    assert [warning for warning in report["warnings"] if "fewer than 5 images" not in warning] == [
+        "the run ignored 1 correction, because the image has changed (its SHA-256 differs): cat/0.png",
+        "the run ignored 1 correction, because the image is gone: cat/1.png",
     ]
 
 
 def test_what_a_smoke_run_leaves_out_is_not_said_to_be_gone(photos):
     file = write(photos, *(line(photos, f"cat/{index}.png", "keep") for index in range(20)))
     _, report = apply(photos, file, max_per_class=5)
-    assert not report["warnings"]
+    assert [warning for warning in report["warnings"] if "fewer than 5 images" not in warning] == []
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,9 @@ def test_a_group_that_holds_a_whole_class_is_named_with_the_ways_out():
     with pytest.raises(InputError) as caught:
         assign_splits(given, ("many", "filmed"), 0.1, 0.2, seed=0)
     message = str(caught.value)
-    assert "filmed has no image in train (30 in all, in 1 group(s): video)" in message
+    assert "filmed has no image in train (30 in all, in 1 group: video)" in message
     assert "many has" not in message
-    assert "a class needs a group for each of train, test, validation" in message
+    assert "a class needs a group for each split" in message
     assert "dataset.group_near_duplicates=false" in message
 
 
@@ -147,17 +147,18 @@ def test_groups_of_random_hashes_are_those_that_all_pairs_show():
 
 
 def test_the_nearest_on_the_other_side_of_a_split_is_told_once_for_each_image():
-    manifest = seen([0, 0b1, 0b11, 0b11, 0xFFFF]).assign(
-        class_name="a", split=["train", "train", "test", "test", "test"]
-    )
-    found = near_duplicates(manifest)
+    splits = ["train", "train", "test", "test", "test"]
+    manifest = seen([0, 0b1, 0b11, 0b11, 0xFFFF]).assign(class_name="a", split=splits, source_split=splits)
+    found, num_alike = near_duplicates(manifest)
+    assert num_alike == 2
     assert found[["first", "second", "distance"]].to_numpy().tolist() == [["1.png", "2.png", 1], ["1.png", "3.png", 1]]
 
 
 def test_many_equal_images_make_no_pair_each():
-    manifest = seen([7] * 20_000).assign(class_name="a", split=["train", "test"] * 10_000)
+    manifest = seen([7] * 20_000).assign(class_name="a", split=["train", "test"] * 10_000, source_split="train")
     assert group_images(manifest, None).nunique() == 1
-    assert len(near_duplicates(manifest)) == 10_000
+    found, num_alike = near_duplicates(manifest)
+    assert (len(found), num_alike) == (10_000, 20_000)
 
 
 # From a set to its splits
@@ -179,8 +180,8 @@ def test_a_pattern_names_the_groups_and_what_it_does_not_match_is_told(bursts):
     }
     assert "groups: 20 of more than one image, 80 images in all; the largest, a0, has 4" in format_audit(report)
     assert (
-        "dataset.group_pattern does not match 2 id(s), and each is a group of its own: a/alone.png, b/alone.png"
-        in (report["warnings"])
+        "dataset.group_pattern does not match 2 ids: a/alone.png, b/alone.png. Each of these images is a group of "
+        "its own" in (report["warnings"])
     )
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
@@ -203,7 +204,7 @@ def test_a_csv_names_groups_that_stay_whole_through_storing_and_reopening(bursts
     again = reopen(json.loads(json.dumps(source.describe())))
     assert again.groups["a/a3-2.png"] == "a3"
     assert "a/alone.png" not in again.groups
-    with pytest.raises(InputError, match=r"The column group of .* and dataset.group_pattern both name groups"):
+    with pytest.raises(InputError, match=r"The column group of .* and dataset.group_pattern both define groups"):
         look(bursts / "labels.csv", group_pattern=PATTERN)
 
 
@@ -230,7 +231,7 @@ def test_splits_that_a_set_brings_are_untouched_and_groups_across_them_are_told(
     assert (manifest.loc[manifest["source_split"] == "test", "split"] == "test").all()
     assert is_whole(manifest[manifest["source_split"] == "train"])
     assert any(
-        warning.startswith("20 group(s) stand on two sides of a split that the set brings: a0, a1, a2 and 17 more")
+        warning.startswith("the set's own splits divide 20 groups: a0, a1, a2 and 17 more")
         for warning in report["warnings"]
     )
 
@@ -240,8 +241,8 @@ def test_shares_that_large_groups_make_impossible_are_told(tmp_path, write_image
     manifest, report = look(write_images(tmp_path, *names, *(f"b/{i}.png" for i in range(27))), group_pattern=PATTERN)
     assert is_whole(manifest)
     assert [warning for warning in report["warnings"] if warning.startswith("groups stay whole")] == [
-        "groups stay whole, so test has another share than was asked for of 1 class(es): a (9 instead of 5); the "
+        "groups stay whole, so test does not have the requested share of 1 class: a (9 instead of 5); the "
         "largest group is x with 9 images",
-        "groups stay whole, so validation has another share than was asked for of 1 class(es): a (9 instead of 2); the "
+        "groups stay whole, so validation does not have the requested share of 1 class: a (9 instead of 2); the "
         "largest group is x with 9 images",
     ]

@@ -55,7 +55,7 @@ def test_of_heads_that_the_sample_cannot_tell_apart_the_one_that_uses_the_time_i
 def test_where_nothing_fits_the_quickest_is_recommended_with_a_way_out(candidates):
     chosen = recommend(candidates, 1)
     assert chosen["image_size"] == 96
-    assert "set finetune.training.time_budget_minutes" in chosen["words"]
+    assert "Set finetune.training.time_budget_minutes" in chosen["words"]
 
 
 def test_table_and_figure_show_every_candidate(candidates):

@@ -162,13 +162,11 @@ def test_importing_the_datasets_imports_neither_keras_nor_tensorflow():
 
 
 def test_a_figure_loads_as_the_bytes_of_its_picture_and_a_damaged_one_is_refused(tmp_path):
-    dataset = FigureDataset(
-        filepath=str(tmp_path / "figure.png"), version=Version(None, FIRST), save_args={"format": "png"}
-    )
+    dataset = FigureDataset(filepath=str(tmp_path / "figure.png"), version=Version(None, FIRST))
     dataset.save(Figure(figsize=(1, 1)))
     content = dataset.load()
     with Image.open(io.BytesIO(content)) as picture:
-        assert picture.size == (100, 100)
+        assert picture.size == (110, 110)
     dataset.path.write_bytes(content[:50])
     with pytest.raises(DatasetError, match=r"figure\.png"):
         FigureDataset(filepath=str(tmp_path / "figure.png"), version=Version(FIRST, None)).load()

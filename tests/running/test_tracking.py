@@ -1,7 +1,9 @@
 """What reaches MLflow when its server is there, away, hung, or dies; real stores, real sockets, real kills."""
 
+import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ import pytest
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.running.registry import describe
-from efficientnet_finetuning.running.tracking import Journal, replay
+from efficientnet_finetuning.running.tracking import JOURNALS, Journal, replay
 
 KEY, CHILD = "2026-01-01T00.00.00.000Z", "2026-01-01T00.00.00.000Z finetune"
 
@@ -47,10 +49,20 @@ def journals(tmp_path) -> Path:
     return tmp_path / "journal"
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory) -> Path:
+    """MLflow takes seconds to make one."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def store(tmp_path) -> dict:
-    artifacts = (tmp_path / "artifacts").as_uri()
-    return {"uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": artifacts, "experiment": "test"}
+def store(tmp_path, empty_database) -> dict:
+    shutil.copy(empty_database, tmp_path)
+    return {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "test"}
 
 
 def record(journals: Path, store: dict, written: list[dict], version: str = KEY) -> float:
@@ -100,7 +112,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.running.tracking import Journal
 
 sys.setswitchinterval(1e-5)
-journal = Journal(Path(sys.argv[1]), {"uri": sys.argv[2], "artifact_location": None, "experiment": "test"})
+journal = Journal(Path(sys.argv[1]), {"uri": sys.argv[2], "experiment": "test"})
 journal.write({"op": "end", "key": "nobody", "status": "FINISHED", "time": 1})
 end = Thread(target=journal.close)
 end.start()
@@ -114,6 +126,172 @@ def test_figures_are_drawn_while_a_server_is_called(journals):
     command = [sys.executable, "-c", _DRAW_WHILE_IT_CONNECTS, journals / "run.jsonl", uri]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+_IMPORT_TFDS_WHILE_IT_CONNECTS = """
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from etils import epy
+from efficientnet_finetuning.running.tracking import Journal
+
+@contextmanager
+def slowly(*arguments, lazy_imports=epy.lazy_imports, **options):
+    with lazy_imports(*arguments, **options):
+        time.sleep(0.05)
+        yield
+
+epy.lazy_imports = slowly
+journal = Journal(Path(sys.argv[1]), {"uri": None, "experiment": "test"})
+journal.write({"op": "end", "key": "nobody", "status": "FINISHED", "time": 1})
+import tensorflow_datasets
+journal.close()
+"""
+
+
+def test_tfds_is_imported_while_mlflow_is(journals, store):
+    # TFDS replaces Python's `import` eighteen times while it is imported, for all threads. Here it takes its time.
+    leave_behind(journals, store)
+    command = [sys.executable, "-c", _IMPORT_TFDS_WHILE_IT_CONNECTS, journals / f"{SECOND}.jsonl"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "cannot be reached" not in result.stderr
+    assert result.returncode == 0, result.stderr
+    assert runs(store) == {KEY: ("KILLED", [], None), CHILD: ("KILLED", [1, 2, 3], KEY)}
+    assert not list(journals.iterdir())
+
+
+def leave_behind(journals: Path, store: dict, lines: list | None = None, version: str = KEY) -> Path:
+    """A journal as a killed process leaves it."""
+    journals.mkdir(exist_ok=True)
+    path = journals / f"{version}.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in [store, *(lines or events())]))
+    return path
+
+
+GARBAGE = {
+    "zeros": b"\0" * 100 + b"\n",
+    "latin-1": "é\n".encode("latin-1"),
+    "a list": b"[1]\n",
+    "no store": b"{}\n",
+    "an unknown store": b'{"uri": "foo://x", "experiment": "test"}\n',
+    "a number for a store": b'{"uri": 5, "experiment": "test"}\n',
+}
+WRONG = {
+    "no JSON": "{",
+    "a list": "[1]",
+    "an unknown operation": '{"op": "launch", "key": "x"}',
+    "missing keys": '{"op": "metrics", "key": "begun"}',
+    "no key": '{"op": "end"}',
+    "wrong types": '{"op": "run", "key": "x", "parent": null, "tags": 1, "params": 1, "time": 1, "name": "x"}',
+}
+EARLIER, FIRST, SECOND = "2025-12-31T00.00.00.000Z", "2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"
+
+
+def sent_beside(journals: Path, store: dict, damaged: Path, caplog) -> None:
+    """The journal behind a damaged one arrives; the damaged one is named, and kept out of the way."""
+    content = damaged.read_bytes()
+    leave_behind(journals, store, [*events(), *ENDS])
+    _, outages = replay(journals)
+    assert not outages
+    assert damaged.name in caplog.text
+    (aside,) = journals.iterdir()
+    assert aside == damaged.with_suffix(".damaged")
+    assert aside.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_a_journal_of_garbage_stops_no_other(journals, store, caplog, content):
+    journals.mkdir()
+    damaged = journals / f"{EARLIER}.jsonl"
+    damaged.write_bytes(content + json.dumps(ENDS[0]).encode() + b"\n")
+    sent_beside(journals, store, damaged, caplog)
+    assert runs(store) == COMPLETE
+
+
+@pytest.mark.parametrize("line", WRONG.values(), ids=WRONG)
+def test_a_journal_with_a_wrong_event_is_sent_up_to_there_and_stops_no_other(journals, store, caplog, line):
+    begun = {"op": "run", "time": 1, "key": "begun", "name": "begun", "params": {}, "tags": {}, "parent": None}
+    damaged = leave_behind(journals, store, [begun], EARLIER)
+    with damaged.open("a") as file:
+        file.write(f"{line}\n")
+    sent_beside(journals, store, damaged, caplog)
+    assert runs(store) == COMPLETE | {"begun": ("KILLED", [], None)}
+
+
+def test_a_folder_in_the_place_of_a_journal_stops_no_other(journals, store):
+    (journals / f"{EARLIER}.jsonl").mkdir(parents=True)
+    leave_behind(journals, store, [*events(), *ENDS])
+    _, outages = replay(journals)
+    assert list(outages) == [str(journals / f"{EARLIER}.jsonl")]
+    assert runs(store) == COMPLETE
+
+
+def test_an_experiment_is_about_models_also_where_it_was_there_before(journals, store):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store["uri"])
+    client.create_experiment("test", (journals.parent / "artifacts").as_uri())
+    for experiment in ("test", "new"):
+        record(journals, store | {"experiment": experiment}, [*events(), *ENDS])
+        tags = client.get_experiment_by_name(experiment).tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_experiment_tag(
+        client.get_experiment_by_name("test").experiment_id, "mlflow.experimentKind", "finetuning"
+    )
+    record(journals, store, [*events(), *ENDS])
+    assert client.get_experiment_by_name("test").tags["mlflow.experimentKind"] == "finetuning", "the user's own choice"
+
+
+def with_an_artifact(version: str) -> list[dict]:
+    run = {"op": "run", "key": version, "name": version, "time": 1, "params": {}, "tags": {}, "parent": None}
+    artifact = {"op": "artifact", "key": version, "path": "report.html", "time": 2}
+    return [run, artifact, {"op": "end", "key": version, "status": "FINISHED", "time": 3}]
+
+
+def artifacts(project: Path) -> dict[str, Path]:
+    """Where MLflow looks for each run's artifact, in the project as it is now."""
+    from mlflow import MlflowClient
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    client = MlflowClient(f"sqlite:///{project}/data/08_reporting/mlflow/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("test").experiment_id])
+    return {run.info.run_name: Path(local_file_uri_to_path(run.info.artifact_uri)) / "report.html" for run in found}
+
+
+def registered_file(project: Path) -> Path:
+    """The champion's file in the registry."""
+    from mlflow import MlflowClient
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    client = MlflowClient(f"sqlite:///{project}/data/08_reporting/mlflow/mlflow.db")
+    uri = client.get_model_version_download_uri(MODEL, client.get_model_version_by_alias(MODEL, "champion").version)
+    file = Path(local_file_uri_to_path(uri)) / "artifacts" / "champion_model.keras"
+    assert file.read_text() == FIRST
+    return file
+
+
+@pytest.mark.parametrize("transfer", [shutil.move, shutil.copytree])
+def test_a_project_that_was_moved_or_copied_takes_its_runs_with_it(tmp_path, empty_database, monkeypatch, transfer):
+    before, after = tmp_path / "a project", tmp_path / "elsewhere"
+    (before / JOURNALS).mkdir(parents=True)
+    shutil.copy(empty_database, before / JOURNALS.parent)
+    (before / "report.html").write_text("the report")
+    store = {"uri": None, "experiment": "test"}
+    record(before / JOURNALS, store, with_an_artifact(FIRST)[:2] + champion(before, FIRST)[1:], FIRST)
+    leave_behind(before / JOURNALS, store, with_an_artifact(EARLIER), EARLIER)
+    transfer(before, after)
+    monkeypatch.chdir(after)
+    replay(JOURNALS)
+    record(after / JOURNALS, store, with_an_artifact(SECOND), SECOND)
+    found = artifacts(after)
+    assert found.keys() == {EARLIER, FIRST, SECOND}
+    assert all(path.is_relative_to(after) and path.read_text() == "the report" for path in found.values())
+    assert registered_file(after).is_relative_to(after)
+    if before.exists():
+        assert artifacts(before).keys() == {FIRST}
+        assert registered_file(before).is_relative_to(before)
+        assert artifacts(before)[FIRST].is_relative_to(before)
 
 
 def test_what_is_sent_twice_is_there_once(journals, store):
@@ -161,8 +339,6 @@ def test_a_writer_that_was_killed_leaves_runs_that_the_next_start_closes(journal
         "journal = Journal(Path(sys.argv[1]), json.loads(sys.argv[2]));"
         "[journal.write(event) for event in json.loads(sys.argv[3])]; print('written', flush=True); time.sleep(60)"
     )
-    import json
-
     arguments = [str(journals / f"{KEY}.jsonl"), json.dumps(store), json.dumps(events())]
     writer = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
@@ -188,7 +364,7 @@ def test_a_training_that_goes_on_stays_one_run_with_each_step_once(journals, sto
 def test_a_record_that_the_server_refuses_costs_no_other(journals, store, caplog):
     wrong = {"op": "metrics", "key": CHILD, "metrics": {"a name\n!": 1.0}, "step": 1, "time": 1}
     record(journals, store, [*events(steps=(1,)), wrong, metrics(2), metrics(3), *ENDS])
-    assert "MLflow refuses" in caplog.text
+    assert "MLflow rejected" in caplog.text
     assert runs(store) == COMPLETE
 
 
@@ -222,10 +398,11 @@ def test_error_pages_of_a_proxy_are_no_verdict_on_a_record(journals, store, capl
     assert runs(store) == COMPLETE
 
 
-def test_a_process_that_dies_while_it_notes_its_progress_blocks_nothing(journals, store):
+@pytest.mark.parametrize("progress", [b"", b"3.5", b"\0\0", "é".encode("latin-1")])
+def test_a_process_that_dies_while_it_notes_its_progress_blocks_nothing(journals, store, progress):
     away = f"http://127.0.0.1:{free_port()}"
     record(journals, store | {"uri": away}, [*events(), *ENDS])
-    (journals / f"{KEY}.sent").write_text("")
+    (journals / f"{KEY}.sent").write_bytes(progress)
     point_to(journals, store, away)
     replay(journals)
     assert runs(store) == COMPLETE
@@ -259,9 +436,6 @@ def registered(store: dict) -> tuple[dict[str, str], str | None]:
     versions = {str(found.version): found.tags["save_version"] for found in client.search_model_versions()}
     alias = client.get_registered_model(MODEL).aliases.get("champion") if versions else None
     return versions, alias and str(alias)
-
-
-FIRST, SECOND = "2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"
 
 
 def test_a_champion_arrives_as_a_registered_model_without_pickle(journals, store, tmp_path):
@@ -307,10 +481,10 @@ def test_a_champion_whose_logging_was_killed_midway_is_logged_once(journals, sto
 @pytest.mark.parametrize(
     ("hits", "images", "alias", "words"),
     [
-        (95, "photo", "2", "the champion from now on: 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
-        (75, "photo", "2", "the champion from now on: 75.0%"),
-        (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) on the same test images, which stays the champion"),
-        (60, "other", "2", "not compared with version 1, whose test images or labels differ"),
+        (95, "photo", "2", "it is the new champion: it gets 95.0% (88.8% to 97.8%), version 1 80.0% (71.1% to 86.7%)"),
+        (75, "photo", "2", "it is the new champion: it gets 75.0%"),
+        (60, "photo", "1", "version 1 80.0% (71.1% to 86.7%) of the same test images right"),
+        (60, "other", "2", "without comparison: version 1 has other test images or labels"),
     ],
 )
 def test_the_alias_moves_unless_the_newcomer_is_clearly_worse(
@@ -363,7 +537,7 @@ def mlflow_server(store: dict, folder: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_a_server_that_dies_midway_loses_nothing(journals, store, tmp_path):
     with mlflow_server(store, tmp_path) as uri:
-        journal = Journal(journals / f"{KEY}.jsonl", store | {"uri": uri, "artifact_location": None})
+        journal = Journal(journals / f"{KEY}.jsonl", store | {"uri": uri})
         for event in events(steps=(1, 2)):
             journal.write(event)
         deadline = time.monotonic() + 60
@@ -405,11 +579,11 @@ def test_a_server_that_takes_no_models_takes_the_rest_of_the_run(journals, store
 
     with mlflow_server(store, tmp_path) as uri, ThreadingHTTPServer(("127.0.0.1", 0), OldServer) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        remote = {"uri": f"http://127.0.0.1:{proxy.server_port}", "artifact_location": None}
-        record(journals, store | remote, champion(tmp_path, FIRST), FIRST)
+        remote = f"http://127.0.0.1:{proxy.server_port}"
+        record(journals, store | {"uri": remote}, champion(tmp_path, FIRST), FIRST)
         replay(journals)  # what was too slow for the end of the run
         proxy.shutdown()
-    assert "MLflow refuses a record of this run" in caplog.text
+    assert "MLflow rejected a record of this run" in caplog.text
     assert runs(store)[FIRST] == ("FINISHED", [], None)
     assert not list(journals.iterdir())
 

@@ -23,7 +23,7 @@ def run(project, *parameters: str) -> tuple[set[str], set[str], str]:
 
 def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_brought(project):
     _, _, output = run(project)
-    assert "No run before this one is stored" in output
+    assert "No earlier run is stored" in output
     manifest = pd.read_csv(project.newest("manifest.csv"), keep_default_na=False)
     file = project.path / "mended.csv"
 
@@ -35,7 +35,8 @@ def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_
     decide(test_image, "label", "blue")
     decide(first, "exclude")
     decide(second, "keep")
-    fresh, stale, output = run(project, "dataset.corrections=mended.csv")
+    address = "tracking.experiment=http://ada:secret@tracker"
+    fresh, stale, output = run(project, "dataset.corrections=mended.csv", address)
     assert fresh >= LOOKS
     assert {"ingestion.read_corrections", "ingestion.list_images", "transfer.fit_head"} <= stale
     after = pd.read_csv(project.newest("manifest.csv"), keep_default_na=False).set_index("id")
@@ -44,8 +45,14 @@ def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_
     change = json.loads(project.newest("change.json").read_text())
     assert change["num_relabelled"] == 1
     assert change["num_images"] == (manifest["split"] == "test").sum()
-    assert "What changed since the run before" in project.newest("report.html").read_text()
-    assert "by the labels of this run" in output.replace("\n", " ")
+    report = project.newest("report.html").read_text()
+    assert "What changed since the run before" in report
+    assert "tracking.experiment=http://…@tracker" in report
+    assert "secret" not in report
+    told = ["1 image removed", "1 image relabelled", "dataset.corrections None → mended.csv", "corrections changed"]
+    assert change["differences"] == told
+    assert all(f"<li>{words}</li>" in report for words in told)
+    assert "By the current labels" in output.replace("\n", " ")
 
     file.rename(project.path / "photos" / "mended.csv")
     fresh, stale, _ = run(project, "dataset.corrections=photos/mended.csv")

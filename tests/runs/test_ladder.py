@@ -1,19 +1,24 @@
 """The whole ladder, really run, and what later commands make of its artifacts."""
 
 import base64
+import getpass
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
+from kedro.io.core import VERSION_FORMAT
 from mlflow import MlflowClient
 from PIL import Image
 
+from efficientnet_finetuning.evaluation.thumbnails import as_webp
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 
 pytestmark = pytest.mark.slow
@@ -96,10 +101,14 @@ def test_the_report_shows_this_runs_pictures_and_words(ladder):
     project, _ = ladder
     report = project.newest("report.html").read_text()
     verdict = json.loads(project.newest("verdict.json").read_text())
-    pictures = ["comparison_bars", "learning_curves", "confusion_matrix", "confidence_curves", "audit_summary"]
+    pictures = ["comparison_bars", "learning_curves", "confidence_curves", "audit_summary"]
     pictures += [f"{verdict['champion']}_gallery", "sample_grid", "augmentation_grid", "label_sheet", "data_curve"]
     for name in pictures:
-        assert base64.b64encode(project.newest(f"{name}.png").read_bytes()).decode() in report, name
+        picture = as_webp(Image.open(project.newest(f"{name}.png")))
+        assert base64.b64encode(picture).decode() in report, name
+    assert "<code>python -m kedro run</code>" in report
+    assert "photos: 36 images of 3 classes" in report
+    assert "EfficientNetLite0" in report
     assert verdict["words"].replace("<", "&lt;") in report
 
 
@@ -108,7 +117,7 @@ def test_the_report_says_what_every_stage_has_cost(ladder):
     report = project.newest("report.html").read_text()
     stages = re.findall(r'<th scope="row">((?:looking|preparing|training|evaluating).*?)</th>(.*?)</tr>', report)
     regimes = ("baseline", "transfer", "finetune")
-    expected = ["looking at every image", "preparing the images"]
+    expected = ["inspecting the images", "preparing the images"]
     expected += [f"{what} {regime}" for what in ("training", "evaluating") for regime in regimes]
     assert [name for name, _ in stages] == expected
     for name, cells in stages:
@@ -170,6 +179,61 @@ def test_mlflow_holds_a_parent_and_a_child_for_each_regime(ladder):
     assert {"test_top1", "test_macro_f1"} <= set.intersection(*names), "so that MLflow lines them up"
     assert "cost_gflops" in parent.data.metrics
     assert not (project.path / "mlruns").exists()
+
+
+def test_mlflows_list_of_runs_can_be_read_and_sorted(ladder):
+    project, _ = ladder
+    parent, *children = tracked_runs(project)[:4]
+    began = datetime.strptime(project.versions("manifest.csv")[0], VERSION_FORMAT).replace(tzinfo=UTC).astimezone()
+    assert parent.info.run_name == f"photos · EfficientNetLite0 · {began:%Y-%m-%d %H:%M}"
+    assert {run.info.run_name for run in children} == {"baseline", "transfer", "finetune"}
+    check_champion(parent, project)
+    assert {run.info.user_id for run in (parent, *children)} == {getpass.getuser()}
+    assert parent.data.tags["mlflow.source.type"] == "LOCAL"
+    assert parent.data.tags["mlflow.source.name"] == "kedro run"
+    assert "mlflow.source.git.commit" not in parent.data.tags, "the copy is no repository"
+
+
+def check_champion(run, project) -> None:
+    """The run shows the same figures as the stored comparison."""
+    comparison = pd.read_csv(project.newest("comparison.csv")).set_index("regime")
+    row = comparison.loc[champion := json.loads(project.newest("champion.json").read_text())]
+    assert run.data.tags["champion"] == champion
+    for name in ("top1", "top1_low", "top1_high", "loss"):
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(row[name])
+    assert run.data.metrics["training_seconds"] == pytest.approx(row["training_seconds"])
+
+
+def test_a_run_in_which_only_the_report_is_made_anew_knows_the_champion_too(ladder):
+    project, _ = ladder
+    shutil.rmtree(project.newest("report.html").parent)
+    result = project.kedro("run", "--env", "local")
+    assert result.stdout.count("stale  ") == 1, result.stdout + result.stderr
+    (*_, run) = tracked_runs(project)
+    check_champion(run, project)
+    assert run.data.tags["mlflow.source.name"] == "kedro run --env local"
+    project.kedro("run", "--pipelines", "ingestion", "--nodes", "ingestion.find_images")
+    (*_, run) = tracked_runs(project)
+    assert "champion" not in run.data.tags, "it is another run's"
+    assert run.data.tags["mlflow.source.name"] == "kedro run --pipelines ingestion"
+
+
+def test_a_run_that_never_began_a_node_leaves_no_record(ladder):
+    project, _ = ladder
+    before = len(tracked_runs(project))
+    comparison = ("run", "--nodes", "reporting.plot_comparison")
+    by_hand = project.newest("comparison.csv").parents[1] / "9999-01-01T00.00.00.000Z" / "comparison.csv"
+    by_hand.parent.mkdir()
+    by_hand.write_text("")
+    unloaded = project.kedro(*comparison)  # the first node's input cannot be loaded
+    shutil.rmtree(by_hand.parent)
+    assert "No columns to parse" in unloaded.stdout + unloaded.stderr
+    stored = project.newest("comparison.csv")
+    content = stored.read_text()
+    stored.write_text(content.replace("0", "1"))
+    assert "its SHA-256 differs" in project.refuses(*comparison)
+    stored.write_text(content)
+    assert len(tracked_runs(project)) == before
 
 
 def test_evaluation_can_be_repeated_on_stored_models(ladder):

@@ -61,6 +61,29 @@ def test_a_folder_that_is_not_there_is_named_before_anything_heavy_is_imported(p
     assert "Device" not in output, "choosing one imports TensorFlow"
 
 
+@pytest.mark.parametrize("blocked", ["finetune_model.keras", "finetune_model.keras/.staging", "finetune_checkpoints"])
+def test_a_file_in_the_place_of_a_folder_stops_a_run_before_its_first_node(project, blocked):
+    file = project.path / "data" / "06_models" / "cifar10_sample" / blocked
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("a file")
+    output = project.refuses("run", "--pipelines", "finetune")
+    file.unlink()
+    assert f"{file} is a file" in " ".join(output.split())
+    assert not list(project.path.glob("data/02_intermediate/*/source.json"))
+
+
+def test_photographs_whose_names_are_no_utf8_are_refused_by_name(project):
+    import os
+
+    names = os.fsdecode(b"caf\xe9"), os.fsdecode(b"na\xefve")
+    for name in names:
+        (project.path / "odd" / name).mkdir(parents=True)
+        (project.path / "odd" / name / "1.png").write_bytes((project.path / "photos" / "red" / "1.png").read_bytes())
+    output = project.refuses("run", "--pipelines", "ingestion", "--params", "dataset.path=odd")
+    assert r"caf\udce9" in output
+    assert "Rename them" in output
+
+
 def test_a_gpu_that_is_not_there_is_an_error_before_any_work(project):
     output = project.refuses("run", "--params", "device.accelerator=gpu", env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert "device.accelerator" in output

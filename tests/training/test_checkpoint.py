@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(start, undisturb
     damaged[len(damaged) // 2] ^= 1
     file.write_bytes(damaged)
     model, rows = train(start, Checkpoints(tmp_path))
-    assert "is passed over" in caplog.text
+    assert "is skipped" in caplog.text
     assert str(file) in caplog.text
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for ours, theirs in zip(model.get_weights(), undisturbed[0].get_weights(), strict=True):

@@ -1,4 +1,4 @@
-"""A classifier in the formats of other programs, each from a photograph of any size to probabilities."""
+"""Export a classifier to other formats, from a photograph of any size to probabilities."""
 
 import importlib.util
 import tempfile
@@ -11,10 +11,10 @@ import numpy as np
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.errors import InputError
 
-# Files by their path in the bundle.
+# Content of files by their path in the bundle.
 Files = Mapping[str, bytes]
 
-# The formats, and the file or folder of each.
+# File or folder of each format.
 FILES = {
     "saved_model": "saved_model",
     "litert": "classifier.tflite",
@@ -23,51 +23,46 @@ FILES = {
     "onnx": "classifier.onnx",
 }
 _ONNX_OPSET = 18
-# Images from which the ranges of int8 are learnt.
+# Images that calibrate the ranges of int8.
 _NUM_CALIBRATION = 100
 
 
 def check_formats(formats: tuple[str, ...]) -> None:
-    """Refuse a format whose converter is not installed, before anything is computed.
-
-    Raises:
-        InputError: with the command that installs it.
-    """
+    """Refuse a format whose converter is not installed, with an ``InputError`` that gives the install command."""
     missing = [name for name in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise InputError(
-            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave it "
-            "out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
+            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave "
+            "it out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
         )
 
 
 def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str, ...]) -> dict[str, bytes]:
-    """Write a classifier in other formats.
+    """Export a classifier.
 
     Args:
-        classifier: whose whole answer they compute.
+        classifier: the model with its whole pre- and postprocessing.
         calibration: training images, uint8 ``(N, image_size, image_size, 3)``, for the ranges of int8.
         formats: keys of :data:`FILES`.
 
     Returns:
-        Files by their paths. All but int8 take one photograph of any size, uint8 ``(1, height, width, 3)``, upright and
-        RGB; int8 takes ``(1, image_size, image_size, 3)``, or the resize would be rounded to eight bits, too.
+        Files by path. Models take one upright RGB photograph of any size, uint8 ``(1, height, width, 3)``; int8 takes
+        ``(1, image_size, image_size, 3)``, because its resize would also be rounded to eight bits.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / FILES["saved_model"]
-        _save_model(classifier, place, any_size=True)
+        if {"saved_model", "litert", "litert_float16"} & {*formats}:
+            _save_model(classifier, place, any_size=True)
         converters: dict[str, Callable[[], bytes]] = {
             "litert": lambda: _litert(place),
             "litert_float16": lambda: _litert(place, half=True),
             "litert_int8": lambda: _litert_int8(classifier, calibration, Path(folder) / "square"),
             "onnx": lambda: _onnx(classifier),
         }
-        files = (
-            {f"{place.name}/{name}": content for name, content in read_files(place).items()}
-            if "saved_model" in formats
-            else {}
-        )
-        return files | {FILES[name]: converters[name]() for name in formats if name in converters}
+        files = {FILES[name]: converters[name]() for name in formats if name in converters}
+        if "saved_model" in formats:
+            files |= {f"{place.name}/{name}": content for name, content in read_files(place).items()}
+        return files
 
 
 def classifier_file(classifier: Classifier) -> bytes:
@@ -85,7 +80,7 @@ def write_files(files: Files, folder: Path) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files of a folder by their path below it."""
+    """Read all files of a folder, by their relative path."""
     return {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()
     }
@@ -110,27 +105,24 @@ def _function(classifier: Classifier, *, any_size: bool) -> tuple[Callable[..., 
     return answer_function(classifier, any_size=any_size), signature
 
 
-def _litert(saved_model: Path, *, half: bool = False) -> bytes:
+def _litert(saved_model: Path, *, half: bool = False, calibration: np.ndarray | None = None) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if half:
+    if half or calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if half:
         converter.target_spec.supported_types = [tf.float16]
+    if calibration is not None:
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration)
     content: bytes = converter.convert()
     return content
 
 
 def _litert_int8(classifier: Classifier, calibration: np.ndarray, folder: Path) -> bytes:
-    import tensorflow as tf
-
     _save_model(classifier, folder, any_size=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     rows = np.linspace(0, len(calibration) - 1, min(_NUM_CALIBRATION, len(calibration))).astype(int)
-    converter.representative_dataset = lambda: ([calibration[row][None]] for row in rows)
-    content: bytes = converter.convert()
-    return content
+    return _litert(folder, calibration=calibration[rows])
 
 
 def _onnx(classifier: Classifier) -> bytes:

@@ -1,43 +1,59 @@
-"""The report: one HTML file that explains a run, and needs nothing but itself."""
+"""The report: one HTML file that explains a run and works offline."""
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from PIL import Image
 
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
-from efficientnet_finetuning.evaluation.metrics import confused_pairs
-from efficientnet_finetuning.evaluation.pictures import disagreements, worth_a_look
+from efficientnet_finetuning.evaluation.metrics import confused_pairs, confusion
+from efficientnet_finetuning.evaluation.pictures import disagreements, fit_name, worth_a_look
+from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_classes, thumbnails
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NUM_PAIRS = 20
+# Largest number of classes with a table of all confusions.
+_FEW_CLASSES = 20
+_REGIMES = {
+    "baseline": "a network trained from scratch",
+    "transfer": "a new head on a frozen, pretrained backbone",
+    "finetune": "a pretrained network, fine-tuned on these images",
+    "seed_frozen": "the Keras example: a new head on a frozen backbone",
+    "seed_finetune": "the Keras example: its last block fine-tuned",
+}
 _NUMBER = re.compile(r"^[<–+\-\d][\d., %to+\-]*$")
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report tells, regime by regime in the order of the ladder.
+    """The contents of a report, by regime where there are several.
 
     Attributes:
         comparison: of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
         verdict: of :func:`~efficientnet_finetuning.evaluation.verdict.judge`.
-        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`.
+        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`, with ``differences``: sentences
+            about what differs between this run and the run before.
         audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
+        images: the test images, uint8 ``(N, size, size, 3)``.
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
-        costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. A stage that is missing is left out.
+        costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. Missing nodes are left out.
         model_cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
-        review: what the pipeline ``review`` has found, as JSON by name: ``label_review``, ``weak_spots``, ``shortcuts``
-            and ``more_images``; empty where the frozen backbone's features are not there to find it by.
-        figures: PNG files by name. One that is missing is left out.
-        seed: of what is drawn at random.
+        review: ``label_review``, ``weak_spots``, ``shortcuts`` and ``more_images`` of the pipeline ``review``; empty
+            without the features of the frozen backbone.
+        figures: PNG files by name. Missing ones are left out.
+        run: ``command``, ``version`` and git ``commit``, if known.
+        parameters: that the results depend on, by full name.
+        seed: of random samples.
     """
 
     comparison: pd.DataFrame
@@ -46,11 +62,14 @@ class Results:
     audit: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Mapping[str, pd.DataFrame]
+    images: np.ndarray
     histories: Mapping[str, pd.DataFrame]
     costs: Mapping[str, Mapping[str, Any]]
     model_cost: Mapping[str, float]
     review: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, bytes]
+    run: Mapping[str, Any]
+    parameters: Mapping[str, Any]
     seed: int
 
 
@@ -58,38 +77,54 @@ class Results:
 class _Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    links: Sequence[str]  # of the first cell of each row, or none
 
     @property
     def classes(self) -> list[str]:
-        """Of the columns: ``n`` for numbers, which line up on the right."""
+        """CSS classes of the columns: ``n`` for numbers, which are aligned right."""
         return [
             "n" if all(_NUMBER.match(row[index]) for row in self.rows) else "" for index in range(len(self.columns))
         ]
 
 
 def render_report(results: Results) -> str:
-    """The report as HTML with its pictures inside; it loads nothing from anywhere."""
+    """The report as HTML with its pictures inside. It loads no other files."""
     champion = results.verdict["champion"]
-    metrics = results.metrics[champion]
+    metrics, predictions = results.metrics[champion], results.predictions[champion]
+    examples = examples_of_classes(predictions)
+    disagreeing = disagreements(results.predictions, results.seed)
+    names = list(metrics["per_class"])
+    anchors = {name: f"c{index}" for index, name in enumerate(names)}
+    worst_first = sorted(metrics["per_class"].items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": _percent,
         "number": _number,
         "base64": lambda content: base64.b64encode(content).decode(),
+        "webp": lambda content: as_webp(Image.open(BytesIO(content))),
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         verdict=results.verdict,
-        change=results.change["words"] if results.change["all"] else "",
+        answer=_answer(results.comparison, champion),
+        meaning=_REGIMES[champion],
+        facts=_facts(results),
+        change=results.change,
         champion=metrics,
         notes=_notes(results),
         comparison=_comparison(results.comparison),
+        losses=_losses(results.comparison),
         steps=_steps(results.verdict["steps"]),
-        pairs=_pairs(results.predictions[champion]),
-        clustered=_clustered(len(metrics["per_class"])),
-        classes=_classes(metrics["per_class"]),
+        pairs=_pairs(predictions, anchors),
+        confusion=confusion(predictions, names).tolist() if len(names) <= _FEW_CLASSES else [],
+        classes=_classes(worst_first, anchors),
+        opened=[
+            _opened(name, result, predictions, examples[examples["true"] == name], anchors)
+            for name, result in worst_first
+        ],
         two_classes=_two_classes(metrics["per_class"]),
-        gallery=_gallery(results.predictions[champion]),
-        disagreements=_disagreements(results),
+        gallery=_gallery(predictions),
+        disagreements=_disagreements(disagreeing),
+        thumbnails=thumbnails(results.images, sorted({*examples.index.tolist(), *disagreeing["row"].tolist()})),
         threshold=_threshold(metrics["threshold"]),
         calibration=_calibration(results.metrics),
         stages=_stages(results),
@@ -102,6 +137,29 @@ def render_report(results: Results) -> str:
     )
 
 
+def _answer(comparison: pd.DataFrame, champion: str) -> str:
+    (row,) = comparison[comparison["regime"] == champion].to_dict("records")
+    low, high = 100 * row["top1_low"], 100 * row["top1_high"]
+    digits = 0 if high - low > 5 else 1
+    return f"{_percent(row['top1'])} right ({low:.{digits}f} to {high:.{digits}f}) of {row['num_images']:,} test images"
+
+
+def _facts(results: Results) -> dict[str, str]:
+    """What was run, if known."""
+    parameters, run, audit = results.parameters, results.run, results.audit
+    name = parameters.get("dataset.name") or Path(parameters.get("dataset.path") or audit["source"]).name
+    version = run.get("version", "")  # such as 2026-11-29T05.19.02.253Z
+    facts = {
+        "Images": f"{name}: {audit['used']:,} images of {len(audit['classes'])} classes",
+        "Backbone": parameters.get("backbone.name"),
+        "Image size": f"{results.images.shape[1]} pixels",
+        "Date": version and f"{version[:10]} {version[11:16].replace('.', ':')} UTC",
+        "Git commit": run.get("commit"),
+        "Command": run.get("command"),
+    }
+    return {fact: value for fact, value in facts.items() if value}
+
+
 def _percent(share: Any) -> str:
     return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
 
@@ -110,69 +168,67 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> _Table:
-    return _Table(columns, [[str(value) for value in row] for row in rows])
+def _table(rows: Iterable[Mapping[Any, Any]], links: Sequence[str] = ()) -> _Table:
+    """Rows by column name."""
+    rows = list(rows)
+    columns = list(rows[0]) if rows else []
+    return _Table(columns, [[str(value) for value in row.values()] for row in rows], links)
 
 
 def _notes(results: Results) -> list[str]:
-    # Where pretrained weights have seen the test images, the scores must not stand there without that word.
+    # Test images that the pretrained weights have seen make the scores too optimistic.
     notes = [warning for warning in results.audit["warnings"] if "ImageNet" in warning]
     champion = results.metrics[results.verdict["champion"]]
     if champion.get("flip"):
-        notes.append("Every image was seen twice, as it is and mirrored, and the logits averaged (evaluation.flip).")
+        notes.append("The logits of each image and its mirror image were averaged (evaluation.flip).")
     supports = [row["support"] for row in champion["per_class"].values()]
     if max(supports) >= 2 * max(min(supports), 1):
         notes.append(
-            f"The classes are uneven, {min(supports)} to {max(supports)} test images: balanced accuracy, where each "
-            f"class counts the same, is {_percent(champion['balanced_accuracy'])}."
+            f"The classes have {min(supports)} to {max(supports)} test images. Balanced accuracy, which gives all "
+            f"classes the same weight, is {_percent(champion['balanced_accuracy'])}."
         )
     return notes
 
 
 def _comparison(comparison: pd.DataFrame) -> _Table:
+    has_top5 = comparison["top5"].notna().all()
     return _table(
-        ("regime", "top-1", "95 % interval", "top-5", "loss, nats", "training, s"),
-        (
-            (
-                row["regime"],
-                _percent(row["top1"]),
-                f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
-                _percent(row["top5"]),
-                f"{row['loss']:.3f}",
-                f"{row['training_seconds']:.0f}",
-            )
-            for row in comparison.to_dict("records")
-        ),
+        {
+            "regime": row["regime"],
+            "right": _percent(row["top1"]),
+            "95 % interval": f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
+            **({"among the first five": _percent(row["top5"])} if has_top5 else {}),
+            "training, s": f"{row['training_seconds']:.0f}",
+            "description": _REGIMES[row["regime"]],
+        }
+        for row in comparison.to_dict("records")
     )
+
+
+def _losses(comparison: pd.DataFrame) -> _Table:
+    return _table({"regime": row.regime, "loss, nats": f"{row.loss:.3f}"} for row in comparison.itertuples())
 
 
 def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
     return _table(
-        ("step", "points", "95 % interval", "right only after", "right only before", "p"),
-        (
-            (
-                f"{step['lower']} → {step['upper']}",
-                f"{100 * step['difference']:+.1f}",
-                f"{100 * step['low']:+.1f} to {100 * step['high']:+.1f}",
-                step["only_upper"],
-                step["only_lower"],
-                f"{step['p_value']:.3f}" if step["p_value"] >= 0.001 else "< 0.001",
-            )
-            for step in steps
-        ),
+        {
+            "step": f"{step['lower']} → {step['upper']}",
+            "points": f"{100 * step['difference']:+.1f}",
+            "95 % interval": f"{100 * step['low']:+.1f} to {100 * step['high']:+.1f}",
+            "right only after": step["only_upper"],
+            "right only before": step["only_lower"],
+            "p": f"{step['p_value']:.3f}" if step["p_value"] >= 0.001 else "< 0.001",
+        }
+        for step in steps
     )
 
 
-def _pairs(predictions: pd.DataFrame) -> _Table:
+def _pairs(predictions: pd.DataFrame, anchors: Mapping[str, str]) -> _Table:
     pairs = confused_pairs(predictions, _NUM_PAIRS)
-    return _table(
-        ("true", "taken for", "images", "of the true class"),
-        ((*row[:3], _percent(row[3])) for row in pairs.to_numpy().tolist()),
-    )
-
-
-def _clustered(num_classes: int) -> str:
-    return "" if num_classes <= 20 else ", in an order that puts classes that are confused beside each other"
+    links = [f"#{anchors[true]}-{anchors[predicted]}" for true, predicted, *_ in pairs.to_numpy().tolist()]
+    pairs["share"] = pairs["share"].map(_percent)
+    pairs.columns = ["true class", "predicted class", "images", "share of the true class"]
+    return _table(pairs.to_dict("records"), links)
 
 
 def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
@@ -185,46 +241,77 @@ def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> _Table:
-    worst_first = sorted(per_class.items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
-    return _table(
-        ("class", "precision", "recall", "F1", "area under ROC", "average precision", "test images"),
-        (
-            (
-                name,
-                *(_percent(row[key]) for key in ("precision", "recall", "f1")),
-                *(_number(row[key]) for key in ("roc_auc", "average_precision")),
-                row["support"],
-            )
-            for name, row in worst_first
-        ),
+def _classes(worst_first: Sequence[tuple[str, Mapping[str, Any]]], anchors: Mapping[str, str]) -> _Table:
+    rows = (
+        {
+            "class": name,
+            "precision": _percent(row["precision"]),
+            "recall": _percent(row["recall"]),
+            "F1": _percent(row["f1"]),
+            "area under ROC": _number(row["roc_auc"]),
+            "average precision": _number(row["average_precision"]),
+            "test images": row["support"],
+        }
+        for name, row in worst_first
     )
+    return _table(rows, [f"#{anchors[name]}" for name, _ in worst_first])
 
 
 def _gallery(predictions: pd.DataFrame) -> _Table:
-    return _table(
-        ("id", "true", "predicted", "confidence"),
-        (
-            (row["id"], row["true"], row["predicted"], _percent(row["confidence"]))
-            for _, row in worth_a_look(predictions).iterrows()
-        ),
-    )
+    rows = worth_a_look(predictions)[["id", "true", "predicted", "confidence"]]
+    return _table(rows.assign(confidence=rows["confidence"].map(_percent)).to_dict("records"))
 
 
-def _disagreements(results: Results) -> _Table:
-    rows = disagreements(results.predictions, results.seed).drop(columns="row")
-    return _table(list(rows.columns), rows.to_numpy().tolist())
+def _opened(
+    name: str, result: Mapping[str, Any], predictions: pd.DataFrame, examples: pd.DataFrame, anchors: Mapping[str, str]
+) -> dict[str, Any]:
+    """A class with its images: its mistakes, the most frequent first, then right answers."""
+    counts: dict[Any, int] = predictions["predicted"][predictions["true"] == name].value_counts().to_dict()
+    groups = []
+    for predicted in sorted(counts, key=lambda predicted: (predicted == name, -counts[predicted])):
+        shown = examples[examples["predicted"] == predicted].reset_index(names="row").to_dict("records")
+        told = f"{name}, right" if predicted == name else f"{name} taken for {predicted}"
+        some = f", {len(shown)} of them shown" if len(shown) < counts[predicted] else ""
+        words = f"{told}: {counts[predicted]} of {result['support']} images{some}"
+        groups.append(
+            {
+                "id": f"{anchors[name]}-{anchors[predicted]}",
+                "words": words,
+                "pictures": [_picture(row) for row in shown],
+            }
+        )
+    words = f"{name}: {_percent(result['recall'])} of {result['support']} images are right"
+    return {"id": anchors[name], "words": words, "groups": groups}
+
+
+def _picture(row: Mapping[Any, Any]) -> dict[str, Any]:
+    sure = f"{100 * row['confidence']:.0f} %"
+    told = "right" if row["correct"] else f"wrong: it is {row['true']}"
+    words = f"{row['id']}: the answer is {row['predicted']} with a confidence of {sure}, which is {told}."
+    return {"row": row["row"], "says": [fit_name(row["predicted"], 14), sure], "words": words}
+
+
+def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Pictures with the true class and the answer of each regime."""
+    pictures = []
+    for row in rows.to_dict("records"):
+        answers = {regime: answer for regime, answer in row.items() if regime not in ("row", "id", "true")}
+        marks = {regime: "✓" if answer == row["true"] else "✗" for regime, answer in answers.items()}
+        says = [f"{marks[regime]} {regime}: {fit_name(answer, 14)}" for regime, answer in answers.items()]
+        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} answers {what}" for who, what in answers.items())
+        pictures.append({"row": row["row"], "says": [fit_name(row["true"], 14), *says], "words": f"{words}."})
+    return pictures
 
 
 def _threshold(threshold: Mapping[str, Any]) -> str:
     if threshold["confidence"] is None:
         return (
-            f"No confidence is high enough for {_percent(threshold['precision'])} of the answers to be right on "
-            f"{threshold['held_out']['num_images']:,} images held out from training."
+            f"On {threshold['held_out']['num_images']:,} images held out from training, no confidence threshold makes "
+            f"{_percent(threshold['precision'])} of the answers right."
         )
     return (
-        f"To be right in {_percent(threshold['precision'])} of the answers, answer where the confidence is at least "
-        f"{threshold['confidence']:.3f}. This was chosen on images held out from training: it answers "
+        f"For {_percent(threshold['precision'])} right answers, use only answers with a confidence of at least "
+        f"{threshold['confidence']:.3f}. This threshold was chosen on images held out from training: it answers "
         f"{_answers(threshold['held_out'])}. Of the test images it answers {_answers(threshold['test'])}."
     )
 
@@ -239,87 +326,86 @@ def _answers(counts: Mapping[str, int]) -> str:
 
 def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:
     return _table(
-        ("regime", "without temperature", "with", "temperature"),
-        (
-            (
-                regime,
-                _percent(result["calibration_error_raw"]),
-                _percent(result["calibration_error"]),
-                f"{result['temperature']:.2f}",
-            )
-            for regime, result in metrics.items()
-        ),
+        {
+            "regime": regime,
+            "without temperature": _percent(result["calibration_error_raw"]),
+            "with": _percent(result["calibration_error"]),
+            "temperature": f"{result['temperature']:.2f}",
+        }
+        for regime, result in metrics.items()
     )
 
 
 def _stages(results: Results) -> _Table:
-    """What each stage has cost: of trainings by their history, which also counts what an interrupted run had done."""
+    """The cost of each stage. Trainings by their history, which includes interrupted runs."""
     classes = results.audit["classes"].values()
     judged = sum(counts["validation"] + counts["test"] for counts in classes)
     stages = [
-        ("looking at every image", "ingestion.look_at_images", results.audit["images"]),
+        ("inspecting the images", "ingestion.look_at_images", results.audit["images"]),
         ("preparing the images", "preprocessing.prepare_images", results.audit["used"]),
     ]
     evaluations = [(f"evaluating {name}", f"{name}.evaluate_classifier", judged) for name in results.histories]
 
-    def measured(stage: str, node: str, images: int) -> Iterator[tuple[str, ...]]:
-        if node in results.costs:
-            cost = results.costs[node]
-            yield _stage(stage, cost["seconds"], images, cost["peak_memory_gb"], cost["device"])
+    def measured(stages: Iterable[tuple[str, str, int]]) -> list[dict[str, str]]:
+        found = [(stage, results.costs[node], images) for stage, node, images in stages if node in results.costs]
+        return [_stage(name, images=images, **cost) for name, cost, images in found]
 
-    def trained(regime: str, history: pd.DataFrame) -> tuple[str, ...]:
-        seconds, images = history["seconds"].sum(), history["images"].sum()
-        return _stage(
-            f"training {regime}", seconds, images, history["peak_memory_gb"].max(), history["device"].iloc[-1]
+    trained = [
+        _stage(
+            f"training {regime}",
+            history["seconds"].sum(),
+            history["peak_memory_gb"].max(),
+            history["device"].iloc[-1],
+            history["images"].sum(),
         )
-
-    return _table(
-        ("stage", "seconds", "images/s", "peak memory, GB", "device"),
-        chain(
-            *(measured(*stage) for stage in stages),
-            (trained(*history) for history in results.histories.items()),
-            *(measured(*evaluation) for evaluation in evaluations),
-        ),
-    )
+        for regime, history in results.histories.items()
+    ]
+    return _table([*measured(stages), *trained, *measured(evaluations)])
 
 
-def _stage(name: str, seconds: float, images: float, peak_memory_gb: float, device: str) -> tuple[str, ...]:
+def _stage(name: str, seconds: float, peak_memory_gb: float, device: str, images: float) -> dict[str, str]:
     speed = images / seconds
-    # A few photographs on a busy machine are slower than one a second.
-    return name, f"{seconds:.1f}", f"{speed:.0f}" if speed >= 1 else f"{speed:.2g}", f"{peak_memory_gb:.1f}", device
+    return {
+        "stage": name,
+        "seconds": f"{seconds:.1f}",
+        "images/s": f"{speed:.0f}" if speed >= 1 else f"{speed:.2g}",
+        "peak memory, GB": f"{peak_memory_gb:.1f}",
+        "device": device,
+    }
 
 
 def _model_cost(cost: Mapping[str, float]) -> _Table:
-    return _table(
-        ("parameters", "GFLOPs an image", "file, MB", "ms an image, one by one", "ms an image, 64 at once"),
-        [
-            (
-                f"{cost['parameters']:,}",
-                f"{cost['gflops']:.2f}",
-                f"{cost['file_megabytes']:.1f}",
-                f"{cost['milliseconds_per_image_batch_1']:.1f}",
-                f"{cost['milliseconds_per_image_batch_64']:.1f}",
-            )
-        ],
-    )
+    row = {
+        "parameters": f"{cost['parameters']:,}",
+        "GFLOPs per image": f"{cost['gflops']:.2f}",
+        "file, MB": f"{cost['file_megabytes']:.1f}",
+        "ms per image, one by one": f"{cost['milliseconds_per_image_batch_1']:.1f}",
+        "ms per image, batches of 64": f"{cost['milliseconds_per_image_batch_64']:.1f}",
+    }
+    return _table([row])
 
 
 def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to look at in the data; ``None`` where nobody has looked."""
+    """What to check in the data; ``None`` without a review."""
     if not review:
         return None
     found = review["label_review"]
-    kinds = [(row["kind"].replace("_", " "), row["split"], row["images"]) for row in found["kinds"]]
-    doubted = [(row["given"], row["suggested"], row["images"]) for row in found["pairs"][:_NUM_PAIRS]]
-    quality = [(row["class"], _percent(row["quality"]), row["images"]) for row in found["classes"]]
-    alike = [(row["first"], row["second"], row["images"]) for row in found["overlapping_classes"]]
+    kinds = [row | {"kind": row["kind"].replace("_", " ")} for row in found["kinds"]]
+    quality = [row | {"quality": _percent(row["quality"])} for row in found["classes"]]
+    doubted, alike = found["pairs"][:_NUM_PAIRS], found["overlapping_classes"]
+
+    def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> _Table:
+        return _table({name: row[key] for key, name in columns.items()} for row in rows)
+
     return {
         "words": found["words"],
         "notes": found["notes"],
-        "kinds": _table(("what", "split", "images"), kinds),
-        "pairs": _table(("given", "looks like", "images"), doubted),
-        "classes": _table(("class", "labels that the heads agree with", "images"), quality),
-        "alike": _table(("class", "and", "images"), alike),
+        "kinds": table(kinds, {"kind": "what", "split": "split", "images": "images"}),
+        "pairs": table(doubted, {"given": "given", "suggested": "looks like", "images": "images"}),
+        "classes": table(
+            quality, {"class": "class", "quality": "labels that the heads agree with", "images": "images"}
+        ),
+        "alike": table(alike, {"first": "class", "second": "and", "images": "images"}),
         "more_images": review["more_images"]["words"],
     }
 
@@ -327,7 +413,6 @@ def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
 def _data(audit: Mapping[str, Any], review: Mapping[str, Any]) -> dict[str, Any]:
     shortcuts = review["shortcuts"]["warnings"] if review else []
     return {
-        "source": audit["source"],
         "used": f"{audit['used']:,}",
         "images": f"{audit['images']:,}",
         "num_classes": len(audit["classes"]),

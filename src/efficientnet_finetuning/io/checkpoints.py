@@ -1,53 +1,47 @@
-"""The place where a long node keeps what it has done, handed to it as one of its inputs."""
+"""A folder where a long node stores its progress, passed to it as an input."""
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
-
-from kedro.io import AbstractDataset, DatasetError
+from typing import Any
 
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.io.told import ToldDataset
+from efficientnet_finetuning.storage import check_place
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
-class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints | None]):
-    """A folder of folders, one for each recipe that a node is working on.
+class CheckpointsDataset(ToldDataset[Checkpoints | None]):
+    """A folder of folders, one per recipe that a node works on.
 
     Attributes:
-        key: of the recipe; whoever runs the node sets it. Without one there are no checkpoints.
+        key: of the recipe; the runner sets it. Without it there are no checkpoints.
     """
 
     key: str | None = None
-    _held: Checkpoints | None = None
+    value: Checkpoints | None = None
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(metadata=metadata)
         self._filepath = Path(filepath)
-        self.metadata = metadata
 
     def load(self) -> Checkpoints | None:
-        """Take hold of the folder of this recipe."""
-        self._held = Checkpoints(self._folder) if self._folder else None
-        return self._held
-
-    def save(self, data: NoReturn) -> None:
-        """Refused: the node writes there itself, at its own time."""
-        raise DatasetError(f"{self} is an input only")
+        """Open and lock the folder of this recipe."""
+        self.value = Checkpoints(self._folder) if self._folder else None
+        return self.value
 
     def remove(self) -> None:
-        """Give the checkpoints of this recipe up, once what they were for is stored; there may be none."""
-        if self._held is None and self._folder and self._folder.exists():
+        """Remove the checkpoints of this recipe, if any, after their results are stored."""
+        if self.value is None and self._folder and self._folder.exists():
             with suppress(InputError):  # another process holds them
                 self.load()
-        if self._held is not None:
-            self._held.remove()
-            self._held = None
+        if self.value is not None:
+            self.value.remove()
+            self.value = None
+
+    def check_place(self) -> None:
+        """Refuse a place where nothing can be stored; see :func:`storage.check_place`."""
+        check_place(self._filepath)
 
     @property
     def _folder(self) -> Path | None:
         return self._filepath / self.key[:16] if self.key else None
-
-    def _exists(self) -> bool:
-        return True
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath}

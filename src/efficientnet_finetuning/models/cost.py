@@ -1,29 +1,25 @@
-"""What a network costs to keep and to run."""
+"""Size and speed of a network."""
 
 import math
 import tempfile
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from efficientnet_finetuning.device import use_jit
+from efficientnet_finetuning.device import seconds_of, use_jit
 
-# Rounds end after so many seconds, too: large images take long, and vary less.
+# Large images take longer and vary less, so the time is limited too.
 _ROUNDS, _ENOUGH_SECONDS = 3, 1.0
 
 
 def cost_of(model: keras.Model) -> dict[str, float]:
-    """Size and speed of a network on this machine.
-
-    Args:
-        model: from pixels in 0–255 to logits.
+    """Size and speed of a network, from pixels in 0–255 to logits, on this machine.
 
     Returns:
-        ``parameters``, ``gflops`` of one image (two operations for each multiplication with an addition; layers that
-        only add or activate are not counted), ``file_megabytes`` of its ``.keras`` file, and
-        ``milliseconds_per_image_batch_1`` and ``_64``: the best of a few forward passes of Keras.
+        ``parameters``; ``gflops`` per image (a multiplication with an addition counts as two; activations and sums are
+        ignored); ``file_megabytes`` of its ``.keras`` file; and ``milliseconds_per_image_batch_1`` and ``_64`` of a
+        forward pass of Keras, the best of a few.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
@@ -49,10 +45,4 @@ def _multiplications(layer: keras.Layer) -> int:
 def _milliseconds(model: keras.Model, batch_size: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *model.input_shape[1:]), np.uint8)
     model.jit_compile = use_jit()
-    model.predict_on_batch(images)  # compiles
-    seconds: list[float] = []
-    while len(seconds) < _ROUNDS and sum(seconds) < _ENOUGH_SECONDS:
-        began = time.perf_counter()
-        model.predict_on_batch(images)
-        seconds.append(time.perf_counter() - began)
-    return 1000 * min(seconds) / batch_size
+    return 1000 * min(seconds_of(lambda: model.predict_on_batch(images), _ROUNDS, _ENOUGH_SECONDS)) / batch_size

@@ -1,6 +1,7 @@
-"""What happens around a run: inputs are checked, a device is chosen, the outcome is said."""
+"""Kedro hooks that check the inputs of a run, choose the device, and print the result."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from efficientnet_finetuning.data.sources import check_dataset, set_folder
 from efficientnet_finetuning.device import prepare_process, select_device
 from efficientnet_finetuning.errors import InputError, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
+from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.told import WorkersDataset
 from efficientnet_finetuning.parameters import DeviceParameters, Parameters
@@ -29,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def is_parameter(dataset_name: str) -> bool:
-    """Whether a node's input is a parameter rather than stored data."""
+    """Whether an input of a node is a parameter rather than stored data."""
     return dataset_name == "parameters" or dataset_name.startswith("params:")
 
 
 class RunHooks:
-    """What is checked and chosen before the first node, and said after the last."""
+    """Checks before the first node, and results printed after the last."""
 
     _workers: "RayWorkers | None" = None
 
@@ -53,6 +55,10 @@ class RunHooks:
                 "add_class.path is not given. Name a folder of photographs: --params add_class.path=<folder>."
             )
         _check_inputs(pipeline, catalog)
+        # If versions are stored, the run may need to write nothing, so a read-only disk is allowed.
+        for dataset in _kept(pipeline.datasets(), catalog):
+            if isinstance(dataset, CheckpointsDataset) or not dataset.list_versions():
+                dataset.check_place()
         if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
             raise InputError(
                 "backbone.name and preprocessing.image_size are auto, and no recommendation is stored for this job. "
@@ -62,13 +68,15 @@ class RunHooks:
         prepare_process(parameters.device)
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
-        # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
+        # Report a missing GPU before the run starts. Otherwise Keras is imported only when it is needed.
         if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
             self._say_device()
         self._workers = _open_workers(pipeline, catalog, parameters, self._data)
 
     @hook_impl
-    def before_node_run(self, node: Node) -> None:
+    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
+        for dataset in _kept(node.outputs, catalog):
+            dataset.check_place()
         if "gpu" in node.tags:
             self._say_device()
 
@@ -102,7 +110,7 @@ class RunHooks:
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
-    """Let a file that the user names take the champion's place where photographs are answered or ranked."""
+    """Use the model file that the user gave in the place of the champion."""
     if parameters.predict.path is None:
         raise InputError(
             "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
@@ -115,7 +123,7 @@ def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
 def _open_workers(
     pipeline: Pipeline, catalog: CatalogProtocol, parameters: Parameters, data: Path
 ) -> "RayWorkers | None":
-    """Workers on other devices and machines, where there are to be some and something for them to do."""
+    """Start workers on other devices and machines if the parameters and the pipeline ask for them."""
     if parameters.device.workers == 1 or "workers" not in pipeline.inputs():
         return None
     from efficientnet_finetuning.cluster.workers import RayWorkers
@@ -136,7 +144,7 @@ def _answered(dataset: Committed) -> str:
     counts = answers.loc[~unreadable, "class_1"].value_counts()
     told = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
     return f"""
-{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} not sure enough, \
+{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} too unsure to answer, \
 {unreadable.sum():,} could not be read
 {told}
 
@@ -146,11 +154,15 @@ Answers: {dataset.path.resolve()} (and .parquet beside it)
 
 def _ranked(table: Committed, sheet: Committed) -> str:
     return f"""
-{len(table.load()):,} photographs are ranked: the first are those whose labels would help most.
+{len(table.load()):,} photographs are ranked. Labels for the first ones would help most.
 
-Label first: {table.path.resolve()} (from the top)
-The first:   {sheet.path.resolve()}
+Ranking:         {table.path.resolve()}
+First pictures:  {sheet.path.resolve()}
 """
+
+
+def _wrapped(words: str) -> str:
+    return fill(words, 110, break_on_hyphens=False)
 
 
 def _extended(catalog: CatalogProtocol) -> str:
@@ -158,54 +170,60 @@ def _extended(catalog: CatalogProtocol) -> str:
     unreadable = [f"{name}: {reason}" for name, reason in extension["unreadable"].items()]
     told = f"\n{len(unreadable)} could not be read: {shorten(unreadable, limit=3)}\n" if unreadable else ""
     return f"""
-{fill(extension["words"], 110)}
+{_wrapped(extension["words"])}
 {told}
 Model:  {model}
 Use it: kedro run --pipelines predict --params predict.model=<that file>,predict.path=<photographs>
-        To recognize more of the class at the cost of the others: add_class.max_loss=0.02
+        To recognize more images of the new class and lose more of the others: add_class.max_loss=0.02
 """
 
 
 def _reviewed(catalog: CatalogProtocol, job: str) -> str:
     words = [catalog["label_review"].load()["words"], " ".join(catalog["more_images"].load()["words"])]
     words += [*catalog["weak_spots"].load()["words"], *catalog["shortcuts"].load()["warnings"]]
-    told = "\n".join(fill(sentences, 110) for sentences in words)
+    told = "\n".join(_wrapped(sentences) for sentences in words)
     return f"""
 {told}
 
 Issues: {catalog["image_issues"].path.resolve()}
-Next:   make review JOB={job} (look at them and mend the labels)
+Next:   make review JOB={job} (look at the images and correct the labels)
 """
 
 
 def _outcome(catalog: CatalogProtocol) -> str:
-    """What a user wants to know when all is done."""
-    words = fill(catalog["verdict"].load()["words"], 110)
+    """The comparison, the verdict, and where to find the report."""
+    words = _wrapped(catalog["verdict"].load()["words"])
     return f"""
 {format_comparison(catalog["comparison"].load())}
 
 {words}
 
 Report: {catalog["report"].path.resolve()}
-Next:   make viz (the lineage with its pictures), make mlflow (the runs)
+Next:   make viz (the pipeline with its figures), make mlflow (all runs)
 """
 
 
+def _kept(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[Committed | CheckpointsDataset]:
+    for name in names:
+        if isinstance(dataset := catalog.get(name), Committed | CheckpointsDataset):
+            yield dataset
+
+
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Refuse to start from what is not stored, or not as it was written, and without parameters."""
+    """Stop a run whose inputs are missing or damaged, or whose parameters are missing."""
     known = set(catalog)
     if absent := sorted(name for name in pipeline.inputs() if name.startswith("params:") and name not in known):
         raise InputError(
-            f"This run needs {', '.join(absent)}, which this environment does not give. For seed_parity there is --env "
-            "seed_recipe."
+            f"This run needs {', '.join(absent)}, which this environment does not define. For seed_parity, "
+            "add --env seed_recipe."
         )
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
         if isinstance(dataset, Committed) and dataset.list_versions() and (damage := dataset.find_damage()):
-            raise InputError(f"{damage}. The same command without --from-nodes, --nodes or --tags makes it anew.")
+            raise InputError(f"{damage}. Run the command without --from-nodes, --nodes or --tags to make it again.")
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(
-            f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run what makes them "
-            "first: `kedro run`, or the same command without --from-nodes, --nodes or --tags. What another job has "
-            "stored needs its environment, such as --env folder."
+            f"This run needs {', '.join(missing)}, but no version is stored yet. First run `kedro run`, or the command "
+            "without --from-nodes, --nodes or --tags. To use the stored data of another job, give its environment, "
+            "such as --env folder."
         )

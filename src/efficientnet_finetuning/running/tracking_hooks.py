@@ -1,23 +1,27 @@
-"""What a run notes for MLflow: a parent run for each `kedro run`, a child for each regime."""
+"""Kedro hooks that record a run for MLflow: a parent run per `kedro run`, and a child run per regime."""
 
+import getpass
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
-from pathlib import Path
 from typing import Any, ParamSpec
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
+from kedro.io.core import VERSION_FORMAT
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
 
 from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.parameters import REGIMES, Parameters
+from efficientnet_finetuning.parameters import REGIMES
 from efficientnet_finetuning.parameters.validation import flatten
 from efficientnet_finetuning.running.configuration import parameters_of
 from efficientnet_finetuning.running.registry import describe
@@ -28,13 +32,9 @@ logger = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
 
-# Datasets besides figures that are kept as MLflow artifacts.
-_DOCUMENTS = ("comparison", "verdict", "change", "report", "audit", "cost")
-_OF_THE_REVIEW = ("image_issues", "label_review", "weak_spots", "shortcuts", "more_images")
-
 
 def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Let a hook's failure cost the record, not the run."""
+    """Log an error of a hook and stop recording; the run continues."""
 
     @wraps(method)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -43,17 +43,17 @@ def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:
             return
         try:
             method(*args, **kwargs)
-        except Exception as error:  # the disk of the journal may be full, to begin with
+        except Exception as error:  # for example, the disk may be full
             hooks.failed = True
-            logger.warning("This run is not recorded any further; it goes on. %s: %s", type(error).__name__, error)
+            logger.warning("The run continues, but it is no longer recorded. %s: %s", type(error).__name__, error)
 
     return guarded
 
 
 class TrackingHooks:
-    """Records a run for MLflow: a parent run for each ``kedro run``, a child for each regime.
+    """Records a run for MLflow: a parent run per ``kedro run``, and a child run per regime.
 
-    Namespaces interleave in Kedro's order, so runs are addressed by keys, never through MLflow's stack of active runs.
+    Runs are addressed by keys, not by MLflow's stack of active runs, because nodes of several regimes may alternate.
     """
 
     def __init__(self) -> None:
@@ -65,6 +65,7 @@ class TrackingHooks:
         self._journal: Journal | None = None
         self._version = ""
         self._children: dict[str, str] = {}
+        self._source: dict[str, str] = {}
         self._node: Node | None = None
 
     @hook_impl
@@ -74,12 +75,13 @@ class TrackingHooks:
 
     @hook_impl
     @_never_fail
-    def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         self._forget()
         self._run_params, self._catalog, self._version = run_params, catalog, run_params["run_id"]
+        self._compares = {"champion", "comparison"} <= pipeline.datasets()
         logging.getLogger("efficientnet_finetuning").addHandler(self._handler)
         if any((self._project_path / JOURNALS).glob("*.jsonl")):
-            self._open_journal()  # an earlier run has left something to send
+            self._open_journal()  # send what an earlier run left
 
     @hook_impl
     @_never_fail
@@ -93,22 +95,21 @@ class TrackingHooks:
     @hook_impl
     @_never_fail
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
-        key = self._key_of(node)
         dataset = self._catalog[dataset_name]
-        is_document = dataset_name in (*_DOCUMENTS, *_OF_THE_REVIEW) or dataset_name.endswith("_metrics")
-        if is_document or isinstance(data, Figure):
-            assert isinstance(dataset, Committed)
-            self._write("artifact", key, path=str(dataset.path))
+        if not isinstance(dataset, Committed):
+            return
+        key = self._key_of(node)
+        if isinstance(data, Figure) or dataset_name == "audit" or "08_reporting" in dataset.path.parts:
+            self._write("artifact", key, path=self._place(dataset))
         if dataset_name == "comparison":
-            rows = data.astype(object).where(data.notna(), None)  # JSON has no word for "not a number"
+            rows = data.astype(object).where(data.notna(), None)  # JSON has no NaN
             self._write("table", key, name="comparison.json", data=rows.to_dict("list"))
         elif dataset_name == "cost" or dataset_name.endswith("_metrics"):
             prefix = "cost" if dataset_name == "cost" else "test"
             numbers = {f"{prefix}_{name}": value for name, value in data.items() if isinstance(value, float)}
             self._write("metrics", key, metrics=numbers, step=0)
         elif dataset_name == "champion_model":
-            assert isinstance(dataset, Committed)
-            self._write("model", key, path=str(dataset.path), **self._about_champion(data))
+            self._write("model", key, path=self._place(dataset), **self._about_champion(data))
 
     @hook_impl
     @_never_fail
@@ -123,61 +124,95 @@ class TrackingHooks:
     def _open_journal(self) -> Journal:
         if self._journal is None:
             self._parameters = parameters_of(self._config_loader)
-            store = _store(self._parameters, self._project_path)
-            self._journal = Journal(self._project_path / JOURNALS / f"{self._version}.jsonl", store)
+            path = self._project_path / JOURNALS / f"{self._version}.jsonl"
+            uri = self._parameters.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+            self._journal = Journal(path, {"uri": uri, "experiment": self._parameters.tracking.experiment})
         return self._journal
 
     def _start_parent(self) -> None:
         self._open_journal()
-        parameters = self._parameters
+        names, env = self._run_params.get("pipeline_names") or [], self._run_params.get("env")
+        options = (["--pipelines", ",".join(names)] if names else []) + (["--env", str(env)] if env else [])
         tags = {
-            "dataset": str(parameters.dataset.name or parameters.dataset.path),
+            "dataset": self._set_name(),
             "save_version": self._version,
-            "pipelines": ", ".join(self._run_params.get("pipeline_names") or ["__default__"]),
-            "env": str(self._run_params.get("env") or "local"),
-            "git_commit": commit_of(self._project_path) or "none",
+            "pipelines": ", ".join(names or ["__default__"]),
+            "env": str(env or "local"),
         }
+        self._source = {
+            "mlflow.user": _user(),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": shlex.join(["kedro", "run", *options]),
+        }
+        if commit := commit_of(self._project_path):
+            self._source["mlflow.source.git.commit"] = commit
+        began = datetime.strptime(self._version, VERSION_FORMAT).replace(tzinfo=UTC).astimezone()
+        name = f"{self._set_name()} · {self._parameters.backbone.name} · {began:%Y-%m-%d %H:%M}"
         self._children[""] = self._version
-        self._start(self._version, tags, flatten(parameters), parent=None)
+        self._start(self._version, name, tags, flatten(self._parameters))
+
+    def _set_name(self) -> str:
+        dataset = self._parameters.dataset
+        return dataset.name or (self._project_path / str(dataset.path)).resolve().name
 
     def _start_child(self, regime: str, inputs: dict[str, Any]) -> None:
         key = f"{self._version} {regime}"
         for checkpoints in inputs.values():
             if isinstance(checkpoints, Checkpoints):
-                # A training that goes on goes on in the MLflow run in which it began.
+                # A resumed training continues in its first MLflow run.
                 note = checkpoints.folder / "mlflow_run_key"
                 key = note.read_text(encoding="utf-8") if note.is_file() else key
                 note.write_text(key, encoding="utf-8")
-        # Without the regime's name in front, so that MLflow lines the regimes up.
+        # Names without the regime, so that MLflow compares the regimes side by side.
         parameters = flatten(getattr(self._parameters, regime)) | flatten(self._parameters.backbone, "backbone.")
         self._children[regime] = key
-        self._start(key, {"regime": regime}, parameters, parent=self._version)
+        self._start(key, regime, {"regime": regime}, parameters, parent=self._version)
 
     def _note_data(self) -> None:
-        """Say which images the runs were about: at the end, when the manifest is this run's and no older one."""
+        """Log which images the runs used. At the end, because only then the manifest is surely that of this run."""
         manifest = self._catalog["manifest"]
         if not (isinstance(manifest, Committed) and manifest.exists()):
             return
         images = manifest.load()
         about = {
-            "name": str(self._parameters.dataset.name or Path(str(self._parameters.dataset.path)).name),
+            "name": self._set_name(),
             "digest": manifest.content(),
-            "source": str(manifest.path),
+            "source": self._place(manifest),
             "counts": images.loc[images["split"] != "", "split"].value_counts().to_dict(),
         }
         for key in self._children.values():
             self._write("dataset", key, **about)
 
+    def _note_champion(self, is_finished: bool) -> None:
+        """Log the champion's metrics to the parent run, so that runs can be sorted by them."""
+        champion = self._catalog["champion"]
+        if not (self._compares and isinstance(champion, Committed) and champion.exists()):
+            return
+        if is_finished or champion.resolve_load_version() == self._version:  # and not of an earlier run
+            result = self._champions_result()
+            self._start(self._version, "", {"champion": result["regime"]}, {})  # adds the tag
+            numbers = {name: value for name, value in result.items() if isinstance(value, float) and value == value}
+            metrics = {name if name == "training_seconds" else f"test_{name}": value for name, value in numbers.items()}
+            self._write("metrics", self._version, metrics=metrics, step=0)
+
     def _about_champion(self, champion: TrainedClassifier) -> dict[str, Any]:
-        regime = self._catalog["champion"].load()
-        comparison = self._catalog["comparison"].load()
-        (result,) = comparison[comparison["regime"] == regime].to_dict("records")
-        predictions = self._catalog[f"{regime}_predictions"].load()
+        result = self._champions_result()
+        predictions = self._catalog[f"{result['regime']}_predictions"].load()
         return describe(self._config_loader["globals"]["job"], self._version, champion, result, predictions)
 
-    def _start(self, key: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None) -> None:
+    def _champions_result(self) -> dict[str, Any]:
+        comparison = self._catalog["comparison"].load()
+        (result,) = comparison[comparison["regime"] == self._catalog["champion"].load()].to_dict("records")
+        return dict(result)
+
+    def _place(self, dataset: Committed) -> str:
+        return os.path.relpath(dataset.path, self._project_path)  # relative, because the project may be moved
+
+    def _start(
+        self, key: str, name: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None = None
+    ) -> None:
         params = {name: str(value) for name, value in parameters.items()}
-        self._write("run", key, name=key, tags=tags, params=params, parent=parent)
+        self._write("run", key, name=name, tags=tags | self._source, params=params, parent=parent)
 
     def _key_of(self, node: Node | None) -> str:
         return self._children.get((node and node.namespace) or "", self._version)
@@ -193,16 +228,20 @@ class TrackingHooks:
 
     def _end(self, status: str) -> None:
         logging.getLogger("efficientnet_finetuning").removeHandler(self._handler)
-        if self._journal is not None:
+        if self._journal is None:
+            return
+        try:
             if self._children:
                 self._note_data()
+                self._note_champion(is_finished=status == "FINISHED")
+        finally:
             for key in reversed(self._children.values()):
                 self._write("end", key, status=status)
             self._journal.close()
 
 
 class _MetricsHandler(logging.Handler):
-    """Passes on the metrics that training attaches to its log records, so that training knows no tracker."""
+    """Logs the metrics that are attached to log records, so training does not depend on MLflow."""
 
     def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
         super().__init__(logging.INFO)
@@ -213,13 +252,8 @@ class _MetricsHandler(logging.Handler):
             self._log(record.metrics, getattr(record, "step", 0))
 
 
-def _store(parameters: Parameters, project_path: Path) -> dict[str, str | None]:
-    """MLflow's tracking URI and experiment, and where artifacts go when the store is ours."""
-    experiment = parameters.tracking.experiment
-    given = parameters.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return {"uri": given, "artifact_location": None, "experiment": experiment}
-    folder = project_path / "data" / "08_reporting" / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
-    return {"uri": uri, "artifact_location": (folder / "artifacts").as_uri(), "experiment": experiment}
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"  # in a container, the user may have no name

@@ -1,17 +1,18 @@
-"""Where images come from: a TensorFlow Datasets set, a folder of class folders, or a CSV, behind one small protocol.
+"""Image sources: a TensorFlow Datasets set, a folder with one folder per class, or a CSV.
 
-A source lists its splits and class names and yields encoded images in a fixed order. The rest of the program never
-asks which kind it has.
+All of them follow the protocol :class:`Source`: they list splits and class names, and yield encoded images in a fixed
+order.
 """
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources.files import FilesSource, open_csv, open_folder
-from efficientnet_finetuning.data.sources.source import Block, Source, natural_key
+from efficientnet_finetuning.data.sources.source import Block, Source, is_showable, natural_key, read_listing
 from efficientnet_finetuning.data.sources.tfds import (
     TfdsSource,
     check_name,
@@ -20,7 +21,7 @@ from efficientnet_finetuning.data.sources.tfds import (
     open_tfds,
     set_folder,
 )
-from efficientnet_finetuning.errors import InputError, near_matches
+from efficientnet_finetuning.errors import InputError, counted, naming_unreadable, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
 __all__ = [
@@ -31,34 +32,35 @@ __all__ = [
     "TfdsSource",
     "check_dataset",
     "fingerprint",
+    "is_showable",
     "natural_key",
     "open_source",
+    "read_listing",
     "reopen",
     "set_folder",
 ]
 
 
 def check_dataset(dataset: DatasetParameters) -> None:
-    """Refuse a set that nobody knows and paths that are not there, before anything heavy is imported.
-
-    Raises:
-        InputError: with the near matches, if any.
-    """
+    """Refuse unknown sets and missing paths before slow imports, with an ``InputError`` that names near matches."""
     if dataset.path is None:
+        with naming_unreadable(f"dataset.data_dir: {dataset.data_dir}"):
+            set_folder(dataset).exists()
         check_name(dataset)
     else:
         _existing(dataset.path)
-    if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
-        beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
-        raise InputError(
-            f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes, or leave it out."
-        )
+    with naming_unreadable(f"dataset.corrections: {dataset.corrections}"):
+        if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
+            beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
+            raise InputError(
+                f"dataset.corrections: {file} is not a file.{beside} Give the CSV that `make review` writes."
+            )
 
 
 def fingerprint(dataset: DatasetParameters) -> str:
-    """A hash of the names, sizes and times of the files that the images lie in, without opening any of them.
+    """A hash of the names, sizes and times of the source's files; opens none of them.
 
-    Links are not followed, so what they lead to counts by the link alone. Corrections that lie among them do not count.
+    Does not follow links, and ignores a corrections file in the folder.
     """
     if dataset.path is None:
         root = set_folder(dataset)
@@ -72,21 +74,22 @@ def fingerprint(dataset: DatasetParameters) -> str:
         for name in sorted(files):
             if corrections == f"{folder}/{name}":
                 continue
-            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
-            entries.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            with suppress(FileNotFoundError):  # skip files that are gone by now
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
+                entry = f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                entries.update(entry.encode(errors="surrogateescape"))
     return entries.hexdigest()
 
 
 def open_source(dataset: DatasetParameters) -> Source:
-    """Find the images that the parameters name, downloading a TFDS set where that is needed and allowed.
+    """Find the images that the parameters name; downloads a TFDS set if needed and allowed.
 
-    Raises:
-        InputError: there is no such set, folder, split or feature, or it cannot be had.
+    Raises ``InputError`` if the set, folder, split or feature does not exist, or the download fails.
     """
     source = _open(dataset)
     if len(source.class_names) < 2:
         raise InputError(
-            f"{source.name} has {len(source.class_names)} class(es): {', '.join(source.class_names)}. "
+            f"{source.name} has {counted(len(source.class_names), 'class')}: {', '.join(source.class_names)}. "
             "A classifier needs at least two."
         )
     return source
@@ -106,17 +109,23 @@ def _open(dataset: DatasetParameters) -> Source:
     path = _existing(dataset.path)
     if path.is_file():
         return open_csv(path, dataset)
-    return open_prepared_set(path, dataset) if is_prepared_set(path) else open_folder(path, dataset)
+    with naming_unreadable(f"dataset.path: {path}"):
+        is_prepared = is_prepared_set(path)
+    return open_prepared_set(path, dataset) if is_prepared else open_folder(path, dataset)
 
 
 def _existing(path: Path) -> Path:
-    path = path.expanduser().resolve()
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+    with naming_unreadable(f"dataset.path: {path}"):
+        path = path.expanduser().resolve()
+        exists, is_folder = path.exists(), path.is_dir()
+    if not is_showable(str(path)):
+        raise InputError(f"dataset.path: {path!a} has control characters or is not UTF-8. Rename it.")
+    if is_folder or (path.is_file() and path.suffix.lower() == ".csv"):
         return path
-    if path.exists():
+    if exists:
         raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
     beside = near_matches(path.name, sorted(near.name for near in path.parent.glob("*")))
     raise InputError(
-        f"dataset.path: {path} does not exist.{beside} Name a folder of class folders, or a .csv file with the columns "
-        "path,label: --params dataset.path=<path>."
+        f"dataset.path: {path} does not exist.{beside} Give a folder with one folder per class, or a .csv file with "
+        "the columns path,label: --params dataset.path=<path>."
     )

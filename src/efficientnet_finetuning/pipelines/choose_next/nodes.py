@@ -1,4 +1,4 @@
-"""What to label next, of photographs that have no label."""
+"""Rank unlabelled photographs by the benefit of labelling them."""
 
 import logging
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.new_class import features_of
 from efficientnet_finetuning.bundle.photographs import Reader, find_photographs
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.evaluation.pictures import image_grid
 from efficientnet_finetuning.parameters import PredictParameters
@@ -26,19 +26,19 @@ def rank_photographs(
     """Rank photographs by :func:`~efficientnet_finetuning.quality.next_images.rank_images`.
 
     Returns:
-        A table in one part: ``id``, ``rank`` (1 is the first to label), ``uncertainty`` (0–1), ``likeliest`` class and
-        its ``probability``; and the first photographs.
+        A table in one part: ``id``, ``rank`` (1: label first), ``uncertainty`` (0–1), ``likeliest`` class and its
+        ``probability``; and a figure of the first photographs.
 
     Raises:
-        InputError: there is no photograph at the path, or none can be read.
+        InputError: the path has no readable photograph.
     """
-    assert predict.path is not None, "the run's hooks refuse it before"
+    assert predict.path is not None, "the run's hooks check it"
     photographs = find_photographs(predict.path)
     reader = Reader(photographs, champion_model)
     seen = features_of(champion_model, {"photographs": reader}, predict.batch_size)["photographs"]
     unreadable = [f"{one.id} ({why})" for one, why in zip(photographs, reader.reasons, strict=True) if why]
     if unreadable:
-        logger.warning("%d photographs cannot be read: %s", len(unreadable), shorten(unreadable, limit=3))
+        logger.warning("%s cannot be read: %s", counted(len(unreadable), "photograph"), shorten(unreadable, limit=3))
     if len(unreadable) == len(photographs):
         raise InputError(f"No photograph in {predict.path} can be read: {shorten(unreadable, limit=3)}.")
     readable = np.flatnonzero(reader.reasons == "")
@@ -59,4 +59,4 @@ def rank_photographs(
         f"{name} {100 * share:.0f} %" for name, share in zip(first["likeliest"], first["probability"], strict=True)
     ]
     squares = Reader(chosen[:_NUM_SHOWN], champion_model)[:]
-    return [table], image_grid(squares, titles, "The first to label, with the class that is likeliest now")
+    return [table], image_grid(squares, titles, "Label these first (shown with the likeliest class)")

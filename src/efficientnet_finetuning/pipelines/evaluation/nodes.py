@@ -1,4 +1,4 @@
-"""Evaluation: a classifier on the test split, every image exactly once, and what to look at."""
+"""Evaluation: test a classifier on the test split."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from efficientnet_finetuning.bundle.explain import show_predictions
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import judge_threshold
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
-from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.parameters import EvaluationParameters
 from efficientnet_finetuning.workers import Workers
@@ -23,27 +23,15 @@ def evaluate_classifier(
     evaluation: EvaluationParameters,
     workers: Workers,
 ) -> tuple[dict[str, Any], pd.DataFrame, Figure]:
-    """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on held-out images."""
+    """Metrics, predictions and a gallery; held-out images choose the confidence threshold."""
     model.check_fits(test_images.images.shape[1], class_names)
     images, labels = test_images.arrays
     logits = model.predict_logits(images, evaluation.batch_size, workers.map_blocks)
     chosen_on, test = (
         predictions_table(*answers, model.class_names, model.temperature)
-        for answers in (
-            (held_out["logits"], held_out["labels"], held_out["ids"]),
-            (logits, labels, test_images.ids),
-        )
+        for answers in ((held_out["logits"], held_out["labels"], held_out["ids"]), (logits, labels, test_images.ids))
     )
     about = {"class_weight": model.class_weight, "flip": model.flip}
     metrics = classification_metrics(logits, labels, model.class_names, model.temperature)
     threshold = {"threshold": judge_threshold(chosen_on, test, evaluation.precision)}
-    return about | metrics | threshold, test, _gallery(model, test_images, test)
-
-
-def _gallery(model: TrainedClassifier, test_images: Examples, predictions: pd.DataFrame) -> Figure:
-    from efficientnet_finetuning.models.activation_maps import class_activation_maps
-
-    rows = worth_a_look(predictions)  # whose index is the image's row
-    images = test_images.arrays[0][rows.index]
-    predicted = rows["predicted"].map(model.class_names.index).to_numpy(int)
-    return gallery(images, rows, class_activation_maps(model.model, images, predicted))
+    return about | metrics | threshold, test, show_predictions(model, images, test)

@@ -1,4 +1,4 @@
-"""Export: the champion in the formats of other programs, tried there, in one folder with its card and its receipt."""
+"""Export: the champion in formats of other programs, checked, in one folder with card and receipt."""
 
 import logging
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.bundle.card import model_card
 from efficientnet_finetuning.bundle.checks import check_exports, format_checks
 from efficientnet_finetuning.bundle.classifier import Classifier
+from efficientnet_finetuning.bundle.explain import show_predictions
 from efficientnet_finetuning.bundle.formats import check_formats, classifier_file, convert
 from efficientnet_finetuning.bundle.receipt import as_bytes, make_receipt
 from efficientnet_finetuning.data.decode import open_image, upright_rgb
@@ -19,7 +20,6 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.metrics import predictions_table
-from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import METADATA_NAME
 from efficientnet_finetuning.parameters import ExportParameters
 from efficientnet_finetuning.verify import RECEIPT
@@ -32,33 +32,29 @@ _FAILURES = "known_failures.png"
 
 
 def convert_champion(champion_model: Classifier, train_images: Examples, export: ExportParameters) -> dict[str, bytes]:
-    """The champion's files in the formats that are wanted."""
+    """Convert the champion to the requested formats."""
     check_formats(export.formats)
     return convert(champion_model, train_images.arrays[0], export.formats)
 
 
 def try_exports(
-    exports: dict[str, bytes],
-    champion_model: Classifier,
-    test_images: Examples,
-    source: Source,
-    manifest: pd.DataFrame,
+    exports: dict[str, bytes], champion_model: Classifier, test_images: Examples, source: Source, manifest: pd.DataFrame
 ) -> pd.DataFrame:
-    """Each format on the test images, in a process of its own; refuses one that answers otherwise."""
+    """Run each format on the test images, and refuse formats with other predictions than the champion."""
     photographs = _photographs(source, manifest, champion_model.background)
     checks = check_exports(exports, champion_model, test_images, photographs)
     logger.info("%s", format_checks(checks))
     if faults := [f"{row['format']}: {row['fault']}" for row in checks.to_dict("records") if row["fault"]]:
         raise InputError(
-            "An exported classifier answers otherwise than the champion:\n  - "
+            "An exported classifier predicts differently from the champion:\n  - "
             + "\n  - ".join(faults)
-            + "\nLeave the format out: export.formats."
+            + "\nRemove the format from export.formats."
         )
     return checks
 
 
 def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> list[np.ndarray]:
-    """Some test images as they are, upright and RGB."""
+    """Some original test images, upright RGB."""
     rows = manifest[manifest["split"] == "test"]
     chosen = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _NUM_PHOTOGRAPHS).astype(int))]
     photographs = []
@@ -70,16 +66,12 @@ def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> lis
 
 
 def show_failures(champion_model: Classifier, test_images: Examples, workers: Workers) -> Figure:
-    """The champion's surest mistakes and least sure hits on the test images."""
-    from efficientnet_finetuning.models.activation_maps import class_activation_maps
-
+    """The champion's most confident mistakes and least confident hits on the test images."""
     images, labels = test_images.arrays
     logits = champion_model.predict_logits(images, map_blocks=workers.map_blocks)
     names, temperature = champion_model.class_names, champion_model.temperature
-    rows = worth_a_look(predictions_table(logits, labels, test_images.ids, names, temperature))
-    predicted = rows["predicted"].map(names.index).to_numpy(int)
-    shown = images[rows.index]
-    return gallery(shown, rows, class_activation_maps(champion_model.model, shown, predicted))
+    predictions = predictions_table(logits, labels, test_images.ids, names, temperature)
+    return show_predictions(champion_model, images, predictions)
 
 
 def write_bundle(
@@ -93,7 +85,7 @@ def write_bundle(
     audit: dict[str, Any],
     lineage: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, bytes]:
-    """One folder that leaves the project: the champion in all formats, its card, its receipt."""
+    """Collect the champion in all formats with its card and receipt in one folder."""
     files = {
         **exports,
         "classifier.keras": classifier_file(champion_model),
@@ -115,5 +107,5 @@ def write_bundle(
 
 
 def _parameters(lineage: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of everything that the model descends from, by their full names."""
+    """Parameters of everything that the model depends on."""
     return {name: value for record in lineage.values() for name, value in record["parameters"].items()}
