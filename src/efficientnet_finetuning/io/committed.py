@@ -49,7 +49,7 @@ class Committed(AbstractVersionedDataset):
 
     recipe: Mapping[str, Any] | None = None
     cost: Callable[[], Mapping[str, Any]] | None = None
-    _believed: str | None = None
+    _undamaged: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Kedro wraps each class' __init__; without this one, its base class' would run before the next one's.
@@ -71,7 +71,7 @@ class Committed(AbstractVersionedDataset):
                 staged.parent.rmdir()
         # This run reads what it wrote, whatever another run writes meanwhile.
         set_load_version(self, version)
-        self._believed = version
+        self._undamaged = version
 
     def load(self) -> Any:
         """Load a version, unless it is damaged."""
@@ -121,8 +121,9 @@ class Committed(AbstractVersionedDataset):
         return versions_made_by(Path(self._filepath), key)
 
     def use(self, version: str) -> None:
-        """Load this version from now on; later runs load it by default."""
+        """Load this version, which was checked for damage, from now on; later runs load it by default."""
         set_load_version(self, version)
+        self._undamaged = version  # checksums of large arrays take seconds
         with suppress(OSError):  # on read-only disks, only for this run
             note_use(Path(self._filepath), version, str(self.resolve_save_version()))
 
@@ -139,7 +140,7 @@ class Committed(AbstractVersionedDataset):
     def of(self, version: str) -> Self:
         """This dataset, pinned to one version."""
         pinned = copy(self)
-        pinned._version, pinned._believed = Version(version, None), None
+        pinned._version, pinned._undamaged = Version(version, None), None
         set_load_version(pinned, version)
         return pinned
 
@@ -148,11 +149,11 @@ class Committed(AbstractVersionedDataset):
         version = self.resolve_load_version()
         commit_file = self.folder / COMMIT_FILE
         # Versions that a person copied there have no record.
-        if version == self._believed or not commit_file.exists():
+        if version == self._undamaged or not commit_file.exists():
             return ""
         record = read_commit(self.folder)
         damage = find_damage(self.folder, record) if record else f"{commit_file} has changed since it was written"
-        self._believed = None if damage else version
+        self._undamaged = None if damage else version
         return damage
 
     def _exists(self) -> bool:
