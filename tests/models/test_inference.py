@@ -210,6 +210,7 @@ def test_no_warning_of_tensorflows_own_shows(extractor, images):
         Engine(extractor, images.shape[1:], 64)
 
 
+@pytest.mark.slow
 def test_other_backends_compute_without_tensorflow_and_without_a_word():
     pytest.importorskip("jax")
     script = """

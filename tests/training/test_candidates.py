@@ -7,6 +7,8 @@ from efficientnet_finetuning.models.heads import attach_head
 from efficientnet_finetuning.parameters import ChoiceParameters, HeadParameters, TrainingParameters
 from efficientnet_finetuning.training.candidates import measure_candidates, step_memory
 
+pytestmark = pytest.mark.slow
+
 HEAD = HeadParameters(inverse_regularizations=(0.01,))
 TRAINING = TrainingParameters(epochs=2, batch_size=8, learning_rate=1e-4)
 
