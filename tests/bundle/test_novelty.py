@@ -35,6 +35,25 @@ def test_an_image_is_compared_with_its_predicted_class_alone():
     assert (wrong > right + 0.2).all()
 
 
+@pytest.mark.parametrize("num_references", [3, 20])
+def test_the_distance_is_that_to_the_five_nearest_of_the_class(num_references):
+    learnt, labels = LEARNT[:20][:num_references], np.arange(num_references) % 2
+    found = distances(KNOWN[:12], np.repeat([0, 1], 6), References(directions(learnt), labels))
+    cosines = KNOWN[:12] @ learnt.T / np.linalg.norm(KNOWN[:12], axis=1)[:, None] / np.linalg.norm(learnt, axis=1)
+    nearest = [np.sort(row[labels == label])[-5:] for row, label in zip(cosines, np.repeat([0, 1], 6), strict=True)]
+    assert found == pytest.approx([min(1 - row.mean(), 1) for row in nearest], abs=2e-3)
+
+
+def test_two_of_a_hundred_held_out_images_may_lie_beyond_the_limit():
+    assert choose_max_distance(np.random.default_rng(0).permutation(101) / 100) == 0.98
+    assert choose_max_distance(np.array([0.1, 0.4, 0.3])) == 0.4
+    same = directions(np.array([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0]]))
+    assert same.dtype == np.float16
+    assert same.tolist() == [pytest.approx([0.6, 0.8], abs=1e-3), [0, 0], [-1, 0]]
+    opposite = References(directions(np.array([[-1.0, 0.0]])), np.zeros(1, int))
+    assert distances(np.array([[1.0, 0.0]]), np.zeros(1, int), opposite) == 1
+
+
 def test_nearly_all_held_out_images_lie_within_the_limit():
     held_out = distances(KNOWN, KNOWN_CLASSES, REFERENCES)
     limit = choose_max_distance(held_out)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from efficientnet_finetuning.data.audit import audit, format_audit
 from efficientnet_finetuning.data.duplicates import near_duplicates
-from efficientnet_finetuning.data.groups import group_images, groups_of
+from efficientnet_finetuning.data.groups import describe_groups, group_images, groups_of
 from efficientnet_finetuning.data.inspection import inspect_images
 from efficientnet_finetuning.data.manifest import build_manifest
 from efficientnet_finetuning.data.sources import open_source, reopen
@@ -131,6 +131,22 @@ def test_an_image_that_is_left_out_joins_nothing_and_the_index_stays():
     findings.loc[7, "excluded"] = "duplicate: of another"
     groups = group_images(findings, None)
     assert groups.to_dict() == {5: "0.png", 7: "1.png", 9: "2.png"}
+    findings["perceptual_hash"] = ""
+    assert group_images(findings, r"([02])(-.)?\.png").to_dict() == {5: "0", 7: "1.png", 9: "2"}
+
+
+def test_groups_are_counted_among_the_images_in_use():
+    manifest = pd.DataFrame({"group": list("aabbbcdddd"), "split": ["train"] * 6 + [""] * 4, "id": list("0123456789")})
+    parameters = DatasetParameters(path="photographs")
+    assert describe_groups(manifest, parameters) == {
+        "count": 2,
+        "images": 5,
+        "largest": {"name": "b", "images": 3},
+        "unmatched": [],
+    }
+    assert describe_groups(manifest[:0], parameters)["largest"] is None
+    optional = DatasetParameters(path="photographs", group_pattern="[0-8]([a-z])?$")
+    assert describe_groups(manifest, optional)["unmatched"] == list("0123456789")
 
 
 def test_groups_of_random_hashes_are_those_that_all_pairs_show():
@@ -152,6 +168,14 @@ def test_the_nearest_on_the_other_side_of_a_split_is_told_once_for_each_image():
     found, num_alike = near_duplicates(manifest)
     assert num_alike == 2
     assert found[["first", "second", "distance"]].to_numpy().tolist() == [["1.png", "2.png", 1], ["1.png", "3.png", 1]]
+
+
+@pytest.mark.parametrize(("bits", "is_told"), [(4, True), (5, False)])
+def test_what_differs_in_more_than_four_of_64_bits_is_no_near_duplicate(bits, is_told):
+    splits = ["train", "test", "train"]
+    manifest = seen([0, 2**bits - 1, (2**bits - 1) << 40]).assign(class_name="a", split=splits, source_split=splits)
+    found, num_alike = near_duplicates(manifest)
+    assert (found["distance"].tolist(), num_alike) == (([4], 2) if is_told else ([], 0))
 
 
 def test_many_equal_images_make_no_pair_each():

@@ -28,6 +28,9 @@ def test_on_the_front_nothing_quicker_is_as_accurate(candidates):
         ("Lite0", 128),
         ("Lite0", 160),
     ]
+    candidates.loc[3, "milliseconds"] = 2.0
+    candidates.loc[3, "accuracy"] = 0.71
+    assert pareto_front(candidates)["accuracy"].tolist() == [0.60, 0.71, 0.75], "of equally quick ones the better"
 
 
 def test_a_table_that_went_through_a_csv_says_the_same(candidates, tmp_path):
@@ -37,24 +40,32 @@ def test_a_table_that_went_through_a_csv_says_the_same(candidates, tmp_path):
     assert format_candidates(read) == format_candidates(candidates)
 
 
-@pytest.mark.parametrize(("minutes", "chosen"), [(2.5, ("Lite0", 96)), (5, ("Lite0", 128)), (100, ("Lite0", 160))])
+@pytest.mark.parametrize(
+    ("minutes", "chosen"), [(2.5, ("Lite0", 96)), (4, ("Lite0", 128)), (5, ("Lite0", 128)), (100, ("Lite0", 160))]
+)
 def test_the_most_accurate_that_fits_into_the_time_is_recommended(candidates, minutes, chosen):
     recommendation = recommend(candidates, minutes)
     assert (recommendation["backbone"], recommendation["image_size"]) == chosen
     assert recommendation["words"].startswith(f"For {minutes:g} minutes: {chosen[0]} at {chosen[1]} px.")
+    assert f" {100 * recommendation['accuracy']:.1f} %" in recommendation["words"]
+    assert "standard error" not in recommendation["words"]
 
 
 def test_of_heads_that_the_sample_cannot_tell_apart_the_one_that_uses_the_time_is_recommended(candidates):
     candidates.loc[3, "accuracy"] = 0.69  # a standard error is 1.4 points
     assert recommend(candidates, 7)["training_minutes"] == 6
+    assert "69.0 %" in recommend(candidates, 7)["words"]
     assert "The best head (70.0 %) is within a standard error" in recommend(candidates, 7)["words"]
     candidates.loc[3, "accuracy"] = 0.68
     assert recommend(candidates, 7)["training_minutes"] == 4
+    candidates.loc[2, "accuracy"] = 1.0
+    assert recommend(candidates, 7)["training_minutes"] == 4, "a perfect head has no standard error"
 
 
 def test_where_nothing_fits_the_quickest_is_recommended_with_a_way_out(candidates):
     chosen = recommend(candidates, 1)
-    assert chosen["image_size"] == 96
+    assert (chosen["image_size"], chosen["training_minutes"]) == (96, 2)
+    assert "60.0 %" in chosen["words"]
     assert "Set finetune.training.time_budget_minutes" in chosen["words"]
 
 

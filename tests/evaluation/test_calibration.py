@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 
 from efficientnet_finetuning.evaluation.calibration import (
     coverage_curve,
@@ -35,7 +36,21 @@ def test_the_temperature_that_made_the_labels_is_found_and_calibrates(temperatur
 
 
 def test_a_few_images_that_are_all_right_do_not_make_a_classifier_certain():
-    assert 0.8 < fit_temperature(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.uint8)) < 1
+    logits, labels = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.uint8)
+    found = fit_temperature(logits, labels)
+    assert 0.8 < found < 1
+    # The prior of its logarithm is normal with a standard deviation of 0.3.
+    tried = np.geomspace(0.5, 1.5, 1_001)
+    losses = [(np.log(t) / 0.3) ** 2 / 2 - scipy.special.log_softmax(logits / t, 1).trace() for t in tried]
+    assert found == pytest.approx(tried[np.argmin(losses)], rel=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1, 1e5])
+def test_log_probabilities_are_scipys_however_large_the_logits(scale):
+    logits = scale * np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32) - scale
+    expected = scipy.special.log_softmax(logits.astype(float), axis=1)
+    np.testing.assert_allclose(log_softmax(logits), expected, atol=1e-9)
+    np.testing.assert_allclose(log_softmax(logits, 1.0), expected, atol=1e-9)
 
 
 def test_bins_hold_equally_many_images():
@@ -44,6 +59,11 @@ def test_bins_hold_equally_many_images():
     assert bins["num_images"].tolist() == [32] * 15
     assert bins["accuracy"].tolist() == [0.5] * 15
     assert (bins["low"][0], bins["high"][0]) == wilson_interval(16, 32)
+
+
+def test_images_of_equal_confidence_go_into_bins_in_their_order():
+    bins = reliability(np.tile([0.9, 0.6], 150), np.arange(300) < 150)
+    assert bins["accuracy"].tolist() == [1, 1, 1, 0.75, 0, 0, 0, 0.5, 1, 1, 1, 0.25, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("num_images", "num_bins"), [(1, 1), (29, 1), (45, 3), (224, 14), (10_000, 15)])

@@ -96,6 +96,7 @@ def test_the_terminals_table_has_a_line_a_regime(comparison):
 def test_where_top5_says_nothing_there_is_no_top5():
     comparison = compare_regimes({"finetune": metrics(0.5) | {"top5": None}}, {"finetune": EPOCHS})
     assert "top-5" not in format_comparison(comparison)
+    assert "nan" not in format_comparison(comparison)
     (axes,) = comparison_bars(comparison).axes
     assert len(axes.patches) == 1
     assert "top-5" not in axes.get_title()

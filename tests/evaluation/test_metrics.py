@@ -2,6 +2,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, classification_report, roc_auc_score
 
@@ -39,6 +40,8 @@ def test_metrics_of_four_images_agree_with_the_hand():
     }
     assert metrics["balanced_accuracy"] == pytest.approx(2 / 3), "of the classes that have images"
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert metrics["macro_roc_auc"] == pytest.approx(2 / 3)
+    assert metrics["macro_average_precision"] == pytest.approx((1 / 2 + (1 + 1 + 3 / 4) / 3) / 2)
     assert metrics["weighted_f1"] == pytest.approx((2 / 3 + 3 * 1 / 2) / 4)
     assert metrics["weighted_precision"] == pytest.approx((0.5 + 3 * 1.0) / 4)
 
@@ -71,6 +74,9 @@ def test_metrics_of_many_classes_agree_with_scikit_learn():
 def test_metrics_are_plain_json_even_where_a_class_has_no_images():
     metrics = classification_metrics(LOGITS, one_hot(TARGETS, 3), NAMES)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    of_one_class = classification_metrics(LOGITS, one_hot([1, 1, 1, 1], 3), NAMES)
+    assert of_one_class["macro_roc_auc"] is None
+    assert json.loads(json.dumps(of_one_class, allow_nan=False)) == of_one_class
 
 
 def test_top5_counts_the_five_highest_logits_of_many_classes():
@@ -99,6 +105,7 @@ def test_a_classifier_that_always_says_the_same_has_finite_numbers():
 def test_a_temperature_changes_confidences_and_no_accuracy():
     cold, warm = (classification_metrics(LOGITS, one_hot(TARGETS, 3), NAMES, temperature) for temperature in (1.0, 2.0))
     assert cold["top1"] == warm["top1"]
+    assert (cold["temperature"], warm["temperature"]) == (1.0, 2.0)
     assert cold["calibration_error"] == cold["calibration_error_raw"] == warm["calibration_error_raw"]
     assert warm["calibration_error"] != cold["calibration_error"]
     table = predictions_table(LOGITS, one_hot(TARGETS, 3), np.arange(4), NAMES, 2.0)
@@ -112,7 +119,22 @@ def test_confusion_counts_true_by_predicted_and_names_the_pairs():
     pairs = confused_pairs(table, 5)
     assert pairs.to_numpy().tolist() == [["b", "a", 1, pytest.approx(1 / 3)], ["b", "c", 1, pytest.approx(1 / 3)]]
     assert len(confused_pairs(table, 1)) == 1
+    turned = confusion(table, ("d", *NAMES[::-1]))
+    assert turned.dtype == np.int64
+    assert turned.tolist() == [[0] * 4, [0] * 4, [0, 1, 1, 1], [0, 0, 0, 1]], "by the names, whoever has no image"
     assert confused_pairs(table[table["correct"]], 5).empty
+
+
+def test_mistakes_go_by_their_number_then_by_their_share_then_by_name():
+    mistakes = [("b", "a", 3), ("a", "b", 5), ("c", "a", 2), ("d", "a", 2), ("e", "a", 2)]
+    right = [("b", "b", 1), ("c", "c", 9), ("d", "d", 1), ("e", "e", 1)]
+    answers = [pair[:2] for pair in (*mistakes, *right) for _ in range(pair[2])]
+    table = pd.DataFrame(answers, columns=["true", "predicted"])
+    table["correct"] = table["true"] == table["predicted"]
+    found = confused_pairs(table, 5)
+    assert found["true"].tolist() == ["a", "b", "d", "e", "c"]
+    assert found["num_images"].tolist() == [5, 3, 2, 2, 2]
+    assert found["share"].tolist() == pytest.approx([1, 3 / 4, 2 / 3, 2 / 3, 2 / 11])
 
 
 def test_equal_logits_are_ranked_like_argmax_and_so_agree_with_the_predictions():

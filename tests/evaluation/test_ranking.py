@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -12,6 +14,16 @@ def test_areas_agree_with_scikit_learn(decimals):
     scores = np.round(generator.random(300) + 0.3 * positive, decimals)
     assert area_under_roc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
     assert average_precision(scores, positive) == pytest.approx(average_precision_score(positive, scores))
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.7, 0.4, 0.1], [0.9, 0.9, 0.4, 0.1], [0.9, 0.4, 0.1, 0.1]], ids=str)
+def test_areas_of_every_order_of_four_images_agree_with_scikit_learn(scores):
+    for kinds in itertools.product([False, True], repeat=4):
+        positive = np.array(kinds)
+        if 0 < positive.sum() < 4:
+            assert area_under_roc(np.array(scores), positive) == pytest.approx(roc_auc_score(positive, scores))
+            expected = average_precision_score(positive, scores)
+            assert average_precision(np.array(scores), positive) == pytest.approx(expected)
 
 
 def test_the_curve_goes_from_nothing_to_everything():

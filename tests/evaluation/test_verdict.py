@@ -1,15 +1,17 @@
 import itertools
 import json
+import re
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
-from efficientnet_finetuning.evaluation.verdict import judge, paired_difference
+from efficientnet_finetuning.evaluation.verdict import difference_in_words, judge, paired_difference
 from efficientnet_finetuning.pipelines.reporting.nodes import reach_verdict
 
 
@@ -67,6 +69,7 @@ def test_equal_answers_of_few_images_still_have_an_interval_and_a_limit():
     assert "Fine-tuning gets as many right as transfer (-" in words
     assert words.endswith("): 45 test images cannot show a difference below 13.3 points.")
     assert paired_difference(right[:2], right[:2])["detectable"] is None
+    assert paired_difference(right[:6], right[:6])["detectable"] == 1
     two = {regime: table[:2] for regime, table in regimes.items()}
     assert "2 test images cannot show any difference." in judge(two, {"transfer": 5, "finetune": 60})["words"]
 
@@ -87,6 +90,30 @@ def test_the_interval_says_what_the_exact_test_says():
         if (found["low"] > 0 or found["high"] < 0) != (found["p_value"] < 0.05):
             odd.append((only_upper, only_lower))
     assert sorted(odd) == [(4, 13), (13, 4)]
+
+
+@pytest.mark.parametrize(
+    ("only_upper", "only_lower", "count"),
+    [(9, 3, 20), (3, 9, 20), (0, 4, 30), (4, 0, 30), (1, 1, 2), (25, 12, 400), (0, 8, 10), (1, 9, 10), (0, 10, 10)],
+)
+def test_the_lower_end_is_the_least_difference_that_the_score_test_does_not_reject(only_upper, only_lower, count):
+    def z_score(difference: float) -> float:
+        def unlikelihood(share: float) -> float:  # of the images that only the lower one gets right
+            shares = np.array([share + difference, share, 1 - 2 * share - difference])
+            counts = np.array([only_upper, only_lower, count - only_upper - only_lower])
+            return -(counts * np.log(np.maximum(shares, 1e-300))).sum()
+
+        bounds = max(-difference, 0), (1 - difference) / 2
+        share = minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x
+        variance = count * (2 * share + difference - difference**2)
+        return (only_upper - only_lower - 1 - count * difference) / np.sqrt(variance)
+
+    kinds = np.repeat([0, 1, 2], [only_upper, only_lower, count - only_upper - only_lower])
+    low = paired_difference(kinds != 0, kinds != 1)["low"]
+    if only_lower == count:
+        assert low == -1
+    else:
+        assert z_score(low) == pytest.approx(NormalDist().inv_cdf(0.975), abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [2, 20, 45, 200])
@@ -147,6 +174,35 @@ def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():
         ("baseline", "transfer"),
         ("transfer", "finetune"),
     ]
+
+
+def test_the_words_have_a_lead_and_its_interval_from_the_winners_side():
+    regimes = {"baseline": hits(500), "transfer": hits(800), "finetune": hits(803)}
+    seconds = {"baseline": 70, "transfer": 5, "finetune": 60}
+    verdict = judge({regime: predictions(right) for regime, right in regimes.items()}, seconds)
+    assert verdict["champion"] == "transfer"
+    for other in ("training from scratch", "Fine-tuning"):
+        assert other in verdict["words"], "what it beats and what it may not beat"
+    kept = judge({"transfer": predictions(hits(800)), "finetune": predictions(hits(700))}, seconds)
+    assert kept["champion"] == "transfer"
+    (step,) = kept["steps"]
+    lead = ["10.0", f"{-100 * step['high']:.1f}", f"{-100 * step['low']:.1f}"]
+    assert re.findall(r"[0-9]+\.[0-9]", kept["words"])[-3:] == lead
+    assert "more" in kept["words"]
+
+
+@pytest.mark.parametrize(
+    ("sign", "difference", "shown"),
+    [(1, 0.1, ["10.0", "-2.0", "30.0"]), (1, 0.005, ["0.5", "-2.0", "30.0"]), (-1, 0.1, ["10.0", "-2.0", "30.0"])],
+)
+def test_a_lead_and_a_lag_have_their_interval_in_the_direction_that_is_told(sign, difference, shown):
+    found = {"difference": difference, "low": -0.02, "high": 0.3, "p_value": 0.2}
+    turned = {"difference": -difference, "low": -0.3, "high": 0.02, "p_value": 0.2}
+    for one, way, word in ((found, sign, "more"), (turned, sign, "less")):
+        words = difference_in_words(one, "it", way)
+        assert re.findall(r"-?[0-9]+\.[0-9]", words) == shown
+        assert (word in words) == (sign == 1)
+    assert difference_in_words(found, "it") == difference_in_words(found, "it", 1)
 
 
 def test_one_regime_alone_is_the_champion_of_nothing():

@@ -7,6 +7,7 @@ import pytest
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.quality.issues import COLUMNS, image_issues, summarize
 from efficientnet_finetuning.quality.judgement import (
+    WrongLabels,
     can_be_judged,
     estimate_wrong_labels,
     out_of_sample_logits,
@@ -48,6 +49,34 @@ def test_the_share_of_wrong_labels_is_estimated_and_half_of_what_is_proposed_is_
     proposed = np.argsort(-probability)[: worth_looking_at(probability)]
     assert (given != truth)[proposed].mean() >= 0.5
     assert (given != truth)[proposed].sum() >= 0.8 * (given != truth).sum()
+
+
+def test_a_wrong_label_is_as_likely_as_bayes_has_it() -> None:
+    # Of three classes, 0.15 drawn at random are 0.1 wrong: each class gets 0.05.
+    given = np.array([[0.6, 0.3, 0.1], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    found = WrongLabels(0.1, 0.0, 0.2, 1.0).probability_of(given, np.zeros(3, int))
+    assert found == pytest.approx([0.05 * 0.4 / (0.85 * 0.6 + 0.05), 1, 0])
+
+
+def test_the_interval_ends_where_the_likelihood_has_dropped_as_wilks_has_it() -> None:
+    features, truth = clouds(4, 40)
+    labels = flipped(truth, 0.1)
+    logits = out_of_sample_logits(features, labels, no_test(labels), 4)
+    found = estimate_wrong_labels(logits, labels)
+
+    def drop(share: float) -> float:
+        """Of the log-likelihood, below its largest, at a share of wrong labels."""
+        drawn = [share * 4 / 3, found.share * 4 / 3]
+        given = [np.exp(log_softmax(logits, t)[np.arange(160), labels]) for t in np.geomspace(0.25, 2.5, 24)]
+        here, best = (max(np.log((1 - c) * part + c / 4).sum() for part in given) for c in drawn)
+        return best - here
+
+    assert drop(found.high) > 1.92 > drop(found.high / 1.09)
+    assert drop(found.low) < 1.92 < drop(found.low / 1.09)
+    nothing = estimate_wrong_labels(np.zeros((3, 3)), np.arange(3))
+    assert (nothing.low, nothing.high) == (0, pytest.approx(0.7 * 2 / 3))
+    words = say_wrong_labels(WrongLabels(0.05, 0.02, 0.09, 1.0), 7, labels[:0], list("abcd"))
+    assert all(shown in words for shown in ("5.0%", "2.0%", "9.0%", "7 image"))
 
 
 def test_right_labels_are_not_doubted() -> None:
@@ -104,6 +133,7 @@ def test_a_class_of_one_image_cannot_be_judged_and_is_named() -> None:
     learnt = np.array([True, True, True, True, True, False])
     judged = can_be_judged(labels, learnt)
     assert judged.tolist() == [True, True, True, False, False, True]
+    assert can_be_judged(labels[[0, 1, 5]], np.array([True, True, False])).tolist() == [True, True, False]
     found = estimate_wrong_labels(np.zeros((3, 3)), labels[:3])
     words = say_wrong_labels(found, 0, labels[~judged], ["a", "lonely", "c"])
     assert words.startswith("There are too few images to tell")

@@ -60,14 +60,17 @@ def test_a_flip_is_a_mirror_image():
     assert any(mirrored)
 
 
-def test_height_and_width_shift_independently():
-    # A ramp in each direction: the mean of a channel tells the shift.
-    ramp = np.zeros((64, 64, 64, 3), np.uint8)
-    ramp[..., 0] = np.arange(64)[:, None] * 4
-    ramp[..., 1] = np.arange(64)[None, :] * 4
-    shifted = Augmentation(AugmentationParameters(flip="none", translation=0.3))(ramp, 0).astype(float)
-    down, right = shifted[:, 32, 32, 0], shifted[:, 32, 32, 1]
-    assert abs(np.corrcoef(down, right)[0, 1]) < 0.5
+def test_height_and_width_shift_independently_by_every_number_of_pixels_up_to_the_largest():
+    # A ramp in each direction: what the pixel in the middle shows tells the shift.
+    ramp = np.zeros((300, 64, 48, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(64)[:, None], np.arange(48)
+    shifted = Augmentation(AugmentationParameters(flip="none", translation=0.1))(ramp, 0).astype(int)
+    down, right = (shifted[:, 32, 24, :2] - (32, 24)).T
+    assert set(down) == set(range(-6, 7))
+    assert set(right) == set(range(-5, 6))
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
+    by_hand = np.pad(ramp[0], ((6, 6), (5, 5), (0, 0)), "symmetric")[6 + down[0] :, 5 + right[0] :][:64, :48]
+    np.testing.assert_array_equal(shifted[0], by_hand)
 
 
 def test_erasing_paints_one_square_in_one_colour_into_its_share_of_the_images():

@@ -39,3 +39,22 @@ def test_the_seconds_of_earlier_processes_count():
     again = clock(0, minutes=10)
     again.go_on(**ended.state)
     assert again.is_up
+
+
+def test_what_comes_after_the_steps_is_kept_from_their_time():
+    budget = TimeBudget(1.0, 0.0, agree=lambda _: 30.0)  # what another rank says
+    assert (budget.spent, budget.left, budget.share) == pytest.approx((30, 28.8, 30 / 58.8))
+    budget.validation_seconds, budget.refit_seconds = 8.8, 10.0
+    assert (budget.left, budget.share) == pytest.approx((10, 0.75))
+    budget.refit_seconds = 25.0
+    assert (budget.left, budget.share) == (0, 1)
+    budget.validation_seconds = 1e6
+    assert (budget.left, budget.share) == (0, 1), "longer than all of it"
+
+
+def test_a_process_that_goes_on_knows_what_the_one_before_it_did():
+    budget = TimeBudget(1.0, 0.0, agree=lambda _: 10.0)
+    budget.go_on(spent=12.0, validation_seconds=5.0, is_up=False)
+    assert budget.state == {"spent": 22.0, "validation_seconds": 5.0, "is_up": False}
+    budget.read()
+    assert budget.spent == 22
