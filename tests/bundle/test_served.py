@@ -95,7 +95,7 @@ def test_too_much_base64_is_not_decoded(served, monkeypatch):
 
 @pytest.mark.parametrize("count", [0, MAX_IMAGES + 1])
 def test_too_many_images_are_refused(served, count):
-    with pytest.raises(MlflowException, match=f"holds {count} images. Send 1 to 64") as refusal:
+    with pytest.raises(MlflowException, match=f"has {count} images. Send 1 to 64") as refusal:
         ask(served, *[encoded(coloured("red"))] * count)
     assert refusal.value.get_http_status_code() == 400
 
