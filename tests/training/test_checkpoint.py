@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(start, undisturb
 
 
 def test_a_training_that_diverges_says_where_and_keeps_its_last_sound_checkpoint(start, tmp_path):
-    with pytest.raises(InputError, match=r"epoch \d+, step \d+, at a learning rate of .*stays in ") as caught:
+    with pytest.raises(InputError, match=r"epoch \d+, step \d+, at a learning rate of .*checkpoint is in ") as caught:
         train(start, Checkpoints(tmp_path / "run"), learning_rate=1e9, epochs=30, checkpoint_minutes=1e-9)
     assert str(tmp_path) in str(caught.value)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")  # the traceback still holds the folder
