@@ -35,7 +35,7 @@ WITH_SETTINGS = eval "$$($(BIN)/pip config list | awk "$$UV_SETTINGS")"
 # $(call install,PACKAGES) installs with uv, in seconds. Where uv cannot be had or fails, pip installs the same.
 PIP := $(BIN)/pip install --quiet --quiet --disable-pip-version-check -c requirements.lock
 define install
-	@$(WITH_SETTINGS); $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.lock $(1) || \
+	@$(WITH_SETTINGS); $(PIP) uv && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock $(1) || \
 		{ echo "uv could not install the packages. pip installs them now, which takes some minutes."; $(PIP) $(1); }
 endef
 
