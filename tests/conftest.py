@@ -6,3 +6,8 @@ import os
 # an exception like 127.0.0.0/8, so the exceptions are spelled out.
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
+
+
+def pytest_collection_modifyitems(items):
+    """Files of slow tests come first, so that two workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -40,7 +40,7 @@ ODD = {
     "train/owl/old.bmp": "BMP",
 }
 NEAR = ("train/dog/burst.jpg", "test/dog/burst.jpg")
-IGNORED = {"hidden": 2, "no image": 2, "image outside any class folder": 1}
+IGNORED = {"hidden": 2, "not an image": 2, "image outside any class folder": 1}
 
 
 def write_nasty_folder(root: Path) -> Path:

@@ -1,7 +1,7 @@
-"""From any labelled image set to EfficientNet classifiers that are compared, versioned and tracked."""
+"""Train, compare, version and track EfficientNet classifiers on any labelled image set."""
 
 import os
 
-# Read when TensorFlow starts: it takes all memory of all GPUs otherwise, and prints a page of build details.
+# Set before TensorFlow starts. By default it takes all memory of all GPUs and prints a page of build details.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,4 +1,4 @@
-"""Which device computes: chosen before Keras is imported, said once, and never guessed in silence."""
+"""The device that computes: selected before Keras is imported, and logged once."""
 
 import ctypes
 import math
@@ -21,7 +21,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
 
 def prepare_process(device: DeviceParameters) -> None:
-    """Set what Keras' backend reads when it is imported. Nothing heavy is imported here."""
+    """Set the environment variables that the backend of Keras reads when it is imported."""
     if device.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -32,9 +32,9 @@ def prepare_process(device: DeviceParameters) -> None:
 
 @contextmanager
 def without_native_output() -> Iterator[None]:
-    """Drop what compiled libraries write to the standard error past every logger, and keep what Python writes there.
+    """Drop the standard error output of compiled libraries; Python's own output stays.
 
-    TensorFlow, its XNNPACK delegate and CUDA greet with a page of lines there that no setting turns off.
+    TensorFlow, XNNPACK and CUDA print a page of lines there that no setting turns off.
     """
     before, kept = sys.stderr, os.dup(2)
     before.flush()
@@ -51,19 +51,19 @@ def without_native_output() -> Iterator[None]:
 
 
 def select_device(device: DeviceParameters) -> str:
-    """Choose the device for this process, before anything else imports Keras' backend.
+    """Select the device of this process. Call this before other code imports the backend of Keras.
 
     Returns:
         A line that names the device.
 
     Raises:
-        InputError: a GPU was asked for and none is there.
+        InputError: ``accelerator`` is ``gpu``, and there is no GPU.
     """
     prepare_process(device)
     gpus = list_gpus()
     hint = ""
     if not gpus and device.accelerator != "cpu" and shutil.which("nvidia-smi"):
-        hint = " An NVIDIA driver is here: is the extra `gpu` installed (pip install -e '.[gpu]')?"
+        hint = " An NVIDIA driver is installed. Is the extra `gpu` installed too (pip install -e '.[gpu]')?"
     if device.accelerator == "gpu" and not gpus:
         raise InputError(
             f"device.accelerator is gpu, but Keras' backend sees no GPU on this machine.{hint} "
@@ -73,23 +73,23 @@ def select_device(device: DeviceParameters) -> str:
 
 
 def device_name() -> str:
-    """What Keras' backend computes on."""
+    """The device that the backend of Keras uses."""
     gpus = list_gpus()
     return f"GPU ({', '.join(gpus)})" if gpus else cpu_name()
 
 
 def cpu_name() -> str:
-    """What computes where Keras does not."""
+    """The CPU, for work that does not use Keras."""
     return f"CPU ({os.cpu_count()} cores)"
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory that a training step frees, since the next step asks for it again.
+    """Let glibc keep the memory that a training step frees, because the next step needs it again.
 
-    By default it goes back to the kernel, which hands it out page by page anew. With Lite0 at 96 px on two cores
-    half of all processor time went there, and an epoch took 59 s instead of 38 s. The thresholds hold for the main
-    arena alone, so all threads share that one: it brought a step from 2,500 page faults and 19 ms an image to 300 and
-    14. A thread that has an arena already keeps it, so this comes before TensorFlow is imported.
+    By default it goes back to the kernel, which hands it out again page by page. For Lite0 at 96 px on two cores this
+    took half of the processor time: an epoch took 59 s instead of 38 s. The thresholds apply only to the main arena, so
+    all threads share it: from 2,500 page faults and 19 ms per image to 300 and 14 ms. A thread keeps the arena it
+    already has, so this must run before TensorFlow is imported.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -101,36 +101,36 @@ def _keep_freed_memory() -> None:
 
 
 def list_gpus() -> list[str]:
-    """Names of the GPUs that Keras' backend computes on."""
+    """Names of the GPUs that the backend of Keras uses."""
     import keras
 
     try:
         return [str(device) for device in keras.distribution.list_devices("gpu")]
-    except RuntimeError:  # how JAX says that there is no such platform
+    except RuntimeError:  # JAX has no GPU platform
         return []
 
 
 def use_jit() -> bool:
-    """Whether XLA pays: on TensorFlow's CPU backend it is ten times slower, elsewhere it is faster."""
+    """Whether to compile with XLA. It is ten times slower with TensorFlow on CPUs, and faster elsewhere."""
     import keras
 
     return keras.backend.backend() != "tensorflow" or bool(list_gpus())
 
 
 def reset_peak_memory() -> None:
-    """Let :func:`peak_memory` count from now on, where the system can (Linux; proc(5), clear_refs)."""
+    """Restart the measurement of :func:`peak_memory`, if the system can (Linux; proc(5), clear_refs)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held since the last reset, in bytes; a GPU's is not counted."""
+    """The peak memory of this process since the last reset, in bytes, without GPU memory."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes * (1 if platform.system() == "Darwin" else 1024)
 
 
 def seconds_of(call: Callable[[], Any], rounds: int, enough: float = math.inf) -> list[float]:
-    """Seconds of each call but the first, which compiles; of fewer than ``rounds`` once ``enough`` seconds are over."""
+    """Seconds of up to ``rounds`` calls after a first one, which compiles; stops after ``enough`` seconds in total."""
     call()
     seconds: list[float] = []
     while len(seconds) < rounds and sum(seconds) < enough:

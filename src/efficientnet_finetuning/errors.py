@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave us is wrong", and what its messages are made of."""
+"""The exception for mistakes of the user, and helpers for its messages."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,10 +7,9 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: the message names it, says why, and what to do.
+    """A mistake in the user's input. The message names it, says why it is wrong, and what to do.
 
-    Commands print its message without a traceback; everything else is a defect of this project
-    and keeps its traceback.
+    Commands print the message without a traceback. All other exceptions are bugs and keep their traceback.
     """
 
     def __init__(self, message: str) -> None:
@@ -18,13 +17,13 @@ class InputError(ValueError):
 
 
 def printable(text: str) -> str:
-    """A text for terminals, tables and pages: names of files need not be UTF-8, and their odd bytes become codes."""
+    """A text that can be printed and stored. Bytes of file names that are not UTF-8 become escape codes."""
     return text.encode(errors="backslashreplace").decode()
 
 
 @contextmanager
 def naming_unreadable(what: str, kind: str = "") -> Iterator[None]:
-    """Turn whatever Python raises for a path that leads nowhere, or for no file of a kind, into a message for users."""
+    """Turn an error from reading a file into a message for the user. ``kind`` is the expected file type."""
     try:
         yield
     except InputError:
@@ -35,11 +34,7 @@ def naming_unreadable(what: str, kind: str = "") -> Iterator[None]:
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Say which of the ``known`` names ``name`` may have meant.
-
-    Returns:
-        ``" Did you mean 'a' or 'b'?"`` with a leading space, or an empty string.
-    """
+    """Suggest known names that are similar to ``name``: ``" Did you mean 'a' or 'b'?"``, or an empty string."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
     matches = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
     if not matches:
@@ -54,6 +49,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def shorten(names: Sequence[str], limit: int = 10) -> str:
-    """The first names of a list that may be long, and how many more there are."""
+    """The first names of a list, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{', '.join(names[:limit])}{more}"

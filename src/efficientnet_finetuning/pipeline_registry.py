@@ -1,9 +1,13 @@
-"""Every name that ``kedro run --pipelines`` takes. Pipelines are composed here and nowhere else."""
+"""All pipelines that ``kedro run --pipelines`` accepts."""
 
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
+from inspect import getdoc
 from operator import add
+from typing import Any
 
 from kedro.pipeline import Pipeline
+from kedro.pipeline.preview_contract import TextPreview
 
 from efficientnet_finetuning.pipelines import (
     add_class,
@@ -23,14 +27,14 @@ from efficientnet_finetuning.pipelines import (
 
 LADDER = ("baseline", "transfer", "finetune")
 
-# These end in a comparison of their own, so two of them in one run would write it twice.
+# These write a comparison, so only one of them can be in a run.
 COMPARING = ("__default__", "baseline", "transfer", "finetune", "seed_parity", "evaluation")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name the runs. Each name runs all it needs, from the raw images on.
+    """All pipelines by name. Most run everything they need, starting with the raw images.
 
-    ``evaluation``, ``predict``, ``choose_next``, ``add_class`` and ``export`` start from what is stored.
+    ``evaluation``, ``predict``, ``choose_next``, ``add_class`` and ``export`` start from stored data.
     """
     ingest = ingestion.pipeline.create_pipeline()
     prepare = ingest + preprocessing.pipeline.create_pipeline()
@@ -40,7 +44,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     start = transfer.pipeline.create_start_pipeline()
     finetune = start + training.pipeline.create_finetune_pipeline()
     seed = training.pipeline.create_seed_parity_pipeline()
-    return {
+    named = {
         "__default__": prepare + baseline + reviewed + finetune + _compared(*LADDER),
         "ingestion": ingest,
         "choose_backbone": ingest + choice.pipeline.create_pipeline(),
@@ -58,9 +62,18 @@ def register_pipelines() -> dict[str, Pipeline]:
         "choose_next": choose_next.pipeline.create_pipeline(),
         "add_class": add_class.pipeline.create_pipeline(),
     }
+    for node in (node for pipeline in named.values() for node in pipeline.nodes):
+        # Kedro-Viz shows a preview beside a node. `Node(preview_fn=…)` would print a warning at every start of Kedro.
+        setattr(node, "preview", partial(_sentence_about, node.func))  # noqa: B010
+    return named
+
+
+def _sentence_about(function: Callable[..., Any]) -> TextPreview:
+    """The first sentence of a function's docstring."""
+    return TextPreview(" ".join((getdoc(function) or "").partition("\n\n")[0].split()))
 
 
 def _compared(*regimes: str) -> Pipeline:
-    """Evaluation of each regime, and their comparison."""
+    """The evaluation of each regime, and their comparison."""
     evaluations = [evaluation.pipeline.create_pipeline(regime) for regime in regimes]
     return reduce(add, evaluations, reporting.pipeline.create_pipeline(*regimes))

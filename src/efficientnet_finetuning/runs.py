@@ -1,6 +1,6 @@
-"""A job's runs side by side: ``python -m efficientnet_finetuning.runs [job]``, in the project's folder.
+"""Compare the runs of a job: ``python -m efficientnet_finetuning.runs [job]``, in the project folder.
 
-Each line is a stored champion: how good it is, what it took, and which parameters differ from the other runs.
+Each row is a stored champion with its accuracy, its training time, and the parameters that differ between runs.
 """
 
 import json
@@ -19,14 +19,14 @@ def table(job: str, data: Path) -> pd.DataFrame:
     """The stored champions of a job, the most accurate first.
 
     Args:
-        job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.
-        data: the project's folder of that name.
+        job: as in ``globals.yml`` of the environment: ``cifar10_sample``, ``folder``.
+        data: the project's ``data`` folder.
 
     Returns:
-        ``version`` (as ``--load-versions champion_model:<version>`` takes it), ``regime``, ``top1`` with its 95 %
-        interval ``top1_low`` and ``top1_high`` (0–1), ``num_images`` (of the test split), ``training_seconds``, and a
-        column for each parameter that differs between runs. ``test images`` and ``code``, if they differ, have a letter
-        for each kind: two runs with other test images cannot be compared.
+        ``version`` (for ``--load-versions champion_model:<version>``), ``regime``, ``top1`` (0–1) with its 95 %
+        interval ``top1_low`` and ``top1_high``, ``num_images`` (of the test split), ``training_seconds``, and a column
+        for each parameter that differs. If ``test images`` or ``code`` differ, equal letters mark equal ones: runs with
+        other test images cannot be compared.
 
     Raises:
         InputError: no champion is stored.
@@ -61,7 +61,7 @@ def _settings(run: list[Ancestor]) -> dict[str, Any]:
 
 
 def format_table(runs: pd.DataFrame) -> str:
-    """The table for the terminal."""
+    """The table as text for the terminal."""
     told = runs.drop(columns=["top1_low", "top1_high", "num_images"])
     percent = [(100 * runs[name]).map("{:.1f}".format) for name in ("top1", "top1_low", "top1_high")]
     told["top1"] = [f"{share} ({low} to {high})" for share, low, high in zip(*percent, strict=True)]
@@ -71,7 +71,7 @@ def format_table(runs: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Print the runs of the job that the command line names."""
+    """Print the runs of the job that is named on the command line."""
     job = sys.argv[1] if len(sys.argv) > 1 else EMBEDDED_JOB
     try:
         runs = table(job, Path("data"))

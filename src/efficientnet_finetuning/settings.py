@@ -11,6 +11,6 @@ CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    # Otherwise --params a.b.c=1 drops the other keys of a.b that an environment sets.
+    # Without this, --params a.b.c=1 drops the other keys of a.b that an environment sets.
     "merge_strategy": {"parameters": "soft"},
 }

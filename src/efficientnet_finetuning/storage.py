@@ -1,4 +1,4 @@
-"""Folders that are there as a whole or not at all, and that are known to hold what was written."""
+"""Folders that are written completely or not at all, and checked against their checksums."""
 
 import errno
 import hashlib
@@ -20,15 +20,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
-    """Publish a written folder: checksums beside its files, everything on the disk, then one rename.
+    """Publish a folder: write checksums, flush everything to the disk, then rename it.
 
-    Whoever is killed on the way leaves ``final`` as it was: absent.
-
-    Args:
-        staged: the folder, on the same file system as ``final``.
-        final: its place, where nothing is yet.
-        record: what else is worth knowing about it, as JSON; kept in ``commit.json`` with ``files``, their SHA-256,
-            and ``digest``, its own.
+    ``staged`` must be on the same file system as ``final``, which must not exist. If the process is killed, ``final``
+    still does not exist. ``record`` is stored in ``commit.json`` with ``files``, their SHA-256, and ``digest``, its own
+    SHA-256.
     """
     record = {**record, "files": checksums(staged)}
     text = json.dumps({**record, "digest": digest(record)}, ensure_ascii=False, indent=1)
@@ -42,7 +38,7 @@ def commit(staged: Path, final: Path, record: Mapping[str, Any]) -> None:
 
 @contextmanager
 def written_as_a_whole(final: Path, record: Mapping[str, Any]) -> Iterator[Path]:
-    """A ``with`` block that fills a folder ``partial``, which takes the place of the final one beside it at its end.
+    """A ``with`` block that fills a temporary folder, which replaces the final one at the end.
 
     Raises:
         InputError: the disk is full.
@@ -57,7 +53,7 @@ def written_as_a_whole(final: Path, record: Mapping[str, Any]) -> Iterator[Path]
 
 
 def read_commit(folder: Path) -> dict[str, Any] | None:
-    """The record of a published folder; ``None`` where there is none that is as it was written."""
+    """The record of a published folder; ``None`` if it is missing or damaged."""
     try:
         record: dict[str, Any] = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
         found = record.pop("digest")
@@ -67,7 +63,7 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_record(record: Mapping[str, Any]) -> bool:
-    """Whether sound JSON says what a record says; what raises says something else."""
+    """Whether a JSON object has the structure of a record. May raise for other structures."""
     recipe, cost = record.get("recipe") or {}, record.get("cost") or {"seconds": 0.0}
     texts = (record["files"], recipe.get("versions", {}))
     return (
@@ -78,11 +74,10 @@ def _is_record(record: Mapping[str, Any]) -> bool:
 
 
 def versions(dataset: Path) -> list[str]:
-    """Names of a dataset's stored versions, the one that a run made or used last first.
+    """The stored versions of a dataset, the most recently made or used one first.
 
-    Whoever names no version gets the first one. A version is named by the time at which it was made; a folder with
-    another name, such as somebody's copy, comes last. A run that uses an older version notes that in a file of the
-    dataset (:func:`note_use`).
+    The first one is loaded by default. A version is named by its time. Folders with other names, such as manual copies,
+    come last. Runs that use an older version record that with :func:`note_use`.
     """
     names: list[str] = []
     with suppress(OSError):  # nothing is stored, or a file lies in the place of the folder
@@ -98,15 +93,15 @@ def versions(dataset: Path) -> list[str]:
 
 
 def note_use(dataset: Path, version: str, when: str) -> None:
-    """Make a version the first of :func:`versions`, from a time on that is written as versions are."""
+    """Make a version the first of :func:`versions`, as used at a time, which has the format of versions."""
     if versions(dataset)[:1] != [version]:
         with (dataset / _USED_FILE).open("a", encoding="utf-8") as file:
             file.write(f"{version} {when}\n")
 
 
 def versions_made_by(dataset: Path, key: str) -> list[str]:
-    """Those of :func:`versions` whose recipe has a key; reads their commit files and nothing else."""
-    wanted = f'"key": "{key}"'.encode()  # parsing hundreds of files would take a second
+    """The :func:`versions` whose recipe has a key. Reads only their commit files."""
+    wanted = f'"key": "{key}"'.encode()  # parsing hundreds of files takes a second
 
     def may_match(version: str) -> bool:
         try:
@@ -123,27 +118,27 @@ def versions_made_by(dataset: Path, key: str) -> list[str]:
 
 
 def recipe_of_version(folder: Path) -> dict[str, Any]:
-    """What a published version was made by; empty where its record does not say."""
+    """The recipe of a published version; empty if its record has none."""
     recipe = (read_commit(folder) or {}).get("recipe")
     return {part: {} for part in _PARTS} | recipe if recipe else {}
 
 
 def find_damage(folder: Path, record: Mapping[str, Any]) -> str:
-    """Which file of a published folder is not as it was written; empty where all are."""
+    """Describe the first file of a published folder that has changed; empty if none has."""
     try:
         found = checksums(folder)
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
     for name, expected in record["files"].items():
         if name not in found:
-            return f"{folder / name} is gone"
+            return f"{folder / name} is missing"
         if found[name] != expected:
-            return f"{folder / name} is not what was written there (its SHA-256 differs)"
+            return f"{folder / name} has changed since it was written (its SHA-256 differs)"
     return ""
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by its relative path."""
+    """SHA-256 of every file in a folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMIT_FILE)
     return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
 
@@ -155,12 +150,12 @@ def checksum(file: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of anything that JSON can hold, in hexadecimal."""
+    """SHA-256 of a JSON-compatible value, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, while other processes may be removing them as empty."""
+    """Create a folder and its parents, even while other processes remove empty folders."""
     for _ in range(1000):
         with suppress(FileExistsError, FileNotFoundError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +164,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, or whatever lies in its place; what is gone by then is no error."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -178,7 +173,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def scratch_folder(folder: Path | None) -> Iterator[Path]:
-    """A folder for what a step keeps while it works: the given one, or a temporary one."""
+    """A folder for temporary files: the given one, or a new one that is removed afterwards."""
     if folder is not None:
         yield folder
         return
@@ -187,50 +182,45 @@ def scratch_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
-    """Refuse to begin what the disk has no room for.
-
-    Args:
-        folder: where it would be written; it or one of its parents exists.
-        needed: bytes.
-        what: names it in the message.
+    """Check that ``needed`` bytes are free before ``what`` (for the message) is written to a folder.
 
     Raises:
-        InputError: fewer bytes are free.
+        InputError: too few bytes are free.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"{what} needs {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free. Make room (`make "
-            "prune` removes old versions), or move data/ to a larger disk and link it."
+            f"{what} needs {needed / 1e6:,.0f} MB in {folder}, but only {free / 1e6:,.0f} MB are free. Free some space "
+            "(`make prune` deletes old versions), or move data/ to a larger disk and link it."
         )
 
 
 def check_place(folder: Path) -> None:
-    """Refuse to begin what could not be stored in a folder, which need not exist.
+    """Check that a folder, which need not exist, can be written.
 
     Raises:
-        InputError: a file is in its place or above it, or this user may not write there.
+        InputError: it or a parent is a file, or the user lacks the permission.
     """
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not existing.is_dir():
-        raise InputError(f"{existing} is a file, and the run needs a folder there. Move it away.")
+        raise InputError(f"{existing} is a file, but the run needs a folder there. Move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{existing} may not be written by this user. Change its permissions, or run as its owner.")
+        raise InputError(f"You have no permission to write in {existing}. Change its permissions, or run as its owner.")
 
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk, which Python reports without saying where, into a message for the user."""
+    """Turn the error of a full disk, which names no path, into a message for the user."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise InputError(
-            f"The disk is full: {path} could not be written ({error.strerror}). What was stored before is as it was. "
-            "Make room (`make prune` removes old versions), then type the same command again."
+            f"The disk is full: {path} could not be written ({error.strerror}). Results stored earlier are unchanged. "
+            "Free some space (`make prune` deletes old versions), then run the same command again."
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Check a bundle against its receipt: ``python -m efficientnet_finetuning.verify <bundle>``.
 
-Every file must be there as recorded, and no other. This needs Python's standard library alone, so the file can be
-copied and run anywhere. Where the project's data is at hand (``--data``), the metrics are recomputed on the test images
-too: they must be those of the receipt within 1e-6.
+The bundle must contain exactly the recorded files, unchanged. This needs only Python's standard library, so the file
+can be copied and run anywhere. With ``--data``, the metrics are computed again on the test images and must equal those
+of the receipt within 1e-6.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-6
 
 
 def main() -> None:
-    """Print what is wrong and exit with 1, or what was checked and exit with 0."""
+    """Print the errors and exit with 1, or print what was checked and exit with 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("bundle", type=Path, help="folder that holds receipt.json")
     parser.add_argument("--data", type=Path, help="the project's folder `data`, to recompute the metrics")
@@ -30,12 +30,12 @@ def main() -> None:
     if faults:
         sys.exit("\n".join(f"{options.bundle}: {fault}" for fault in faults))
     receipt = read_receipt(options.bundle)
-    told = " The metrics were recomputed and are the same." if options.data else ""
-    print(f"{options.bundle}: {len(receipt['subject'])} files are as the receipt records them.{told}")  # noqa: T201
+    told = " The recomputed metrics are the same." if options.data else ""
+    print(f"{options.bundle}: all {len(receipt['subject'])} files match the receipt.{told}")  # noqa: T201
 
 
 def verify(bundle: Path) -> Iterator[str]:
-    """What in a bundle is not as its receipt says, by name; nothing where all is."""
+    """The differences between a bundle and its receipt, if any."""
     try:
         receipt = read_receipt(bundle)
     except ValueError as error:
@@ -46,11 +46,11 @@ def verify(bundle: Path) -> Iterator[str]:
         file = bundle / name
         try:
             if not file.resolve().is_relative_to(bundle.resolve()):
-                yield f"the receipt names {name}, which lies outside of the bundle"
+                yield f"the receipt names {name}, which is outside the bundle"
             elif not file.is_file():
                 yield f"{name} is missing"
             elif _sha256(file) != expected:
-                yield f"{name} is not what the receipt records (its SHA-256 differs)"
+                yield f"{name} differs from the receipt (other SHA-256)"
         except (OSError, RuntimeError, ValueError) as error:  # a link to itself, or a name that no file can have
             yield f"{name!a} cannot be read: {error}"
     for file in sorted(bundle.rglob("*")):
@@ -63,7 +63,7 @@ def read_receipt(bundle: Path) -> dict[str, Any]:
     """The receipt of a bundle.
 
     Raises:
-        ValueError: there is none, or it is none that this version reads, or it is not complete.
+        ValueError: it is missing, incomplete, or of another version.
     """
     try:
         receipt: dict[str, Any] = json.loads((bundle / RECEIPT).read_text(encoding="utf-8"))
@@ -79,32 +79,32 @@ def read_receipt(bundle: Path) -> dict[str, Any]:
         )
         complete = complete and {"manifest", "test images"} <= _dependencies(receipt).keys()
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{RECEIPT} is not complete: {error} is missing or of another kind") from error
+        raise ValueError(f"{RECEIPT} is not complete: {error} is missing or has another type") from error
     if kinds != (STATEMENT, PROVENANCE):
-        raise ValueError(f"{RECEIPT} is of another version: {kinds[0]}, {kinds[1]}")
+        raise ValueError(f"{RECEIPT} has an unknown version: {kinds[0]}, {kinds[1]}")
     if not complete:
-        raise ValueError(f"{RECEIPT} is not complete: a file, the manifest or the test images lack their SHA-256")
+        raise ValueError(f"{RECEIPT} is not complete: a SHA-256 of a file, the manifest or the test images is missing")
     return receipt
 
 
 def verify_metrics(bundle: Path, data: Path) -> Iterator[str]:
-    """Which metrics of a bundle's classifier on the test images are not those of its receipt."""
+    """Metrics of a bundle's classifier on the test images that differ from the receipt."""
     # The rest of this file runs without the package.
     from efficientnet_finetuning.bundle.evidence import find_test_images, measure
 
     receipt = read_receipt(bundle)
     test = find_test_images(data, str(_dependencies(receipt)["test images"]))
     if test is None:
-        yield f"the test images of the receipt are not in {data}, so the metrics cannot be recomputed"
+        yield f"the metrics cannot be recomputed, because the test images of the receipt are not in {data}"
         return
     found = measure(bundle / "classifier.keras", test)
     for name, expected in receipt["predicate"]["buildDefinition"]["internalParameters"]["metrics"].items():
         if isinstance(expected, float) and name in found and not abs(found[name] - expected) <= _TOLERANCE:
-            yield f"{name} is {found[name]:.6f}; the receipt says {expected:.6f}"
+            yield f"{name} is {found[name]:.6f}, but {expected:.6f} in the receipt"
 
 
 def _dependencies(receipt: dict[str, Any]) -> dict[str, Any]:
-    """SHA-256 of what the model was made from, by name."""
+    """SHA-256 by name of what the model was made from."""
     dependencies = receipt["predicate"]["buildDefinition"]["resolvedDependencies"]
     return {item["name"]: item.get("digest", {}).get("sha256") for item in dependencies}
 

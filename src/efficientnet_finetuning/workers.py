@@ -1,6 +1,6 @@
-"""The processes that share the work of a step: this one alone, or workers on other devices and machines.
+"""The processes that share the work of a step: only this one, or workers on other devices and machines.
 
-A step whose work can be distributed takes a :class:`Workers`, and is the same code for one process and for many.
+Steps receive a :class:`Workers` object, so their code is the same for one process and for many.
 """
 
 import os
@@ -14,39 +14,39 @@ Result = TypeVar("Result")
 
 
 def num_cores() -> int:
-    """Cores that this process may use: in a container, and as one of several workers, fewer than the machine has."""
+    """Cores that this process may use. In a container or in a worker, these are fewer than the machine has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, max(1, int(allowed))) if allowed.isdecimal() else cores
 
 
 class Workers:
-    """This process alone; :class:`~efficientnet_finetuning.cluster.workers.RayWorkers` has more.
+    """This process alone; :class:`~efficientnet_finetuning.cluster.workers.RayWorkers` distributes the work.
 
     Attributes:
-        count: how many there are.
-        device: what a training computes on, in words; ``None``: this process' own.
+        count: number of workers.
+        device: description of the training device; ``None``: the device of this process.
     """
 
     count = 1
     device: str | None = None
 
     def map_blocks(self, function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
-        """Results in the order of the blocks, each computed when it is asked for.
+        """Results in the order of the blocks, computed lazily.
 
         Args:
-            function: of a module, or a ``functools.partial`` of one, so that another process can be given it. Memory
-                maps go there by the name of their file.
-            blocks: what it is called with; any may be computed more than once, if a worker dies.
+            function: a module-level function or a ``functools.partial`` of one, so that it can be sent to other
+                processes. Memory maps are sent by file name.
+            blocks: its arguments. A block may be computed twice if a worker dies.
         """
         return map(function, blocks)
 
     def train(self, function: Callable[..., Result], *arguments: Any, signals: Any) -> Result:
-        """The result of a training, which several ranks may share.
+        """Run a training function, possibly on several ranks, and return its result.
 
         Args:
-            function: takes the arguments, ``signals``, and ``ranks`` where there are several.
+            function: takes the arguments, ``signals`` and, with several ranks, ``ranks``.
             arguments: the same for all ranks.
-            signals: that ask for an end, as in :class:`~efficientnet_finetuning.training.checkpoint.Deferred`.
+            signals: requests to stop, as in :class:`~efficientnet_finetuning.training.checkpoint.Deferred`.
         """
         return function(*arguments, signals=signals)

@@ -112,7 +112,7 @@ def test_a_photograph_is_answered_with_bars_a_map_its_neighbours_and_a_receipt(v
     assert "blue &lt;b&gt;" in bars.value
     assert [caption for caption in captions(page) if caption] == [
         "The picture",
-        "What speaks for red, from dark to yellow",
+        "Yellow parts support red",
     ]
     nearest = [image for image in page.get("image") if image.captions == [""]]
     assert len(nearest) == 6
@@ -124,8 +124,8 @@ def test_an_unsure_answer_says_so_with_its_confidence_and_the_threshold(visit):
     page = drop(visit(), ("grey.png", picture((100, 90, 90), kind="PNG")))
     assert subheaders(page) == ["grey.png"]
     (warning,) = (element.value.replace("\\", "") for element in page.warning)
-    assert "Not sure enough to answer" in warning
-    assert "This classifier answers from 70.0 % on." in warning
+    assert "Not confident enough to answer" in warning
+    assert "The classifier answers from 70.0 % on." in warning
 
 
 def test_each_bad_file_has_a_message_of_its_own_and_the_others_are_answered(visit, bomb):
@@ -142,12 +142,12 @@ def test_each_bad_file_has_a_message_of_its_own_and_the_others_are_answered(visi
     )
     assert subheaders(page) == ["good.jpg: red"]
     text, empty, bombed, cut, icon, poster = errors(page)
-    assert text.startswith("text.jpg is no picture that can be read here, whatever its name says. Save it as JPEG")
-    assert empty == "empty.jpg is empty. Copy it again from where it came."
-    assert bombed.startswith("bomb.png is too large: more than 178 megapixels, where at most 50 are read. Make it")
+    assert text.startswith("text.jpg is not a readable picture. Save it as JPEG")
+    assert empty == "empty.jpg is empty. Copy it again from its source."
+    assert bombed.startswith("bomb.png is too large (more than 178 megapixels; the limit is 50). Make it")
     assert cut.startswith("cut.jpg is damaged")
     assert icon == "icon.png is too small: 7 × 30 pixels. Take a larger picture."
-    assert poster.startswith("poster.png is too large: 50 megapixels")
+    assert poster.startswith("poster.png is too large (50 megapixels;")
 
 
 def test_ten_photographs_are_answered_at_once_and_eleven_are_refused(visit):
@@ -157,7 +157,7 @@ def test_ten_photographs_are_answered_at_once_and_eleven_are_refused(visit):
     assert not page.error
     drop(page, *photographs)
     assert not subheaders(page)
-    assert errors(page) == ["These are 11 photographs, and at most 10 are answered at once. Remove 1."]
+    assert errors(page) == ["You dropped 11 photographs; at most 10 are possible at once. Remove 1."]
 
 
 def test_a_sample_image_is_answered_when_it_is_clicked(visit):
@@ -173,7 +173,7 @@ def test_a_page_without_prepared_images_answers_all_the_same(visit, data, tmp_pa
     page = visit(folder=tmp_path)
     assert not page.button
     assert subheaders(drop(page, ("a.jpg", picture()))) == ["a.jpg: red"]
-    assert captions(page) == ["The picture", "What speaks for red, from dark to yellow"]
+    assert captions(page) == ["The picture", "Yellow parts support red"]
 
 
 def test_images_of_other_classes_than_the_champions_are_not_shown(data, tmp_path):
@@ -188,9 +188,7 @@ def test_images_of_other_classes_than_the_champions_are_not_shown(data, tmp_path
 
 def test_without_a_champion_the_page_says_what_to_run(visit, data):
     (said,) = errors(visit(job="colors"))
-    assert said.startswith(
-        f"No champion of the job 'colors' is stored in {data / '06_models'}. Did you mean 'colours'?"
-    )
+    assert said.startswith(f"{data / '06_models'} has no champion of the job 'colors'. Did you mean 'colours'?")
     assert "Make one: `kedro run --env colors`." in said
     (embedded,) = errors(visit(job="cifar10_sample"))
     assert "Make one: `kedro run`." in embedded

@@ -133,9 +133,9 @@ def test_an_issue_is_shown_with_its_classes_and_the_nearest_of_both(visit):
     text = said(page)
     assert "Labelled **cat**, looks like **dog_[1](http://example.com)** (93 %)" in text
     assert "train/cat/0.png · train" in text
-    assert progress(page) == "0 of 3 looked at; this is number 1"
-    assert "Most like it in **cat**" in text
-    assert "Most like it in **dog_[1](http://example.com)**" in text
+    assert progress(page) == "0 of 3 checked; this is number 1"
+    assert "Most similar in **cat**" in text
+    assert "Most similar in **dog_[1](http://example.com)**" in text
     assert len(page.get("image")) == 1 + 2 * 6
     assert page.selectbox[1].value == "dog_[1](http://example.com)"
 
@@ -153,9 +153,9 @@ def test_a_decision_is_written_at_once_and_the_next_issue_comes(visit, file):
         ("keep", ""),
         ("exclude", ""),
     ]
-    assert progress(page) == "3 of 3 looked at; this is number 3"
-    assert "All of this kind have been looked at." in said(page)
-    assert "Decided: left out" in said(page)
+    assert progress(page) == "3 of 3 checked; this is number 3"
+    assert "All issues of this kind are checked." in said(page)
+    assert "Decision: exclude the image" in said(page)
     assert page.code[0].value == (
         f"kedro run --pipelines finetune --env pets --params 'dataset.path=/my pets,dataset.corrections={file}'"
     )
@@ -164,7 +164,7 @@ def test_a_decision_is_written_at_once_and_the_next_issue_comes(visit, file):
 def test_the_newest_decision_replaces_and_undo_brings_the_one_before_back(visit, file):
     page = click(visit(), "keep")
     click(page, "previous")
-    assert "Decided: right as it is" in said(page)
+    assert "Decision: the label is right" in said(page)
     click(page, "exclude")
     (decision,) = read_decisions(file).values()
     assert decision.action == "exclude"
@@ -173,7 +173,7 @@ def test_the_newest_decision_replaces_and_undo_brings_the_one_before_back(visit,
     assert decision.action == "keep"
     click(page, "undo_last")
     assert not read_decisions(file)
-    assert progress(page) == "0 of 3 looked at; this is number 1"
+    assert progress(page) == "0 of 3 checked; this is number 1"
     assert page.button(key="undo_last").disabled
 
 
@@ -196,22 +196,22 @@ def test_any_class_and_a_new_one_can_be_given(visit, file):
 def test_the_page_goes_on_where_it_was_left(visit, file):
     click(visit(), "keep")
     page = visit()
-    assert progress(page) == "1 of 3 looked at; this is number 2"
+    assert progress(page) == "1 of 3 checked; this is number 2"
     # An image that has changed since has not been looked at.
     replace_decision(file, "train/cat/0.png", Decision("train/cat/0.png", "another sum", "keep"))
-    assert progress(visit()) == "0 of 3 looked at; this is number 1"
+    assert progress(visit()) == "0 of 3 checked; this is number 1"
 
 
 def test_other_kinds_show_the_neighbour_and_suggest_nothing(visit):
     page = visit()
     page.selectbox[0].set_value("near_duplicate").run()
-    assert "Nearest of all, in **cat**: train/cat/3.png" in said(page)
+    assert "Most similar of all, in **cat**: train/cat/3.png" in said(page)
     assert len(page.get("image")) == 1 + 1 + 6
     assert page.button(key="label").disabled
     click(page, "exclude")
     page.selectbox[0].set_value("dark").run()
     assert "Labelled **NA**\n" in said(page)
-    assert progress(page) == "0 of 1 looked at; this is number 1"
+    assert progress(page) == "0 of 1 checked; this is number 1"
 
 
 def test_a_file_that_is_none_is_named_and_stays(visit, file):

@@ -89,7 +89,7 @@ def test_a_path_that_leads_nowhere_is_named(tmp_path, classifier, path):
 
 def test_a_pipe_that_is_named_itself_cannot_be_read(tmp_path, classifier):
     os.mkfifo(tmp_path / "pipe")
-    assert answered(classifier, tmp_path / "pipe")["reason"].tolist() == ["unreadable: it is no file"]
+    assert answered(classifier, tmp_path / "pipe")["reason"].tolist() == ["unreadable: it is not a regular file"]
 
 
 def test_names_that_are_no_utf8_are_answered_under_names_that_any_file_can_hold(photos, classifier, tmp_path):

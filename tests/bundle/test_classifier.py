@@ -80,5 +80,5 @@ def test_the_newest_champion_of_a_job_is_found(classifier, tmp_path):
         folder.mkdir(parents=True)
         dataclasses.replace(classifier, threshold=threshold).save(folder / "champion_model.keras")
     assert Classifier.champion("photos", tmp_path).threshold == 0.1
-    with pytest.raises(InputError, match=r"No champion of the job 'photo' is stored .* Did you mean 'photos'"):
+    with pytest.raises(InputError, match=r"has no champion of the job 'photo'. Did you mean 'photos'"):
         Classifier.champion("photo", tmp_path)

@@ -9,6 +9,8 @@ from efficientnet_finetuning.bundle.formats import FILES, check_formats, convert
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 NAMES = tuple(FILES)
 
 

@@ -52,7 +52,10 @@ def test_a_class_is_added_and_the_others_stay_what_they_were(champion, learnt, t
     assert wider.class_names == ("red", "green", "blue")
     assert (found["num_photographs"], found["num_recognized"], found["num_test_images"]) == (8, 8, 60)
     assert found["before"] == found["after"] == 1
-    assert "blue is added. A model that did not see them recognizes 8 of its 8 photographs." in found["words"]
+    assert (
+        "The class blue was added. A model that was not trained on them recognizes 8 of its 8 photographs."
+        in found["words"]
+    )
     wider.save(tmp_path / "wider.keras")
     carried = Classifier.load(tmp_path / "wider.keras")
     images = np.concatenate([coloured(name, 3) for name in COLOURS])
@@ -64,7 +67,7 @@ def test_a_class_is_added_and_the_others_stay_what_they_were(champion, learnt, t
 
 
 def test_a_class_that_is_known_is_refused(champion, learnt):
-    with pytest.raises(InputError, match="knows the class 'red' already"):
+    with pytest.raises(InputError, match="has the class 'red' already"):
         add_class(champion, learnt, "red", coloured("red", 4), max_loss=0.003)
 
 

@@ -41,10 +41,10 @@ def test_a_file_a_glob_and_a_csv_do_as_well(folder):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("photo", "There is nothing at .*photo. Did you mean 'photos'"),
-        ("nowhere/*.jpg", "the folder .*nowhere does not exist"),
-        ("photos/below/.thumbnails/*.gif", "nothing at"),
-        ("empty", "no photograph in"),
+        ("photo", "photo does not exist. Did you mean 'photos'"),
+        ("nowhere/*.jpg", "there is no folder .*nowhere"),
+        ("photos/below/.thumbnails/*.gif", "does not exist"),
+        ("empty", "has no photographs"),
         ("wrong.csv", "no column path. It has: file"),
     ],
 )
@@ -107,7 +107,7 @@ def test_an_image_of_the_callers_is_left_as_it_is(classifier):
 
 @pytest.mark.parametrize("array", [np.zeros((4, 20, 20, 3), np.uint8), np.zeros((20, 20, 3)), np.zeros(9, np.uint8)])
 def test_an_array_that_is_no_image_is_refused(array, classifier):
-    with pytest.raises(InputError, match=r"An array of shape \(.*\) and type .* is no image"):
+    with pytest.raises(InputError, match=r"An array of shape \(.*\) and type .* is not an image"):
         Reader([array], classifier)[:]
 
 
@@ -116,5 +116,5 @@ def test_what_was_read_is_forgotten(classifier):
     assert [image[0, 0, 0] for image in reader[:8]] == list(range(8))
     assert [image[0, 0, 0] for image in reader[:20]] == list(range(20)), "from the same start once more"
     assert [image[0, 0, 0] for image in reader[20:40]] == list(range(20, 40))
-    with pytest.raises(IndexError, match="row 0 has been read already"):
+    with pytest.raises(IndexError, match="row 0 was read already"):
         reader[:8]

@@ -71,10 +71,10 @@ def test_lines_in_base64_are_taken(served):
     ("image", "reason"),
     [
         ("", "empty: the file has no bytes"),
-        ("no base64!", "undecodable: no base64"),
-        ("ü", "undecodable: no base64"),
-        (None, "undecodable: no text"),
-        (base64.b64encode(b"no image").decode(), "undecodable: no JPEG"),
+        ("no base64!", "undecodable: the image is not base64"),
+        ("ü", "undecodable: the image is not base64"),
+        (None, "undecodable: the image is not a string"),
+        (base64.b64encode(b"no image").decode(), "undecodable: not a JPEG"),
         (encoded(Image.new("RGB", (4, 40))), "too_small: 4 × 40 pixels"),
         (encoded(Image.new("1", (8000, 7000))), "too_large: 56 megapixels"),
         (encoded(NOISE, "JPEG")[:4000], "truncated"),
@@ -89,13 +89,13 @@ def test_a_bad_image_is_a_row_with_a_reason(served, image, reason):
 
 def test_too_much_base64_is_not_decoded(served, monkeypatch):
     monkeypatch.setattr(serving, "MAX_MEGABYTES", 1)
-    assert ask(served, "A" * 1_200_000).loc[0, "reason"] == "too_large: 1 MB of base64, where 1 MB are taken"
-    assert ask(served, "A" * 900_000).loc[0, "reason"].startswith("undecodable: no JPEG")
+    assert ask(served, "A" * 1_200_000).loc[0, "reason"] == "too_large: 1 MB of base64; the limit is 1 MB"
+    assert ask(served, "A" * 900_000).loc[0, "reason"].startswith("undecodable: not a JPEG")
 
 
 @pytest.mark.parametrize("count", [0, MAX_IMAGES + 1])
 def test_too_many_images_are_refused(served, count):
-    with pytest.raises(MlflowException, match=f"holds {count} images. Send 1 to 64") as refusal:
+    with pytest.raises(MlflowException, match=f"has {count} images. Send 1 to 64") as refusal:
         ask(served, *[encoded(coloured("red"))] * count)
     assert refusal.value.get_http_status_code() == 400
 

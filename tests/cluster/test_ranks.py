@@ -19,6 +19,8 @@ from efficientnet_finetuning.parameters import TrainingParameters
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 from efficientnet_finetuning.training.fit import fit
 
+pytestmark = pytest.mark.slow
+
 EQUALITY = """
 import sys
 from pathlib import Path
@@ -104,7 +106,7 @@ def kill_when(happened, processes) -> threading.Thread:
 def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     undisturbed = train(workers)
-    assert "each epoch leaves out 1 image," in caplog.text
+    assert "Each epoch skips 1 image," in caplog.text
     assert [record.metrics["epoch"] for record in caplog.records if hasattr(record, "metrics")] == list(range(1, 13))
     caplog.clear()
     folder = tmp_path / "run"
@@ -117,7 +119,7 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(workers, tmp_pa
     killer.join()
     assert "A rank died: " in caplog.text
     assert "All ranks restart from the last checkpoint (restart 1 of 1)" in caplog.text
-    assert "Training goes on from its checkpoint" in caplog.text
+    assert "Training resumes from its checkpoint" in caplog.text
     assert [row["epoch"] for row in disturbed.history] == list(range(1, 13))
     for ours, theirs in zip(disturbed.model.get_weights(), undisturbed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -192,7 +194,7 @@ def test_an_interrupted_training_leaves_no_process_behind(tmp_path, short_folder
     finally:
         running.kill()
     assert running.returncode != 0
-    assert ("Stopping: a checkpoint is written" in told) == (leaves == "a checkpoint"), told
+    assert ("Training stops. A checkpoint is written" in told) == (leaves == "a checkpoint"), told
     until = time.monotonic() + 20
     while (left := processes_of(short_folder)) and time.monotonic() < until:
         time.sleep(0.2)

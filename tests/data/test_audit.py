@@ -86,7 +86,7 @@ def test_the_report_counts_what_was_planted(report, source, nasty):
 def test_the_report_reads_well_and_can_be_drawn(report, manifest):
     text = format_audit(report)
     assert "excluded, too_large: 2, first train/dog/bomb.png (too_large: more than 178 megapixels)" in text
-    assert "left out, hidden: 2" in text
+    assert "ignored, hidden: 2" in text
     assert "of nearly equal images, such as " in text
     figure = audit_summary(report, manifest)
     assert [axes.get_title() for axes in figure.axes][2] == "excluded images: 16"
@@ -159,5 +159,5 @@ def test_uneven_classes_and_missing_ones_are_told(tmp_path, write_classes):
     report = audit(source, build_manifest(findings, ("a", "b"), dataset, LENIENT, seed=0), ("a", "b"), dataset)
     assert report["missing_classes"] == {"train": [], "validation": [], "test": ["b"]}
     assert "test has no image of 1 class: b" in report["warnings"]
-    assert "the test split has fewer than 5 images of 1 class, whose scores say little: a" in report["warnings"]
+    assert "the test split has fewer than 5 images of 1 class, so their scores are uncertain: a" in report["warnings"]
     assert any("class_weight=balanced" in warning for warning in report["warnings"])

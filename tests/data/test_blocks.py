@@ -220,7 +220,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_anything_is_decoded(tmp
     for file in root.glob("*/*"):
         file.write_bytes(b"")
     with pytest.raises(
-        InputError, match=rf"^Storing train_images needs [\d,]+ MB in {folder}, where [\d,]+ MB are free"
+        InputError, match=rf"^Storing train_images needs [\d,]+ MB in {folder}, but only [\d,]+ MB are free"
     ):
         prepare(source, manifest, 2, "train", image_size=1_000_000, folder=folder)
 
@@ -231,7 +231,7 @@ def test_an_image_that_has_vanished_is_named_wherever_it_is_decoded(tmp_path, wr
     (root / "a" / "3.png").unlink()
     with (
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
-        pytest.raises(InputError, match=r"The image a/3\.png was listed and cannot be read any more"),
+        pytest.raises(InputError, match=r"The image a/3\.png was found earlier, but cannot be read now"),
     ):
         prepared(source, listing(source), map_blocks=pool.map)
 
@@ -239,5 +239,5 @@ def test_an_image_that_has_vanished_is_named_wherever_it_is_decoded(tmp_path, wr
 def test_a_manifest_that_names_images_which_are_not_there_is_no_array(tmp_path, write_classes):
     source = open_source(DatasetParameters(path=write_classes(tmp_path, {"a": 10, "b": 10})))
     manifest = listing(source)
-    with pytest.raises(RuntimeError, match="promised 20 rows and got 19"):
+    with pytest.raises(RuntimeError, match="has 19 rows instead of 20"):
         prepared(source, manifest.assign(id=manifest["id"].replace("b/3.png", "b/x.png")))

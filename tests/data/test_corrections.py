@@ -149,8 +149,8 @@ def test_a_changed_image_and_one_that_is_gone_are_named_and_ignored(photos):
     after, report = apply(photos, file, AuditParameters(max_excluded_fraction=1))
     assert after.loc["cat/0.png", "corrected"] == ""
     assert [warning for warning in report["warnings"] if "fewer than 5 images" not in warning] == [
-        "the run ignored 1 correction, since the image has changed since (its SHA-256 differs): cat/0.png",
-        "the run ignored 1 correction, since the image is gone: cat/1.png",
+        "the run ignored 1 correction, because the image has changed (its SHA-256 differs): cat/0.png",
+        "the run ignored 1 correction, because the image is gone: cat/1.png",
     ]
 
 

@@ -50,7 +50,7 @@ def test_a_split_without_a_role_is_mentioned(write_csv):
         DatasetParameters(path=write_csv("path,label,split\n1.png,a,train\n3.png,b,train\n4.png,b,old\n"))
     )
     assert source.splits == {"train": 2}
-    assert source.notes == ["the run leaves out 1 row of splits without a role"]
+    assert source.notes == ["the run ignores 1 row of splits without a role"]
 
 
 def test_a_group_column_without_names_names_none(write_csv):
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_there_is_excluded_as_unreadable(write_csv):
         ("path,class\n1.png,a\n", "has no column label. It has: path, class."),
         ("path,label\n", "has no rows"),
         ("path,label\n1.png,a\n3.png,\n", "1 row without a path, a label or a split: line 3 (3.png)"),
-        ("path,label\n1.png,a\n1.png,b\n", "1 row that name a file a second time: line 3 (1.png)"),
+        ("path,label\n1.png,a\n1.png,b\n", "1 row with a repeated path: line 3 (1.png)"),
         ("path,label\n1.png,a\n../x.png,b\n", "1 row whose path leaves the CSV's folder"),
         ("path,label\n1.png,a\n/etc/hostname,b\n", "line 3 (/etc/hostname)"),
         ("path,label,split\n1.png,a,trian\n3.png,b,test\n", "has no split 'train'. Did you mean 'trian'?"),

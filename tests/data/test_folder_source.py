@@ -85,7 +85,7 @@ def test_what_is_no_image_is_counted_and_left_out(tmp_path, write_images):
     assert ids(source) == ["a/1.png", "b/1.png"]
     assert source.ignored == {
         "hidden": 3,
-        "no image": 3,
+        "not an image": 3,
         "image outside any class folder": 1,
         "broken link or special file": 1,
     }
@@ -104,7 +104,7 @@ def test_links_out_of_the_folder_are_refused_unless_allowed(tmp_path, write_imag
     (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
     (root / "b" / "2.png").symlink_to(tmp_path / "elsewhere" / "c" / "1.png")
     message = fault(root)
-    assert f"dataset.path: {root} has 2 symbolic links out of it: b/2.png, c." in message
+    assert f"dataset.path: {root} has 2 symbolic links to other places: b/2.png, c." in message
     assert "dataset.follow_symlinks=true" in message
     source = open_source(DatasetParameters(path=root, follow_symlinks=True))
     assert ids(source) == ["a/1.png", "b/1.png", "b/2.png", "c/1.png"]
@@ -115,7 +115,7 @@ def test_a_loop_of_links_ends(tmp_path, write_images):
     (root / "a" / "again").symlink_to(root)
     source = open_source(DatasetParameters(path=root))
     assert ids(source) == ["a/1.png", "b/1.png"]
-    assert source.notes == ["a link back to a folder above it was not followed: a/again"]
+    assert source.notes == ["a link to one of its parent folders was not followed: a/again"]
 
 
 def test_unicode_twins_are_one_class(tmp_path, write_images):
@@ -123,7 +123,7 @@ def test_unicode_twins_are_one_class(tmp_path, write_images):
     source = open_source(DatasetParameters(path=root))
     assert source.class_names == ("caf\u00e9", "tea")
     assert [image.label for image in source.images("train")] == [0, 0, 1]
-    assert source.notes == ["class folders that differ in Unicode form alone were joined: caf\u00e9"]
+    assert source.notes == ["class folders that differ only in their Unicode form were joined: caf\u00e9"]
 
 
 @pytest.mark.parametrize("name", ["cats..dogs", "--params", "a, b", "NA", "100", 'cat\'s "best"'])
@@ -145,7 +145,7 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path, write_images):
 
 def test_a_folder_beside_the_splits_is_mentioned(tmp_path, write_classes):
     root = write_classes(tmp_path, {"train/a": 1, "train/b": 1, "notes/x": 1})
-    assert open_source(DatasetParameters(path=root)).notes == ["folders beside the splits were left out: notes"]
+    assert open_source(DatasetParameters(path=root)).notes == ["the run ignores folders that are not splits: notes"]
 
 
 def test_an_empty_class_folder_is_named(tmp_path, write_classes):
@@ -155,7 +155,7 @@ def test_an_empty_class_folder_is_named(tmp_path, write_classes):
     (root / "dog" / "readme.txt").write_text("none yet")
     message = fault(root)
     assert f"dataset.path: 2 class folders without images in {root}: cat, dog." in message
-    assert "Fill them, or move them away." in message
+    assert "Add images, or remove the folders." in message
 
 
 def test_one_class_is_refused(tmp_path, write_classes):
@@ -173,7 +173,7 @@ def test_a_path_that_is_not_there_is_refused_with_what_is_there(tmp_path):
     message = fault(tmp_path / "photo")
     assert f"dataset.path: {tmp_path / 'photo'} does not exist. Did you mean 'photos'?" in message
     assert "--params dataset.path=" in message
-    assert "does not exist. Name a folder" in fault(tmp_path / "nowhere" / "photos")
+    assert "does not exist. Give a folder" in fault(tmp_path / "nowhere" / "photos")
 
 
 def test_a_folder_without_images_is_refused_with_the_layout_that_is_expected(tmp_path):

@@ -110,7 +110,7 @@ def test_a_group_that_holds_a_whole_class_is_named_with_the_ways_out():
     message = str(caught.value)
     assert "filmed has no image in train (30 in all, in 1 group: video)" in message
     assert "many has" not in message
-    assert "a class needs a group for each of train, test, validation" in message
+    assert "a class needs a group for each split" in message
     assert "dataset.group_near_duplicates=false" in message
 
 
@@ -204,7 +204,7 @@ def test_a_pattern_names_the_groups_and_what_it_does_not_match_is_told(bursts):
     }
     assert "groups: 20 of more than one image, 80 images in all; the largest, a0, has 4" in format_audit(report)
     assert (
-        "dataset.group_pattern does not match 2 ids: a/alone.png, b/alone.png. An image without a match is a group of "
+        "dataset.group_pattern does not match 2 ids: a/alone.png, b/alone.png. Each of these images is a group of "
         "its own" in (report["warnings"])
     )
     assert json.loads(json.dumps(report, allow_nan=False)) == report
@@ -228,7 +228,7 @@ def test_a_csv_names_groups_that_stay_whole_through_storing_and_reopening(bursts
     again = reopen(json.loads(json.dumps(source.describe())))
     assert again.groups["a/a3-2.png"] == "a3"
     assert "a/alone.png" not in again.groups
-    with pytest.raises(InputError, match=r"The column group of .* and dataset.group_pattern both name groups"):
+    with pytest.raises(InputError, match=r"The column group of .* and dataset.group_pattern both define groups"):
         look(bursts / "labels.csv", group_pattern=PATTERN)
 
 
@@ -255,7 +255,7 @@ def test_splits_that_a_set_brings_are_untouched_and_groups_across_them_are_told(
     assert (manifest.loc[manifest["source_split"] == "test", "split"] == "test").all()
     assert is_whole(manifest[manifest["source_split"] == "train"])
     assert any(
-        warning.startswith("the set's own splits cut 20 groups apart: a0, a1, a2 and 17 more")
+        warning.startswith("the set's own splits divide 20 groups: a0, a1, a2 and 17 more")
         for warning in report["warnings"]
     )
 
@@ -265,8 +265,8 @@ def test_shares_that_large_groups_make_impossible_are_told(tmp_path, write_image
     manifest, report = look(write_images(tmp_path, *names, *(f"b/{i}.png" for i in range(27))), group_pattern=PATTERN)
     assert is_whole(manifest)
     assert [warning for warning in report["warnings"] if warning.startswith("groups stay whole")] == [
-        "groups stay whole, so test has another share than was asked for of 1 class: a (9 instead of 5); the "
+        "groups stay whole, so test does not have the requested share of 1 class: a (9 instead of 5); the "
         "largest group is x with 9 images",
-        "groups stay whole, so validation has another share than was asked for of 1 class: a (9 instead of 2); the "
+        "groups stay whole, so validation does not have the requested share of 1 class: a (9 instead of 2); the "
         "largest group is x with 9 images",
     ]

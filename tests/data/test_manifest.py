@@ -82,9 +82,7 @@ def test_a_class_that_would_be_missing_from_a_split_is_named_with_the_way_out():
     with pytest.raises(InputError) as caught:
         assign_splits(rows({0: 50, 1: 2}), ("many", "few", "none"), 0.1, 0.2, seed=0)
     message = str(caught.value)
-    assert message.startswith(
-        "Every class needs images to learn from and to be judged by: few has no image in train (2 in all), "
-    )
+    assert message.startswith("Every class needs images in each split: few has no image in train (2 in all), ")
     assert "none has no image in train (0 in all)" in message
     assert "many" not in message
     assert "change dataset.validation_fraction (0.1) and dataset.test_fraction (0.2)" in message
@@ -102,7 +100,7 @@ def test_damaged_images_are_left_out_with_a_reason_and_the_rest_is_split(damaged
     manifest = manifest_of(damaged, audit=AuditParameters(max_excluded_fraction=0.1)).set_index("id")
     excluded = manifest[manifest["excluded"] != ""]
     assert excluded["excluded"].to_dict() == {
-        "a/4.png": "undecodable: no JPEG, PNG, BMP, GIF, WEBP, TIFF",
+        "a/4.png": "undecodable: not a JPEG, PNG, BMP, GIF, WEBP or TIFF file",
         "b/5.png": "empty: the file has no bytes",
     }
     assert (excluded["split"] == "").all()

@@ -104,7 +104,7 @@ def test_pixels_of_unknown_range_are_refused():
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"The image a/1\.png was listed and cannot be read any more"):
+    with pytest.raises(InputError, match=r"The image a/1\.png was found earlier, but cannot be read now"):
         decode(EncodedImage("a/1.png", tmp_path / "gone.png", 0), 32, "stretch", "bicubic")
 
 
@@ -156,7 +156,7 @@ def test_an_image_that_is_damaged_behind_its_header_is_named(tmp_path, write_cla
     with pytest.raises(InputError) as caught:
         prepare(source, manifest.assign(split="train"), 2, "train", image_size=32)
     assert str(caught.value).startswith("The image b/3.png cannot be decoded: ")
-    assert str(caught.value).endswith("Mend it or take it out of the set.")
+    assert str(caught.value).endswith("Repair it or remove it from the set.")
 
 
 def test_an_image_with_a_damaged_palette_is_named():

@@ -66,7 +66,7 @@ def test_where_nothing_fits_the_quickest_is_recommended_with_a_way_out(candidate
     chosen = recommend(candidates, 1)
     assert (chosen["image_size"], chosen["training_minutes"]) == (96, 2)
     assert "60.0 %" in chosen["words"]
-    assert "set finetune.training.time_budget_minutes" in chosen["words"]
+    assert "Set finetune.training.time_budget_minutes" in chosen["words"]
 
 
 def test_table_and_figure_show_every_candidate(candidates):

@@ -24,11 +24,10 @@ def test_both_runs_are_judged_by_the_labels_of_now():
     change = change_since(before, now)
     assert change["all"]["difference"] == pytest.approx(-0.1)
     assert change["untouched"]["difference"] == 0
-    told = "Both runs answered 10 test images. Judged by the labels of now, this run gets 10.0 points less than the run"
+    told = "Both runs answered 10 test images. By the current labels, this run gets 10.0 points less than the run"
     assert change["words"].startswith(told)
     assert (
-        "The labels of 1 have changed in between. On the others alone it gets as many right as the run before ("
-        in change["words"]
+        "Since then, 1 label changed. On the other images it gets as many right as the run before (" in change["words"]
     )
     assert json.loads(json.dumps(change, allow_nan=False)) == change
 
@@ -37,7 +36,7 @@ def test_a_clear_gain_is_no_luck_and_unchanged_labels_are_not_spoken_of():
     change = change_since(answers("a" * 200, "a" * 150 + "b" * 50), answers("a" * 200, "a" * 190 + "b" * 10))
     assert (change["all"]["only_upper"], change["all"]["only_lower"]) == (40, 0)
     assert "this run gets 20.0 points more than the run before (" in change["words"]
-    assert "luck" not in change["words"]
+    assert "chance" not in change["words"]
 
 
 def test_images_of_one_run_alone_are_counted_and_not_judged():
@@ -49,7 +48,7 @@ def test_images_of_one_run_alone_are_counted_and_not_judged():
 @pytest.mark.parametrize(
     ("before", "words"),
     [
-        (None, "No run before this one is stored"),
+        (None, "No earlier run is stored"),
         (answers("aa", "aa", first=9), "The run before had other test images"),
         (answers("ab", "bb"), "with the same answers"),
     ],
@@ -64,7 +63,7 @@ def test_where_nothing_can_be_compared_that_is_said(before, words):
 def test_where_all_labels_have_changed_there_are_no_others():
     change = change_since(answers("aa", "ab"), answers("bb", "bb"))
     assert change["untouched"] is None
-    assert change["words"].endswith("The labels of 2 have changed in between.")
+    assert change["words"].endswith("Since then, 2 labels changed.")
 
 
 def test_images_that_came_went_moved_or_have_another_label_are_counted():

@@ -92,7 +92,7 @@ def results(
     return Results(
         comparison=comparison,
         verdict=judge(predictions, seconds),
-        change={"all": None, "differences": [], "words": "No run before this one is stored."},
+        change={"all": None, "differences": [], "words": "No earlier run is stored."},
         audit={
             "source": "photos",
             "images": 60,
@@ -135,14 +135,14 @@ def test_the_page_says_what_a_colleague_asks():
     found = case(10, 300)
     page = Page(render_report(found))
     assert found.verdict["words"] in page.text
-    for section in ("Verdict", "Learning", "Where finetune is wrong", "Look at it", "Confidence", "Cost", "Data"):
+    for section in ("Verdict", "Learning", "Where finetune is wrong", "Images to check", "Confidence", "Cost", "Data"):
         assert section in page.text
     first = worth_a_look(found.predictions["finetune"]).iloc[0]
     assert first["id"] in page.text
     assert "57 of 60 images are used, 10 classes" in page.text
     assert "3,400,000" in page.text
     # Cells follow each other: the stage, its seconds, images/s of all 60 and of 3 × 10 judged ones, memory, device.
-    assert "looking at every image4.0150.5CPU (2 cores)" in page.text
+    assert "inspecting the images4.0150.5CPU (2 cores)" in page.text
     assert "evaluating finetune4.080.5GPU (one)" in page.text
     assert "training transfer2.0251.5CPU (2 cores)" in page.text
     assert "preparing the images" not in page.text, "nobody knows what it has cost"
@@ -193,10 +193,11 @@ def test_each_class_opens_to_its_mistakes_and_three_right_answers_and_each_pictu
     picture = Image.open(io.BytesIO(base64.b64decode(stored[f"i{wrong[0]}"].removeprefix(_WEBP))))
     assert np.abs(np.asarray(picture, int)[12, 12] - found.images[wrong[0], 12, 12]).max() < 20
     for row in table.loc[wrong].itertuples():
-        sure = f"{100 * row.confidence:.0f} % sure"
-        assert f"{row.id}: the answer is {row.predicted}, {sure}, which is wrong: it is {row.true}." in page.text
+        sure = f"{100 * row.confidence:.0f} %"
+        told = f"{row.id}: the answer is {row.predicted} with a confidence of {sure}, which is wrong: it is {row.true}."
+        assert told in page.text
     for name in ("class 0", "class 1", "class 2"):
-        assert page.text.count(f"the answer is {name}, ") - sum(table.loc[wrong, "predicted"] == name) == 3
+        assert page.text.count(f"the answer is {name} with ") - sum(table.loc[wrong, "predicted"] == name) == 3
 
 
 def test_a_cell_of_the_confusion_table_leads_to_its_images():
@@ -259,7 +260,7 @@ def test_what_the_review_has_found_is_told():
     ):
         assert told in text
     assert "Twice as many images: +2.0 points." in text
-    assert "Look at your labels" not in Page(render_report(plain)).text
+    assert "Labels to check" not in Page(render_report(plain)).text
 
 
 def test_what_changed_since_the_run_before_is_told_where_something_did():
@@ -314,7 +315,7 @@ def test_all_predictions_of_one_class_and_none_wrong():
     targets = np.arange(30) % 3
     same = np.tile(np.array([[3.0, 0, 0]], np.float32), (30, 1))
     page = Page(render_report(results({"transfer": same}, targets, ["a", "b", "c"])))
-    assert "No confidence is high enough" in page.text
+    assert "no confidence threshold makes" in page.text
     perfect = Page(render_report(results({"transfer": noisy(targets, 3, 50, 0)}, targets, ["a", "b", "c"])))
     assert "No test image is wrong." in perfect.text
 
@@ -325,7 +326,7 @@ def test_uneven_classes_and_sets_cut_from_imagenet_are_said_beside_the_score():
     found.audit["warnings"].append("These images are a part of ImageNet: scores flatter.")  # type: ignore[attr-defined]
     text = Page(render_report(found)).text
     verdict = text[text.index("Verdict") : text.index("Where transfer is wrong")]
-    assert "The classes are uneven, 1 to 30 test images: balanced accuracy" in verdict
+    assert "The classes have 1 to 30 test images. Balanced accuracy" in verdict
     assert "a part of ImageNet" in verdict
 
 

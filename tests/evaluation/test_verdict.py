@@ -50,7 +50,9 @@ def test_where_nothing_can_be_told_the_cheaper_one_is_taken():
     assert verdict["words"].startswith("Take transfer, the faster one to train: 70.0 % right (67.1 to 72.8) of 1,000 ")
     assert " Fine-tuning gets 0.3 points more than transfer (" in verdict["words"]
     # Of six that differ, all must be on one side.
-    assert verdict["words"].endswith("which may be luck: 1,000 test images cannot show a difference below 0.6 points.")
+    assert verdict["words"].endswith(
+        "which may be chance: 1,000 test images cannot show a difference below 0.6 points."
+    )
     turned = judge(regimes, {"transfer": 60, "finetune": 5})
     assert turned["champion"] == "finetune"
     assert " Transfer gets 0.3 points less than fine-tuning (" in turned["words"]
@@ -156,7 +158,7 @@ def test_where_few_test_images_cannot_tell_cross_validation_is_named(right, of, 
         "finetune_predictions": predictions(hits(42 if of == 46 else 701, of)),
     }
     verdict, _ = reach_verdict(comparison, **tables)
-    assert ("cross_validation` judges transfer and fine-tuning on all images." in verdict["words"]) == named
+    assert ("cross_validation` compares transfer and fine-tuning on all images." in verdict["words"]) == named
 
 
 def test_a_worse_step_of_the_ladder_is_not_climbed_but_the_next_one_may_be():
@@ -233,7 +235,7 @@ def test_the_p_value_is_scipys(only_lower, only_upper):
 
 
 def test_regimes_of_different_images_are_not_compared():
-    with pytest.raises(InputError, match="transfer, finetune are about different test images"):
+    with pytest.raises(InputError, match="transfer, finetune are for different test images"):
         judge(
             {"transfer": predictions(hits(3, 4)), "finetune": predictions(hits(3, 5))},
             {"transfer": 5, "finetune": 60},

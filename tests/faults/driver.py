@@ -334,7 +334,7 @@ def run_two_alike(project: Any, reference: Reference) -> list[str]:
     lost = [
         f"a run ended with {run.returncode}: {run.stdout[-3000:]}{run.stderr}"
         for run in refused
-        if run.returncode != 1 or "The same step runs already" not in run.stdout + run.stderr
+        if run.returncode != 1 or "The same step is already running" not in run.stdout + run.stderr
     ]
     if len(refused) == len(ended):
         return [*lost, "both runs were refused"]

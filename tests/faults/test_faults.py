@@ -92,14 +92,14 @@ def test_a_flipped_byte_is_noticed_by_whoever_loads_it_and_made_good_by_the_next
         files[name] = path.parent / file
         flip_a_byte(files[name])
         dataset = kind(filepath=str(path.parents[1]), version=Version(None, None))
-        with pytest.raises(DatasetError, match=f"{files[name]} is not what was written there"):
+        with pytest.raises(DatasetError, match=f"{files[name]} has changed since it was written"):
             dataset.load()
     result = project.kedro(*driver.COMMAND)
     assert result.returncode == 0, result.stdout + result.stderr
     for name, file in files.items():
         # The three splits are one node's, which is stale by the first that is damaged.
         if name != "validation_images":
-            assert f"{file} is not what was written there" in result.stdout
+            assert f"{file} has changed since it was written" in result.stdout
         assert len(project.versions(name)) == 2
     assert "fresh  finetune.train_classifier" in result.stdout, "its inputs came out as they were"
     assert driver.run_again(project) == []

@@ -90,7 +90,7 @@ def test_any_bytes_are_no_commit_file_and_the_version_is_damaged(stored_once, co
     (stored_once / "audit.json" / DAY.format(1) / "commit.json").write_bytes(content)
     stored = look(stored_once)
     assert not stored.exists()
-    assert "commit.json is not what was written there" in stored.find_damage()
+    assert "commit.json has changed since it was written" in stored.find_damage()
 
 
 @ATTACK
@@ -163,7 +163,7 @@ def test_a_folder_without_permission_is_refused_before_anything_is_made(tmp_path
     write(tmp_path, 1)
     (tmp_path / closed).chmod(0o500)
     try:
-        with pytest.raises(InputError, match="may not be written"):
+        with pytest.raises(InputError, match="You have no permission to write"):
             dataset(tmp_path if closed else tmp_path / "new").check_place()
     finally:
         (tmp_path / closed).chmod(0o700)

@@ -103,7 +103,7 @@ def test_a_keras_file_without_metadata_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "names", "words"),
-    [(64, NAMES, "takes images of 32 px, these have 64 px"), (32, NAMES[::-1], "knows the classes")],
+    [(64, NAMES, "takes images of 32 px, but these have 64 px"), (32, NAMES[::-1], "knows the classes")],
 )
 def test_images_of_another_set_are_refused_even_where_their_numbers_agree(classifier, size, names, words):
     classifier.check_fits(32, list(NAMES))

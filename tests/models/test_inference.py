@@ -188,7 +188,7 @@ def test_what_cannot_be_converted_is_computed_by_keras_with_a_word(images, caplo
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(predict(model, images, 64), expected, rtol=1e-3, atol=1)
     [line] = words(caplog)
-    assert line.startswith("Keras computes this, more slowly than XNNPACK would: ")
+    assert line.startswith("Keras is used instead of the faster XNNPACK: ")
 
 
 def test_another_result_is_computed_by_keras_with_a_word(monkeypatch, extractor, images, expected, caplog):
@@ -210,6 +210,7 @@ def test_no_warning_of_tensorflows_own_shows(extractor, images):
         Engine(extractor, images.shape[1:], 64)
 
 
+@pytest.mark.slow
 def test_other_backends_compute_without_tensorflow_and_without_a_word():
     pytest.importorskip("jax")
     script = """

@@ -51,5 +51,5 @@ def test_any_value_in_any_place_is_taken_or_refused(place, value):
 def test_a_path_that_is_no_utf8_is_refused_since_no_record_could_hold_it(name):
     raw = base()
     raw["dataset"] |= {"name": None, name: os.fsdecode(b"/photos/caf\xe9")}
-    with pytest.raises(InputError, match=rf"dataset\.{name}: '/photos/caf\\udce9' has bytes that are no UTF-8"):
+    with pytest.raises(InputError, match=rf"dataset\.{name}: '/photos/caf\\udce9' is not valid UTF-8"):
         validate(raw)

@@ -74,15 +74,15 @@ def test_an_unknown_group_is_refused_with_its_near_match(raw):
 
 def test_a_missing_group_is_refused_and_the_message_says_where_it_belongs(raw):
     del raw["evaluation"]
-    assert "evaluation: missing. Give it in a parameters*.yml of your environment." in fault(raw)
+    assert "evaluation: missing. Add it to a parameters*.yml of your environment." in fault(raw)
 
 
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("patient[0-9]+", "'patient[0-9]+' has 0 groups in parentheses. It needs one"),
+        ("patient[0-9]+", "'patient[0-9]+' has 0 groups in parentheses. It needs exactly one"),
         ("(a)-(b)", "'(a)-(b)' has 2 groups in parentheses"),
-        ("(a", "'(a' is no regular expression: missing )"),
+        ("(a", "'(a' is not a regular expression: missing )"),
     ],
 )
 def test_a_group_pattern_has_one_group(raw, pattern, words):
@@ -108,7 +108,7 @@ def test_all_faults_are_listed_at_once_with_their_full_names(raw):
 @pytest.mark.parametrize("regime", ["baseline", "finetune"])
 def test_an_unknown_block_is_refused_with_near_matches_and_the_blocks_there_are(raw, regime):
     message = fault(change(raw, f"{regime}.training.unfreeze_from", "block6z"))
-    assert f"{regime}.training.unfreeze_from: EfficientNetLite0 has no block 'block6z'; only whole blocks" in message
+    assert f"{regime}.training.unfreeze_from: EfficientNetLite0 has no block 'block6z'. Only whole blocks" in message
     assert "Did you mean 'block6" in message
     assert "Known: all, stem, block1a, " in message
 
@@ -128,7 +128,7 @@ def test_unknown_blocks_of_both_regimes_are_listed_at_once(raw):
 
 def test_a_weights_file_must_exist(raw, tmp_path):
     message = fault(change(raw, "backbone.weights", str(tmp_path / "missing.h5")))
-    assert f"backbone: weights {str(tmp_path / 'missing.h5')!r} is neither `imagenet` nor `none`" in message
+    assert f"backbone: weights {str(tmp_path / 'missing.h5')!r} is not `imagenet`, `none`" in message
     assert "Did you mean 'imagenet'?" in fault(change(raw, "backbone.weights", "imagnet"))
     file = tmp_path / "there.h5"
     file.touch()
@@ -140,7 +140,7 @@ def test_a_cluster_without_workers_is_refused(raw):
     assert "cluster.address is auto, but device.workers is 1" in fault(raw)
     assert validate(change(raw, "device.workers", "all")).cluster.address == "auto"
     message = fault(change(raw, "cluster.address", "http://head"))
-    assert "cluster.address: 'http://head' is no address. Give auto, ray://<host>:10001, or null" in message
+    assert "cluster.address: 'http://head' is not a valid address. Give auto, ray://<host>:10001, or null" in message
 
 
 @pytest.mark.parametrize(("path", "given"), [("photos", "both"), (None, "neither")])
@@ -150,7 +150,7 @@ def test_a_set_is_named_either_by_name_or_by_path(raw, path, given):
         change(raw, "dataset.name", None)
     message = fault(raw)
     assert "dataset: give either `name`" in message
-    assert f"not {given}. Set the other one to null." in message
+    assert f"not {given}. For a folder, add --env folder to the command" in message
 
 
 @pytest.mark.parametrize(
@@ -230,15 +230,32 @@ def test_a_misspelt_auto_names_what_is_allowed(raw):
 @pytest.mark.parametrize("part", ["block6a_expand_conv", "block6"])
 def test_a_part_of_a_block_is_refused(raw, part):
     message = fault(change(raw, "finetune.training.unfreeze_from", part))
-    assert f"has no block {part!r}; only whole blocks are trained" in message
+    assert f"has no block {part!r}. Only whole blocks can be trained" in message
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate"])
 def test_rules_for_fine_tuning_are_refused_elsewhere(raw, name):
     message = fault(change(raw, f"baseline.training.{name}", "auto"))
-    assert f"baseline.training.{name}: auto is a rule for fine-tuning" in message
+    assert f"baseline.training.{name}: auto works for fine-tuning only" in message
 
 
 def test_a_single_fold_is_refused(raw):
     message = fault(change(raw, "transfer.head.folds", 1))
-    assert "transfer.head: folds is 1, which leaves no image to fit on. Give 0, auto, or 2 and more." in message
+    assert "transfer.head: folds is 1, which leaves no image for fitting. Give 0, auto, or at least 2." in message
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "meant"),
+    [
+        (
+            None,
+            "epochs",
+            "epochs: unknown parameter. Did you mean finetune.training.epochs or baseline.training.epochs?",
+        ),
+        ("baseline", "epochs", "baseline.epochs: unknown parameter. Did you mean baseline.training.epochs?"),
+        (None, "image_size", "image_size: unknown parameter. Did you mean preprocessing.image_size?"),
+    ],
+)
+def test_a_parameter_without_its_group_is_told_which_one_it_is(raw, group, name, meant):
+    (raw[group] if group else raw)[name] = 3
+    assert meant in fault(raw)

@@ -85,7 +85,7 @@ def test_right_labels_are_not_doubted() -> None:
     found = estimate_wrong_labels(logits, labels)
     assert found.low == 0
     assert found.high < 0.02
-    assert "no sign of labels that are wrong" in say_wrong_labels(found, 0, labels[:0], list("abcdef"))
+    assert "no sign of randomly wrong labels" in say_wrong_labels(found, 0, labels[:0], list("abcdef"))
 
 
 def test_test_images_have_no_part_in_what_is_said_of_others() -> None:
@@ -137,7 +137,7 @@ def test_a_class_of_one_image_cannot_be_judged_and_is_named() -> None:
     found = estimate_wrong_labels(np.zeros((3, 3)), labels[:3])
     words = say_wrong_labels(found, 0, labels[~judged], ["a", "lonely", "c"])
     assert words.startswith("There are too few images to tell")
-    assert words.endswith("labels of: lonely, c.")
+    assert words.endswith("too few images to check their labels: lonely, c.")
 
 
 @pytest.mark.parametrize("count", [20, 60], ids=["a few", "as many as right ones"])

@@ -82,7 +82,7 @@ def test_a_planted_shortcut_is_named(tmp_path, name, save):
     assert planted["recall"] > 0.85
     assert planted["false_alarms"] < 0.15
     title = {"size": "size in pixels", "format": "file format"}.get(name, name)
-    assert any(f"The {title} alone tells" in warning and "dog" in warning for warning in found["warnings"])
+    assert any(f"The {title} alone predicts" in warning and "dog" in warning for warning in found["warnings"])
     assert json.loads(json.dumps(found)) == found
 
 
@@ -106,7 +106,7 @@ def test_a_folder_for_each_camera_is_named(tmp_path):
         return f"camera{CLASSES.index(camera)}/{name}/{index}.png"
 
     found = shortcuts_in(csv_of(tmp_path, path_of))
-    assert any(warning.startswith("The folder of the file alone tells") for warning in found["warnings"])
+    assert any(warning.startswith("The folder of the file alone predicts") for warning in found["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_one_class_of_many_that_is_given_away_is_enough():
     found = find_shortcuts(*table([f"{i}.jpg" for i in range(480)], labels, format=formats), 0)
     assert found["properties"]["format"]["accuracy"] < 0.06
     assert [warning.startswith("The file format alone") for warning in found["warnings"]] == [True]
-    assert "recognizes 100% of the images of class 17, and takes 0% of the others" in found["warnings"][0]
+    assert "recognizes 100% of the images of class 17, and confuses 0% of the others" in found["warnings"][0]
 
 
 def test_classes_photographed_one_after_the_other_are_told_by_the_order():
@@ -188,7 +188,7 @@ def test_the_order_of_files_that_are_sorted_by_class_says_nothing(number, correc
     labels[corrected] = 1 - labels[corrected]
     found = find_shortcuts(*table(ids, labels), 0)
     assert "order" not in found["properties"]
-    assert found["words"][-1] == "The files are sorted by class, so their order says nothing."
+    assert found["words"][-1] == "The files are sorted by class, so their order is not tested."
 
 
 def test_images_of_one_group_do_not_tell_each_other():
@@ -220,12 +220,12 @@ def test_a_class_that_is_one_group_is_left_out_and_it_says_so():
     found = find_shortcuts(*table(ids, labels, group=np.where(labels == 1, "one video", ids)), 0)
     assert found["num_images"] == 60
     assert found["chance"] == 0.5
-    assert found["words"][-1] == "Left out, with fewer than 5 images or groups: class 1."
+    assert found["words"][-1] == "These classes have fewer than 5 images or groups and are ignored: class 1."
 
 
 @pytest.mark.parametrize("labels", [[0] * 50, [0] * 40 + [1] * 4])
 def test_it_is_said_when_nothing_can_be_told(labels):
     found = find_shortcuts(*table([f"{i}" for i in range(len(labels))], labels), 0)
     assert found["accuracy"] is None
-    assert "unknown" in found["words"][0]
+    assert found["words"] == ["The search for shortcuts needs two classes with 5 images or groups each."]
     assert found["warnings"] == []

@@ -61,7 +61,7 @@ def test_a_planted_group_is_found_and_described(classifier):
     assert find_weak_spots(features, probabilities, labels, images, NAMES, seed=0) == report
     assert len(spot["examples"]) == 8
     assert set(spot["examples"]) <= planted
-    assert "dog is taken for owl" in report["words"][0]
+    assert "dog are predicted as owl" in report["words"][0]
     assert json.loads(json.dumps(report)) == report
 
 
@@ -91,14 +91,14 @@ def test_few_images_tell_nothing_and_it_says_so(classifier):
     few = [part[::10] for part in classifier()]
     report = find_weak_spots(*few, NAMES, seed=0)
     assert report["spots"] == []
-    assert report["words"] == ["It takes 200 images to look for weak spots, and there are 80."]
+    assert report["words"] == ["The search for weak spots needs 200 images, and there are 80."]
 
 
 @pytest.mark.parametrize("error", [0.0, 1.0])
 def test_a_classifier_that_is_always_right_or_always_wrong_has_no_weak_spot(classifier, error):
     report = find_weak_spots(*classifier(0, (error,) * 4), NAMES, seed=0)
     assert report["spots"] == []
-    assert report["words"] == [f"None of {report['num_clusters']} groups of like images is a weak spot."]
+    assert report["words"] == [f"None of {report['num_clusters']} groups of similar images is a weak spot."]
 
 
 @pytest.mark.parametrize("count", [0, 2])

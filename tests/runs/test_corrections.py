@@ -23,7 +23,7 @@ def run(project, *parameters: str) -> tuple[set[str], set[str], str]:
 
 def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_brought(project):
     _, _, output = run(project)
-    assert "No run before this one is stored" in output
+    assert "No earlier run is stored" in output
     manifest = pd.read_csv(project.newest("manifest.csv"), keep_default_na=False)
     file = project.path / "mended.csv"
 
@@ -52,7 +52,7 @@ def test_corrections_make_stale_what_they_concern_and_the_report_says_what_they_
     told = ["1 image removed", "1 image relabelled", "dataset.corrections None → mended.csv", "corrections changed"]
     assert change["differences"] == told
     assert all(f"<li>{words}</li>" in report for words in told)
-    assert "by the labels of now" in output.replace("\n", " ")
+    assert "By the current labels" in output.replace("\n", " ")
 
     file.rename(project.path / "photos" / "mended.csv")
     fresh, stale, _ = run(project, "dataset.corrections=photos/mended.csv")

@@ -48,7 +48,7 @@ def finished(project):
     """A project whose fine-tuning has run, to the names of its nodes."""
     fresh, stale = run(project)
     assert not fresh
-    assert set(stale.values()) == {"nothing is stored yet"}
+    assert set(stale.values()) == {"no result is stored yet"}
     return project, set(stale)
 
 
@@ -174,7 +174,7 @@ def test_from_nodes_forces(finished):
     _, stale = run(project, "--from-nodes", "finetune.evaluate_classifier")
     assert stale == dict.fromkeys(
         FROM_TRAINING_ON - {"finetune.train_classifier", "reporting.measure_cost", "reporting.plot_learning_curves"},
-        "it was asked for",
+        "you selected it",
     )
 
 

@@ -117,7 +117,7 @@ def test_the_report_says_what_every_stage_has_cost(ladder):
     report = project.newest("report.html").read_text()
     stages = re.findall(r'<th scope="row">((?:looking|preparing|training|evaluating).*?)</th>(.*?)</tr>', report)
     regimes = ("baseline", "transfer", "finetune")
-    expected = ["looking at every image", "preparing the images"]
+    expected = ["inspecting the images", "preparing the images"]
     expected += [f"{what} {regime}" for what in ("training", "evaluating") for regime in regimes]
     assert [name for name, _ in stages] == expected
     for name, cells in stages:

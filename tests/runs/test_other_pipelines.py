@@ -46,7 +46,7 @@ def layers_that_differ(one: keras.Model, other: keras.Model) -> set[str]:
 
 
 def test_the_recipe_without_its_environment_says_which_one(project):
-    assert "there is --env seed_recipe" in project.refuses("run", "--pipelines", "seed_parity")
+    assert "For seed_parity, add --env seed_recipe" in project.refuses("run", "--pipelines", "seed_parity")
 
 
 def test_the_learning_rate_finder_draws_its_curve_and_suggests(project):
@@ -75,14 +75,14 @@ def test_auto_takes_what_choose_backbone_recommended_and_says_so(project):
     taken = project.kedro("run", "--pipelines", "transfer", *AUTO)
     output = taken.stdout + taken.stderr
     assert taken.returncode == 0, output
-    assert output.count("as choose_backbone recommended") == 1
+    assert output.count("auto: choose_backbone recommended") == 1
     classifier = TrainedClassifier.load(project.newest("transfer_model.keras"))
     assert (classifier.backbone, classifier.image_size) == (choice["backbone"], choice["image_size"])
 
 
 def test_auto_in_one_place_alone_is_refused(project):
     message = project.refuses("run", "--params", "backbone.name=auto")
-    assert "backbone.name and preprocessing.image_size are chosen together" in message
+    assert "backbone.name and preprocessing.image_size must both be auto, or neither" in message
 
 
 def test_cross_validation_judges_every_image_by_models_that_had_not_seen_it(project):

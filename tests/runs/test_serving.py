@@ -27,7 +27,7 @@ MODEL = "efficientnet-finetuning.cifar10_sample"
 def trained(project):
     result = project.kedro("run", "--pipelines", "transfer")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"MLflow: {MODEL} version 1 is registered: the first champion" in result.stdout
+    assert f"MLflow: registered {MODEL} version 1; it is the first champion" in result.stdout
     return project
 
 
@@ -91,7 +91,7 @@ def test_the_server_answers_as_the_champion_does(trained, address):
     champion = Classifier.champion("cifar10_sample", trained.path / "data")
     expected = champion.predict(photographs).drop(columns="id")
     pd.testing.assert_frame_equal(pd.DataFrame(answers[:2]), expected, check_dtype=False, atol=1e-5)
-    assert answers[2]["reason"] == "undecodable: no base64"
+    assert answers[2]["reason"] == "undecodable: the image is not base64"
     assert answers[2]["probability_1"] is None
 
 
@@ -99,13 +99,13 @@ def test_too_many_images_are_a_clear_error(address):
     with pytest.raises(HTTPError) as refusal:
         ask(address, *["no image"] * 65)
     assert refusal.value.code == 400
-    assert "The request holds 65 images. Send 1 to 64 at a time." in refusal.value.read().decode()
+    assert "The request has 65 images. Send 1 to 64 at a time." in refusal.value.read().decode()
 
 
 def test_a_champion_that_is_fresh_is_not_registered_again(trained):
-    assert "is registered" not in trained.kedro("run", "--pipelines", "transfer").stdout
+    assert "MLflow: registered" not in trained.kedro("run", "--pipelines", "transfer").stdout
 
 
 def test_the_newest_champion_takes_the_alias(trained):
     result = trained.kedro("run", "--pipelines", "transfer", "--params", "evaluation.precision=0.9")
-    assert f"{MODEL} version 2 is registered: the champion from now on" in result.stdout
+    assert f"registered {MODEL} version 2; it is the new champion" in result.stdout

@@ -117,7 +117,7 @@ def test_photographs_are_ranked_for_labelling(trained):
     ("pipeline", "parameters", "words"),
     [
         ("predict", "predict.top=3", "predict.path is not given"),
-        ("predict", "predict.path=newer", "There is nothing at newer. Did you mean 'new'"),
+        ("predict", "predict.path=newer", "newer does not exist. Did you mean 'new'"),
         (
             "predict",
             "predict.path=new,predict.model=new/broken.jpg",
@@ -125,8 +125,8 @@ def test_photographs_are_ranked_for_labelling(trained):
         ),
         ("choose_next", "predict.top=3", "predict.path is not given"),
         ("add_class", "add_class.name=yellow", "add_class.path is not given"),
-        ("add_class", "add_class.path=nowhere", "There is nothing at nowhere"),
-        ("add_class", "add_class.path=photos/red", "The champion knows the class 'red' already"),
+        ("add_class", "add_class.path=nowhere", "nowhere does not exist"),
+        ("add_class", "add_class.path=photos/red", "The champion has the class 'red' already"),
         (
             "add_class",
             "add_class.path=photos/red,add_class.max_loss=0",
@@ -167,7 +167,7 @@ def test_the_bundle_leaves_with_formats_card_and_receipt(trained):
     command = [sys.executable, "-m", "efficientnet_finetuning.verify", str(bundle), "--data", "data"]
     checked = subprocess.run(command, cwd=trained.path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    assert "The metrics were recomputed and are the same." in checked.stdout
+    assert "The recomputed metrics are the same." in checked.stdout
     parameters = f"predict.path=photos/red/3.png,predict.model={bundle}"
     answered = trained.kedro("run", "--pipelines", "predict", "--params", parameters)
     assert answered.returncode == 0, answered.stdout + answered.stderr

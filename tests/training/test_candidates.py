@@ -7,6 +7,8 @@ from efficientnet_finetuning.models.heads import attach_head
 from efficientnet_finetuning.parameters import ChoiceParameters, HeadParameters, TrainingParameters
 from efficientnet_finetuning.training.candidates import measure_candidates, step_memory
 
+pytestmark = pytest.mark.slow
+
 HEAD = HeadParameters(inverse_regularizations=(0.01,))
 TRAINING = TrainingParameters(epochs=2, batch_size=8, learning_rate=1e-4)
 
@@ -35,7 +37,7 @@ def test_candidates_are_measured_and_what_is_missing_or_too_slow_is_listed_with_
     assert first["milliseconds"] > 0
     assert 0 < first["training_minutes"] < 60
     assert missing["note"] == still_missing["note"] == "The ImageNet weights of EfficientNetB0 could not be downloaded"
-    assert slow["note"].startswith("fine-tuning would take some ")
+    assert slow["note"].startswith("fine-tuning would take about ")
     assert "held out" not in caplog.text, "the head's path is nothing to read here"
 
 

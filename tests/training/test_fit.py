@@ -16,6 +16,8 @@ from efficientnet_finetuning.training.learning_rate import find_learning_rate, s
 from efficientnet_finetuning.training.rules import class_weights
 from efficientnet_finetuning.training.step import flatten_logits
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = "EfficientNetLite0"
 
 
@@ -133,7 +135,7 @@ def test_training_ends_when_its_images_are_learnt_and_says_so(start, caplog):
     assert len(history) < 20
     assert history[-1]["kept"]
     assert accuracy(model, *VALIDATION) >= 0.9
-    assert "The training images are learnt (stop_at_loss 0.3): training ends." in caplog.messages
+    assert "Training ends: its loss is below stop_at_loss (0.3)." in caplog.messages
 
 
 def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
@@ -143,7 +145,9 @@ def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
     assert [row["epoch"] for row in history] == [1, 2, 3]
     for ours, theirs in zip(model.get_weights(), start.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert "No epoch was better on validation than the start (30.0 %), so the start's weights come back" in caplog.text
+    assert (
+        "No epoch was better on validation than the start (30.0 %), so the initial weights are restored" in caplog.text
+    )
     assert "points below the start's" in caplog.text
 
 
@@ -166,13 +170,13 @@ def test_one_image_of_few_does_not_blame_the_learning_rate(start, caplog):
 
 def test_a_loss_far_above_that_of_guessing_is_explained(start, caplog):
     train(start, learning_rate=1.0, warmup_fraction=0.0, epochs=1)
-    assert "is far above that of guessing (0.69): the learning rate is too high" in caplog.text
+    assert "is far above that of random guessing (0.69). The learning rate is too high" in caplog.text
 
 
 def test_pixels_that_were_scaled_already_are_refused(start):
     images, labels = TRAIN
     parameters = TrainingParameters(epochs=1, batch_size=7, learning_rate=0.01)
-    with pytest.raises(InputError, match=r"The pixels lie in 0 to 0.9.*takes 0 to 255"):
+    with pytest.raises(InputError, match=r"The pixels are in 0 to 0.9.*needs 0 to 255"):
         fit(start, BACKBONE, (images / np.float32(255), labels), VALIDATION, parameters, seed=5)
 
 

@@ -185,7 +185,7 @@ def test_copies_of_an_image_do_not_choose_the_strength_when_their_group_is_known
 def test_training_images_of_one_group_cannot_be_folded():
     features, labels = blobs(3, 20, seed=0)
     parameters = HeadParameters(folds=5, inverse_regularizations=(1.0,))
-    with pytest.raises(InputError, match="All training images are of one group"):
+    with pytest.raises(InputError, match="All training images are in one group"):
         fit_head(features, labels, features[:0], labels[:0], parameters, groups=np.full(20, "one"))
 
 

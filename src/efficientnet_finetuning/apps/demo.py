@@ -1,4 +1,4 @@
-"""The demo page: photographs in, the champion's answers out. ``make demo`` serves it."""
+"""The demo page: drop photographs, see the champion's predictions. ``make demo`` serves it."""
 
 import sys
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from efficientnet_finetuning.storage import read_commit
 
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _NUM_SAMPLES, _NUM_NEAREST = 6, 6
-# Widths in pixels: on a phone, three samples, three small pictures or one large one stand beside each other.
+# Widths in pixels: a phone shows three samples, three small pictures or one large picture in a row.
 _SAMPLE, _SMALL, _LARGE = 100, 88, 310
 
 
 class Showcase(NamedTuple):
-    """What the page shows of a job, loaded once for all visitors.
+    """The page's data, loaded once for all visitors.
 
     Attributes:
         classifier: the champion.
         version: its folder.
-        recipe: what it was made by; empty where that is not written down.
+        recipe: parameters and inputs of its training; empty if unknown.
         samples: test images to try.
-        neighbours: training images; ``None`` where none are stored that fit the champion.
-        lock: a network answers one visitor at a time.
+        neighbours: training images; ``None`` if none are stored that fit the champion.
+        lock: only one visitor at a time may use the network.
     """
 
     classifier: Classifier
@@ -54,7 +54,7 @@ class Showcase(NamedTuple):
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the classifier and some training images …")
 def open_showcase(job: str, data: Path, champion: Path) -> Showcase:
-    """Load a champion, and what the runs of its job have left to show beside it."""
+    """Load a champion, and its job's stored images."""
     classifier = Classifier.load(champion)
     train = prepared_images(job, "train", classifier, data)
     test = prepared_images(job, "test", classifier, data)
@@ -69,7 +69,7 @@ def open_showcase(job: str, data: Path, champion: Path) -> Showcase:
 
 
 def show_page(job: str, data: Path) -> None:
-    """The whole page, from its top to its end."""
+    """Show the whole page."""
     st.set_page_config(page_title=f"{job}: what is in the picture?")
     st.title("What is in the picture?")
     try:
@@ -78,24 +78,24 @@ def show_page(job: str, data: Path) -> None:
         st.error(plain(str(error)))
         return
     names = showcase.classifier.class_names
-    st.markdown(f"This classifier knows {len(names)} classes: {plain(shorten(names))}. Pictures stay on this machine.")
+    st.markdown(f"This classifier has {len(names)} classes: {plain(shorten(names))}. Pictures stay on this machine.")
     if photographs := ask_for_photographs(showcase):
         show_results(showcase, photographs)
     show_receipt(showcase)
 
 
 def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
-    """What the visitor has dropped; before that, the sample image that was clicked."""
+    """The photographs that the visitor dropped, or else the test image that they clicked."""
     files = st.file_uploader(f"Drop up to {MAX_PHOTOGRAPHS} pictures", type=_TYPES, accept_multiple_files=True)
     st.caption(
-        f"A file that turns red was not taken: it is larger than {MAX_MEGABYTES} MB, or no picture by its name. "
-        "Make it smaller, or save it as JPEG."
+        f"A red file was rejected: it is larger than {MAX_MEGABYTES} MB, or it has no picture file extension. Make "
+        "it smaller, or save it as JPEG."
     )
     if files:
         return [EncodedImage(file.name, file.getvalue()) for file in files]
     clicked = []
     if showcase.samples:
-        st.caption("Or try a test image, which the classifier has not learnt from:")
+        st.caption("Or try a test image, on which the classifier was not trained:")
         with st.container(horizontal=True):
             for sample in showcase.samples:
                 with st.container(width=_SAMPLE):
@@ -107,9 +107,9 @@ def ask_for_photographs(showcase: Showcase) -> list[EncodedImage]:
 
 
 def show_results(showcase: Showcase, photographs: Sequence[EncodedImage]) -> None:
-    """An answer or a fault for each photograph."""
+    """Show a prediction or a fault for each photograph."""
     try:
-        with st.spinner("Looking …"), showcase.lock:
+        with st.spinner("Classifying …"), showcase.lock:
             results = explain(showcase.classifier, photographs)
             answers = [result for result in results if isinstance(result, Answer)]
             nearest = iter(find_nearest(showcase, answers))
@@ -126,7 +126,7 @@ def show_results(showcase: Showcase, photographs: Sequence[EncodedImage]) -> Non
 
 
 def find_nearest(showcase: Showcase, answers: Sequence[Answer]) -> list[np.ndarray]:
-    """For each answer, the training images of its class that are most like the photograph."""
+    """For each prediction, the most similar training images of its class."""
     if showcase.neighbours is None or not answers:
         return [np.empty(0)] * len(answers)
     labels = [showcase.classifier.class_names.index(answer.classes[0]) for answer in answers]
@@ -134,7 +134,7 @@ def find_nearest(showcase: Showcase, answers: Sequence[Answer]) -> list[np.ndarr
 
 
 def show_answer(answer: Answer) -> None:
-    """The likeliest classes, and the photograph beside what speaks for the first of them."""
+    """Show the likeliest classes, the photograph, and an activation map of the likeliest class."""
     likeliest = plain(answer.classes[0])
     st.subheader(plain(answer.name) if answer.unanswered else f"{plain(answer.name)}: {likeliest}", anchor=False)
     if answer.unanswered:
@@ -142,21 +142,21 @@ def show_answer(answer: Answer) -> None:
     st.html(_bars(answer))
     with st.container(horizontal=True):
         st.image(answer.photograph, "The picture", width=_LARGE)
-        st.image(answer.evidence, f"What speaks for {likeliest}, from dark to yellow", width=_LARGE)
+        st.image(answer.evidence, f"Yellow parts support {likeliest}", width=_LARGE)
 
 
 def show_nearest(answer: Answer, images: np.ndarray) -> None:
-    """Training images of the predicted class."""
+    """Show training images of the predicted class."""
     if not len(images):
         return
-    st.caption(f"The most similar of some training images of {plain(answer.classes[0])}, nearest first:")
+    st.caption(f"Similar training images of {plain(answer.classes[0])}, most similar first:")
     with st.container(horizontal=True):
         for image in images:
             st.image(image, width=_SMALL)
 
 
 def show_receipt(showcase: Showcase) -> None:
-    """Which classifier answered, and how it was made."""
+    """Show which classifier made the predictions, and how it was trained."""
     classifier, version = showcase.classifier, showcase.version
     with st.expander(f"Receipt: {plain(classifier.backbone)}, {classifier.image_size} px, {plain(version.name)}"):
         st.markdown(
@@ -166,10 +166,10 @@ def show_receipt(showcase: Showcase) -> None:
             f"- Version: {plain(str(version))}"
         )
         if showcase.recipe:
-            st.caption("What it was made by:")
+            st.caption("How it was trained:")
             st.json(showcase.recipe, expanded=1)
         else:
-            st.caption("There is no commit.json in its folder: nobody wrote down what it was made by.")
+            st.caption("Its folder has no valid commit.json, so its training is unknown.")
 
 
 def _bars(answer: Answer) -> str:

@@ -1,6 +1,6 @@
-"""Serve a page: ``python -m efficientnet_finetuning.apps.launch demo <job>``, in the project's folder.
+"""Serve a page; run this in the project's folder.
 
-Or the review page: ``… launch review <job> <corrections.csv>``.
+``python -m efficientnet_finetuning.apps.launch demo <job>`` or ``… launch review <job> <corrections.csv>``.
 """
 
 import importlib.util
@@ -12,21 +12,16 @@ from efficientnet_finetuning.bundle.explain import MAX_MEGABYTES
 from efficientnet_finetuning.bundle.stored import find_champion, find_issues
 from efficientnet_finetuning.errors import InputError
 
-# What each page shows must be there before a server starts.
+# These raise an InputError if a page would have nothing to show.
 _PAGES = {"demo": find_champion, "review": find_issues}
 
 
 def command(page: str, job: str, data: Path, *more: str) -> list[str]:
-    """The command that serves a page about a job, to this machine alone.
+    """The command that serves a page (``demo`` or ``review``) about a job, only to this machine.
 
-    Args:
-        page: ``demo`` or ``review``.
-        job: as in :func:`~efficientnet_finetuning.bundle.stored.find_champion`.
-        data: likewise.
-        more: of ``review``, the file of corrections.
-
-    Raises:
-        InputError: Streamlit is not installed, or there is nothing to show.
+    ``more`` holds the file of corrections for ``review``; ``job`` and ``data`` are those of
+    :func:`~efficientnet_finetuning.bundle.stored.find_champion`. Raises ``InputError`` if Streamlit is not installed,
+    or there is nothing to show.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise InputError(f"The {page} page needs Streamlit: pip install -c requirements.lock -e '.[demo]'.")
@@ -46,7 +41,7 @@ def command(page: str, job: str, data: Path, *more: str) -> list[str]:
 
 
 def main() -> None:
-    """Become the server, so that Ctrl-C reaches it alone."""
+    """Replace this process by the server, so that Ctrl-C reaches only the server."""
     page, job, *more = sys.argv[1:]
     try:
         arguments = command(page, job, Path("data"), *more)

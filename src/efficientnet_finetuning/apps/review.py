@@ -1,7 +1,4 @@
-"""The review page: one issue after the other, beside what is near, to keep, to relabel, or to leave out.
-
-``make review`` serves it.
-"""
+"""The review page: keep, relabel or exclude one doubtful image after the other. ``make review`` serves it."""
 
 import json
 import sys
@@ -18,21 +15,21 @@ from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.errors import InputError, counted, naming_unreadable
 from efficientnet_finetuning.quality.review import Review
 
-# Widths in pixels: on a phone, one large picture or three small ones stand beside each other.
+# Widths in pixels: a phone shows one large picture or three small ones in a row.
 _LARGE, _MIDDLE, _SMALL, _NUM_NEAREST = 320, 180, 88, 6
-_DECIDED = {"keep": "right as it is", "exclude": "left out"}
+_DECIDED = {"keep": "the label is right", "exclude": "exclude the image"}
 
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the issues …")
 def open_review(job: str, data: Path, issues: Path) -> Review:
-    """Open the issues and what the runs of their job have left to show beside them."""
+    """Open the issues and what else the job's runs stored."""
 
     def stored(layer: str, name: str) -> Path:
         if found := newest(data / layer / job / name):
             return found
-        raise InputError(f"{name} of the job {job!r} is not stored in {data}. Make it: `{command_for(job, 'review')}`.")
+        raise InputError(f"{data} has no {name} of the job {job!r}. Make it: `{command_for(job, 'review')}`.")
 
-    with naming_unreadable(f"What runs have stored of the job {job!r}"):
+    with naming_unreadable(f"The stored data of the job {job!r}"):
         source = json.loads(stored("02_intermediate", "source.json").read_text(encoding="utf-8"))
         return Review.open(
             issues,
@@ -44,7 +41,7 @@ def open_review(job: str, data: Path, issues: Path) -> Review:
 
 
 def show_page(job: str, data: Path, file: Path) -> None:
-    """The whole page, from its top to its end."""
+    """Show the whole page."""
     st.set_page_config(page_title=f"{job}: look at your labels", layout="wide")
     st.title("Look at your labels")
     try:
@@ -54,13 +51,13 @@ def show_page(job: str, data: Path, file: Path) -> None:
         st.error(plain(str(error)))
         return
     if not review.by_kind:
-        st.success("There is nothing to look at: no issue was found in the images that are used.")
+        st.success("There is nothing to check: the review found no issue in the used images.")
         return
     kind = st.selectbox("Kind of issue", list(review.by_kind), format_func=lambda kind: kind.replace("_", " "))
     rows = review.by_kind[kind]
     at = st.session_state.setdefault(f"at {kind}", review.first_open(kind, decided))
     looked_at = review.num_looked_at(kind, decided)
-    st.progress(looked_at / len(rows), f"{looked_at:,} of {len(rows):,} looked at; this is number {at + 1:,}")
+    st.progress(looked_at / len(rows), f"{looked_at:,} of {len(rows):,} checked; this is number {at + 1:,}")
     if fault := st.session_state.pop("fault", ""):
         st.error(plain(fault))
     issue = rows.iloc[at]
@@ -74,11 +71,11 @@ def show_page(job: str, data: Path, file: Path) -> None:
 
 
 def show_image(review: Review, issue: pd.Series, decision: Decision | None) -> None:
-    """The image, what it is called, and what was decided about it."""
+    """Show the image, its label, and the decision about it."""
     row = review.manifest.loc[issue["id"]]
     pixels = review.image(issue["id"])
     if pixels is None:
-        st.warning("Its pixels are not stored.")
+        st.warning("The pixels of this image are not stored.")
     else:
         st.image(pixels, width=_LARGE)
     told = f"Labelled **{plain(row['class_name'])}**"
@@ -88,13 +85,13 @@ def show_image(review: Review, issue: pd.Series, decision: Decision | None) -> N
     st.markdown(told)
     st.caption(" · ".join(plain(text) for text in (issue["id"], row["split"], row["corrected"]) if text))
     if decision:
-        st.success(f"Decided: {_DECIDED.get(decision.action) or f'the label is {plain(decision.label)}'}")
+        st.success(f"Decision: {_DECIDED.get(decision.action) or f'change the label to {plain(decision.label)}'}")
 
 
 def show_buttons(
     review: Review, issue: pd.Series, decided: Mapping[str, Decision], file: Path, num_issues: int
 ) -> None:
-    """What can be decided, and where to go, each also by a key."""
+    """Show the buttons to decide and to navigate, each with a key."""
     id_, kind, at = issue["id"], issue["kind"], st.session_state[f"at {issue['kind']}"]
     own = review.manifest.loc[id_, "class_name"]
     new = {decision.label for decision in decided.values() if decision.action == "new_class"}
@@ -124,14 +121,14 @@ def show_buttons(
             st.session_state[f"at {kind}"] = at
 
     def go(step: int) -> None:
-        # From what is shown: a key that is pressed twice before the page has followed skips no image.
+        # Count from the image on screen, so that a key pressed twice before the page updates skips no image.
         st.session_state[f"at {kind}"] = min(max(at + step, 0), num_issues - 1)
 
     with st.container(horizontal=True):
         st.button("Keep", key="keep", shortcut="K", on_click=decide, args=("keep",))
         to = f"Label: {plain(label)}" if label else "Label"
         st.button(to, key="label", shortcut="L", on_click=decide, args=("label",), disabled=not label, type="primary")
-        st.button("Leave out", key="exclude", shortcut="X", on_click=decide, args=("exclude",))
+        st.button("Exclude", key="exclude", shortcut="X", on_click=decide, args=("exclude",))
     with st.container(horizontal=True):
         st.button("Previous", key="previous", shortcut="Left", on_click=go, args=(-1,), disabled=at == 0)
         st.button("Next", key="next", shortcut="Right", on_click=go, args=(1,), disabled=at == num_issues - 1)
@@ -139,18 +136,18 @@ def show_buttons(
 
 
 def show_nearest(review: Review, issue: pd.Series) -> None:
-    """Images to compare with: the one that the issue names, and the nearest of both classes."""
+    """Show images to compare with: the issue's neighbour, and similar images of both classes."""
     if other := issue["neighbour"]:
         of = review.manifest["class_name"].get(other, "")
-        show_row(review, f"Nearest of all, in **{plain(of)}**: {plain(other)}", [other], _MIDDLE)
+        show_row(review, f"Most similar of all, in **{plain(of)}**: {plain(other)}", [other], _MIDDLE)
     own = review.manifest.loc[issue["id"], "class_name"]
     for name in dict.fromkeys([own, issue["suggested"]]):
         if name and (near := review.nearest(issue["id"], name, _NUM_NEAREST)):
-            show_row(review, f"Most like it in **{plain(name)}**", near)
+            show_row(review, f"Most similar in **{plain(name)}**", near)
 
 
 def show_row(review: Review, heading: str, ids: list[str], width: int = _SMALL) -> None:
-    """A heading and images below it."""
+    """Show a heading with images below it."""
     st.markdown(heading)
     with st.container(horizontal=True):
         for id_ in ids:
@@ -159,11 +156,13 @@ def show_row(review: Review, heading: str, ids: list[str], width: int = _SMALL) 
 
 
 def show_end(job: str, data: Path, file: Path, is_done: bool, num_decided: int) -> None:
-    """Where the decisions are and how they are applied."""
+    """Show where the decisions are, and the command that applies them."""
     if is_done:
-        st.success("All of this kind have been looked at.")
+        st.success("All issues of this kind are checked.")
     st.divider()
-    st.markdown(f"{plain(str(file))} holds {counted(num_decided, 'decision')}. Each click is saved. Apply them:")
+    st.markdown(
+        f"{plain(str(file))} holds {counted(num_decided, 'decision')}. Each click is saved. To apply them, run:"
+    )
     st.code(command_with(job, data, "finetune", file), language="bash", wrap_lines=True)
 
 

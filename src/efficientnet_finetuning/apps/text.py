@@ -1,8 +1,8 @@
-"""Texts of others on a page."""
+"""Foreign text on a page."""
 
 import re
 
 
 def plain(text: str) -> str:
-    """A text that Markdown shows as it is: names of files and classes may hold anything."""
+    """Escape Markdown, because names of files and classes may contain anything."""
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])", r"\\\1", " ".join(text.split()))

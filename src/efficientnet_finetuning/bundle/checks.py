@@ -1,4 +1,4 @@
-"""Exported classifiers tried as other programs will run them, beside the classifier that they came from."""
+"""Compare exported classifiers with the original, run as other programs run them."""
 
 import struct
 import subprocess
@@ -20,7 +20,7 @@ from efficientnet_finetuning.device import seconds_of
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.evaluation.verdict import paired_difference
 
-# What a format may change: probabilities in float32, and the accuracy of those that round more.
+# Tolerances: of probabilities for float32 formats, and of the accuracy for all.
 _PROBABILITY_TOLERANCE = 1e-4
 _ACCURACY_TOLERANCE = 0.01
 _EXACT = ("saved_model", "litert", "onnx")
@@ -29,32 +29,30 @@ _NUM_TIMED = 20
 
 
 class Tried(NamedTuple):
-    """What an exported classifier said: probabilities ``(N, num_classes)``, and the seconds of each answer."""
+    """Probabilities ``(N, num_classes)`` of an exported classifier, and the seconds of each prediction."""
 
     probabilities: np.ndarray
     seconds: np.ndarray
 
 
 def check_exports(
-    files: Mapping[str, bytes],
-    classifier: Classifier,
-    test: Examples,
-    photographs: Sequence[np.ndarray],
+    files: Mapping[str, bytes], classifier: Classifier, test: Examples, photographs: Sequence[np.ndarray]
 ) -> pd.DataFrame:
-    """Try each format on test images, in a process of its own that imports nothing of this project.
+    """Run each format on test images, in a separate process that imports nothing of this project.
 
     Args:
         files: of :func:`~efficientnet_finetuning.bundle.formats.convert`.
-        classifier: that they came from.
+        classifier: the original.
         test: prepared images with labels and ids.
-        photographs: at least one as it is, uint8 ``(height, width, 3)``, upright and RGB, to try the resize inside.
+        photographs: at least one original photograph, uint8 ``(height, width, 3)``, upright RGB, to test the resize.
 
     Returns:
-        A row a format: ``format``, ``file``, ``megabytes``, ``images``; on the test images ``largest_difference`` of a
-        probability and where (``at_image``, ``at_class``), ``agreement`` of the predicted classes (0–1), ``accuracy``,
-        ``accuracy_change`` with its 95 % interval ``low``, ``high`` and ``p_value`` (McNemar); on the photographs
-        ``difference_with_resize``, missing where the format takes squares alone; ``milliseconds`` an image one by one,
-        and ``times_keras``, that as a multiple of Keras'. ``fault``: empty, or why the format must not be used.
+        A row per format: ``format``, ``file``, ``megabytes``, ``images``; for the test images the
+        ``largest_difference`` of a probability and its place (``at_image``, ``at_class``), ``agreement`` of the
+        predicted classes (0–1), ``accuracy``, ``accuracy_change`` with its 95 % interval ``low``, ``high`` and
+        ``p_value`` (McNemar); for the photographs ``difference_with_resize``, missing if the format takes only squares;
+        ``milliseconds`` per image and ``times_keras``, their ratio to Keras'; ``fault``: empty, or why the format is
+        unusable.
     """
     squares, labels = test.arrays
     answers, of_photographs = (
@@ -71,12 +69,8 @@ def check_exports(
             any_size = name not in _SQUARES_ONLY
             given = [*squares, *photographs] if any_size else squares
             tried = run(Path(folder) / file, given)
-            row: dict[str, Any] = {
-                "format": name,
-                "file": file,
-                "megabytes": _size(files, file) / 1e6,
-                "images": len(squares),
-            }
+            size = sum(len(content) for path, content in files.items() if path == file or path.startswith(f"{file}/"))
+            row: dict[str, Any] = {"format": name, "file": file, "megabytes": size / 1e6, "images": len(squares)}
             row |= _compare(tried.probabilities[: len(squares)], answers, labels, test.ids, classifier)
             with_resize = tried.probabilities[len(squares) :] - of_photographs if any_size else np.array(np.nan)
             row["difference_with_resize"] = float(np.abs(with_resize).max())
@@ -95,23 +89,22 @@ def format_checks(checks: pd.DataFrame) -> str:
 
 
 def run(file: Path, photographs: Iterable[np.ndarray]) -> Tried:
-    """Let an exported classifier answer photographs, uint8 ``(height, width, 3)``, in a process of its own.
+    """Predict photographs, uint8 ``(height, width, 3)``, with an exported classifier, in a separate process.
 
-    Raises:
-        RuntimeError: it cannot be run, with what it said.
+    Raises ``RuntimeError`` with the last line of the process if it fails.
     """
     with tempfile.TemporaryFile() as stream:
         for photograph in photographs:
             stream.write(struct.pack("<II", *photograph.shape[:2]))
             stream.write(np.ascontiguousarray(photograph).data)
         stream.seek(0)
-        # -P: modules beside the script must not take the place of libraries'.
+        # -P keeps modules beside the script from shadowing libraries.
         command = [sys.executable, "-P", run_export.__file__, str(file)]
         with tempfile.TemporaryFile() as answers:
             result = subprocess.run(command, stdin=stream, stdout=answers, stderr=subprocess.PIPE, check=False)
             if result.returncode:
                 said = result.stderr.decode(errors="replace").strip().splitlines()
-                raise RuntimeError(f"{file.name} cannot be run: {said[-1] if said else 'it says nothing'}")
+                raise RuntimeError(f"{file.name} cannot be run: {said[-1] if said else 'it printed no error'}")
             answers.seek(0)
             table: np.ndarray = np.lib.format.read_array(answers, allow_pickle=False)
     return Tried(table[:, :-1], table[:, -1])
@@ -146,11 +139,7 @@ def _fault(row: Mapping[str, Any]) -> str:
         )
     if row["accuracy_change"] < -_ACCURACY_TOLERANCE:
         return (
-            f"it is right on {-100 * row['accuracy_change']:.1f} % fewer of the test images, most different at "
-            f"{row['at_image']}, {row['at_class']}"
+            f"its accuracy on the test images is {-100 * row['accuracy_change']:.1f} points lower; the largest "
+            f"difference is at {row['at_image']}, {row['at_class']}"
         )
     return ""
-
-
-def _size(files: Mapping[str, bytes], file: str) -> int:
-    return sum(len(content) for path, content in files.items() if path == file or path.startswith(f"{file}/"))

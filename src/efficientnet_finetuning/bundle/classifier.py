@@ -1,4 +1,4 @@
-"""A classifier that is ready for use: photographs of any kind in, classes with probabilities out."""
+"""A classifier for use: photographs in, classes with probabilities out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,18 @@ from efficientnet_finetuning.models.inference import KerasModel, predict_batches
 
 @dataclass(frozen=True)
 class Classifier(TrainedClassifier):
-    """A trained classifier that knows when not to answer.
+    """A trained classifier that does not answer if it is unsure.
 
-    ``Classifier.champion("photos").predict("new/")`` classifies a folder by the best classifier of the job ``photos``.
+    ``Classifier.champion("photos").predict("new/")`` classifies a folder with the best classifier of the job
+    ``photos``.
 
     Attributes:
-        threshold: the least confidence at which it answers, 0–1; ``None`` where no confidence was high enough. Of a
-            model whose threshold was not looked for it is 0.
-        references: what it has learnt from, of :func:`~efficientnet_finetuning.bundle.novelty.directions`: float16
-            ``(M, channels)``. ``None``: it does not know what is unlike everything that it has learnt.
-        reference_labels: the class indices of these, ``(M,)``.
-        max_distance: the largest distance from these at which it answers, 0–1.
+        threshold: smallest probability at which it answers, 0–1; ``None`` if no threshold is reliable; 0 if none was
+            chosen.
+        references: :func:`~efficientnet_finetuning.bundle.novelty.directions` of training images, float16 ``(M,
+            channels)``. ``None``: the classifier computes no distance.
+        reference_labels: class indices of these, ``(M,)``.
+        max_distance: largest distance from these at which it answers, 0–1.
     """
 
     _ARRAYS: ClassVar[tuple[str, ...]] = ("references", "reference_labels")
@@ -42,15 +43,7 @@ class Classifier(TrainedClassifier):
 
     @classmethod
     def champion(cls, job: str, data: Path | str = "data") -> Self:
-        """The newest champion of a job that was stored as a whole.
-
-        Args:
-            job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.
-            data: the project's folder of that name.
-
-        Raises:
-            InputError: no champion of that job is stored.
-        """
+        """Load the newest champion of a job; see :func:`~efficientnet_finetuning.bundle.stored.find_champion`."""
         return cls.load(find_champion(job, Path(data)))
 
     def predict(
@@ -62,13 +55,13 @@ class Classifier(TrainedClassifier):
         """Classify photographs; see :meth:`answer` for the table.
 
         Args:
-            photographs: a path as :func:`~efficientnet_finetuning.bundle.photographs.find_photographs` takes it, a
-                Pillow image, an array, or several of these. One that is no path has its number for an id.
-            top: how many classes are named for each.
+            photographs: a path for :func:`~efficientnet_finetuning.bundle.photographs.find_photographs`, a Pillow
+                image, an array, or a list of these. The id of an image or array is its number.
+            top: number of classes in the table.
             batch_size: photographs in a forward pass.
 
         Raises:
-            InputError: there is no photograph at a path, or an array is no image.
+            InputError: a path has no photograph, or an array is not an image.
         """
         if isinstance(photographs, (str, Path, EncodedImage, Image.Image, np.ndarray)):
             photographs = [photographs]
@@ -81,10 +74,10 @@ class Classifier(TrainedClassifier):
         """Classify photographs batch by batch, in bounded memory.
 
         Yields:
-            A row a photograph: ``id``; ``class_1``, ``probability_1`` and so on for the likeliest classes;
-            ``distance`` from everything that was learnt, 0–1, where the classifier has references; ``answered``:
-            whether the confidence, ``probability_1``, and the distance keep to its limits; and ``reason``, empty or why
-            it could not be read, as ``<kind>: <why>``. The classes of such a one are empty, its numbers missing.
+            A row per photograph: ``id``; ``class_1``, ``probability_1`` and so on, likeliest first; ``distance`` from
+            the training images, 0–1, if the classifier has references; ``answered``: whether ``probability_1`` and the
+            distance are within the limits; and ``reason``: empty, or why the photograph is unreadable, as ``<kind>:
+            <reason>``. Then its classes are empty and its numbers missing.
         """
         reader = Reader(photographs, self)
         num_classes, start = len(self.class_names), 0

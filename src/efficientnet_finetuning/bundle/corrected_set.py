@@ -1,6 +1,6 @@
-"""A folder of copies with the corrected labels, for other programs.
+"""Copy a set's images to folders with the corrected labels, for other programs.
 
-``python -m efficientnet_finetuning.bundle.corrected_set <job> <folder>``, in the project's folder.
+Run ``python -m efficientnet_finetuning.bundle.corrected_set <job> <folder>`` in the project's folder.
 """
 
 import json
@@ -17,23 +17,22 @@ from efficientnet_finetuning.data.decode import IMAGE_SUFFIXES
 from efficientnet_finetuning.data.sources import reopen
 from efficientnet_finetuning.errors import InputError, counted, naming_unreadable
 
-# What some file system or shell gives a meaning of its own, the mark itself, and dots that hide a folder or leave it.
+# Characters with a special meaning in file systems or shells, the escape character %, and leading or trailing dots.
 _UNSAFE = re.compile(r'[\x00-\x1f%\\:*?"<>|]|^\.+|[. ]$')
 
 
 def copy_corrected(job: str, data: Path, folder: Path) -> int:
-    """Copy the images that a job's newest manifest uses to ``<folder>/<split>/<class>/<name>``; returns their number.
+    """Copy the used images of a job's newest manifest to ``<folder>/<split>/<class>/<name>``; return their number.
 
-    Raises:
-        InputError: nothing is stored for the job, or there is something in the folder.
+    Raises ``InputError`` if the job has no manifest, or the folder is not empty.
     """
     manifest, source_file = (newest(data / "02_intermediate" / job / name) for name in ("manifest.csv", "source.json"))
     if manifest is None or source_file is None:
         command = command_for(job, "ingestion")
-        raise InputError(f"No manifest of the job {job!r} is stored in {data}. Make one: `{command}`.")
+        raise InputError(f"{data} has no manifest of the job {job!r}. Make one: `{command}`.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder. Name a new one.")
-    with naming_unreadable(f"What runs have stored of the job {job!r}"):
+        raise InputError(f"{folder} exists and is not an empty folder. Give a new one.")
+    with naming_unreadable(f"The stored data of the job {job!r}"):
         rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
         used = rows[rows["split"] != ""].set_index("id")
         source = reopen(json.loads(source_file.read_text(encoding="utf-8")))
@@ -51,7 +50,7 @@ def copy_corrected(job: str, data: Path, folder: Path) -> int:
 
 
 def class_folder(class_name: str) -> Path:
-    """A class as a path of folders: what is unsafe in a name becomes ``%`` and its code, as in a URL."""
+    """A class name as a path of folders; unsafe characters become ``%`` and their code, as in URLs."""
 
     def code(found: re.Match) -> str:
         return "".join(f"%{byte:02X}" for byte in found[0].encode())
@@ -64,7 +63,7 @@ def _free(folder: Path, id_: str, image_format: str) -> Path:
     if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
         name += f".{image_format.lower()}"
     path, count = folder / name, 1
-    while path.exists():  # images of several folders that bear one name and now one label
+    while path.exists():  # corrections may join files of the same name from several folders
         count += 1
         path = folder / f"{Path(name).stem}_{count}{Path(name).suffix}"
     return path

@@ -1,4 +1,4 @@
-"""The evidence for a bundle's metrics: its classifier on the test images that its receipt names."""
+"""Recompute a bundle's metrics: run its classifier on the test images that its receipt names."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +13,9 @@ from efficientnet_finetuning.evaluation.metrics import classification_metrics
 
 
 def find_test_images(data: Path, fingerprint: str) -> Examples | None:
-    """Stored test images with a fingerprint, of whatever job and version; ``None`` where there are none."""
+    """Stored test images with this fingerprint, of any job and version; ``None`` if there are none."""
     for folder in sorted(data.glob("03_primary/*/test_images/*/test_images"), reverse=True):
-        with suppress(InputError):  # damaged, so not those
+        with suppress(InputError):  # damaged
             test = Examples.open(folder)
             if fingerprint_of_examples(test) == fingerprint:
                 return test
@@ -23,7 +23,7 @@ def find_test_images(data: Path, fingerprint: str) -> Examples | None:
 
 
 def measure(classifier_file: Path, test: Examples) -> dict[str, Any]:
-    """Metrics of a classifier's file on prepared test images."""
+    """Metrics of a stored classifier on prepared test images."""
     images, labels = test.arrays
     with without_native_output():
         classifier = Classifier.load(classifier_file)

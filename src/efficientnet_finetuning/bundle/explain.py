@@ -1,4 +1,4 @@
-"""Answers for a person to look at: what speaks for them, which training images are like them, and what went wrong."""
+"""Predictions with explanations: activation maps, similar training images, and mistakes."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -20,48 +20,41 @@ from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict
 
-# At once, and of each; its megabytes are limited where it is received.
+# Photographs at once, and limits of each; the page that receives them checks the megabytes.
 MAX_PHOTOGRAPHS, MAX_MEGABYTES, MAX_MEGAPIXELS = 10, 20, 50
-# Of a picture that is shown, in pixels.
+# Side of a picture on the page, in pixels.
 _PICTURE_SIDE = 480
-# Training images among which the nearest are looked for: on two cores their features take a few seconds.
+# Training images to compare with; their features take a few seconds on two cores.
 _MAX_COMPARED = 500
 
-# By kind of fault: what is wrong, where {why} is the reader's reason, and what to do.
+# Problem and remedy by kind of fault; {why} is the reader's reason.
 _FAULTS = {
-    "empty": ("is empty", "Copy it again from where it came."),
-    "undecodable": (
-        "is no picture that can be read here, whatever its name says",
-        "Save it as JPEG or PNG, and try that file.",
-    ),
-    "too_large": (
-        f"is too large: {{why}}, where at most {MAX_MEGAPIXELS} are read",
-        "Make it smaller, and try it again.",
-    ),
+    "empty": ("is empty", "Copy it again from its source."),
+    "undecodable": ("is not a readable picture", "Save it as JPEG or PNG, and try that file."),
+    "too_large": (f"is too large ({{why}}; the limit is {MAX_MEGAPIXELS})", "Make it smaller, and try again."),
     "too_small": ("is too small: {why}", "Take a larger picture."),
-    "truncated": ("is damaged ({why})", "Copy it again from where it came, or save it as JPEG or PNG."),
+    "truncated": ("is damaged ({why})", "Copy it again from its source, or save it as JPEG or PNG."),
 }
 _OTHER_FAULT = ("cannot be read ({why})", "Save it as JPEG or PNG, and try that file.")
 
 
 class Fault(NamedTuple):
-    """A photograph without an answer: its name, and a sentence that says why and what to do."""
+    """A photograph without a prediction: its name, and a message with the reason and a remedy."""
 
     name: str
     message: str
 
 
 class Answer(NamedTuple):
-    """A classifier's answer to one photograph.
+    """A classifier's prediction for one photograph.
 
     Attributes:
-        name: of the photograph.
-        classes: the likeliest ones, likeliest first.
-        probabilities: theirs, calibrated, 0–1.
-        unanswered: why the classifier does not answer; empty where it does.
-        photograph: upright RGB, small enough to be shown.
-        evidence: the square that the classifier sees, with what speaks for the first class over it.
-        square: the same as the classifier takes it, uint8 ``(image_size, image_size, 3)``.
+        classes: the likeliest first.
+        probabilities: of these, calibrated, 0–1.
+        unanswered: why the classifier does not answer; empty if it does.
+        photograph: upright RGB, small enough to show.
+        evidence: the square that the network sees, under the activation map of the likeliest class.
+        square: the network's input, uint8 ``(image_size, image_size, 3)``.
     """
 
     name: str
@@ -74,22 +67,13 @@ class Answer(NamedTuple):
 
 
 def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: int = 5) -> list[Answer | Fault]:
-    """Classify photographs and show why, each faulty one by itself.
+    """Classify photographs; returns an answer with ``top`` classes, or a fault, for each photograph in their order.
 
-    Args:
-        classifier: a champion.
-        photographs: with their bytes.
-        top: how many classes are named for each.
-
-    Returns:
-        One a photograph, in their order.
-
-    Raises:
-        InputError: there are more than :data:`MAX_PHOTOGRAPHS`.
+    Raises ``InputError`` if there are more than :data:`MAX_PHOTOGRAPHS`.
     """
     if len(photographs) > MAX_PHOTOGRAPHS:
         raise InputError(
-            f"These are {len(photographs)} photographs, and at most {MAX_PHOTOGRAPHS} are answered at once. "
+            f"You dropped {len(photographs)} photographs; at most {MAX_PHOTOGRAPHS} are possible at once. "
             f"Remove {len(photographs) - MAX_PHOTOGRAPHS}."
         )
     reader = Reader(photographs, classifier, MAX_MEGAPIXELS)
@@ -104,14 +88,8 @@ def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: in
 
 
 def show_predictions(model: TrainedClassifier, images: np.ndarray, predictions: pd.DataFrame) -> Figure:
-    """The surest mistakes and the least sure hits, each beside what speaks for the predicted class.
-
-    Args:
-        model: that predicted.
-        images: uint8 ``(N, size, size, 3)``.
-        predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`, a row an image.
-    """
-    rows = worth_a_look(predictions)  # whose index is the image's row
+    """The most confident mistakes and the least confident hits, with activation maps of the predicted class."""
+    rows = worth_a_look(predictions)  # the index is the image's row
     shown = images[rows.index]
     return gallery(shown, rows, _evidence(model, shown, rows["predicted"].tolist()))
 
@@ -143,18 +121,19 @@ def _answers(
 def _why_unanswered(classifier: Classifier, row: Mapping[Any, Any]) -> str:
     if row.get("distance", 0.0) > classifier.max_distance:
         return (
-            f"This is unlike everything that the classifier has learnt: its distance is {row['distance']:.2f}, and it "
+            f"This picture is unlike all training images: its distance is {row['distance']:.2f}, and the classifier "
             f"answers up to {classifier.max_distance:.2f}."
         )
     likeliest = f"The likeliest class is {row['class_1']} with {100 * row['probability_1']:.1f} %."
     if classifier.threshold is None:
-        return f"Not sure enough to answer. {likeliest} No confidence of this classifier is high enough to rely on."
-    return f"Not sure enough to answer. {likeliest} This classifier answers from {100 * classifier.threshold:.1f} % on."
+        return f"Not confident enough to answer. {likeliest} No probability of this classifier is reliable enough."
+    threshold = f"{100 * classifier.threshold:.1f} %"
+    return f"Not confident enough to answer. {likeliest} The classifier answers from {threshold} on."
 
 
 def _evidence(classifier: TrainedClassifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Maps ``(N, height, width)`` of what speaks for a class of each image, whose mean is the classifier's logit."""
-    # Here, since Keras takes seconds to import, and the launcher wants the limits alone.
+    """Activation maps ``(N, height, width)`` of one class per image; their mean is the class' logit."""
+    # Imported here, because Keras takes seconds, and the launcher only needs the limits.
     from efficientnet_finetuning.models.activation_maps import class_activation_maps
 
     indices = np.array([classifier.class_names.index(name) for name in classes])
@@ -174,12 +153,12 @@ def _picture(photograph: EncodedImage, classifier: Classifier) -> Image.Image:
 
 
 def _square(picture: Image.Image, classifier: Classifier) -> Image.Image:
-    """What the classifier sees of a picture, in more pixels than it does, for a person to recognize."""
+    """The picture's part that the network sees, in more pixels."""
     return resize_to_square(picture, _PICTURE_SIDE, classifier.resize, classifier.interpolation, classifier.background)
 
 
 def _overlaid(square: Image.Image, speaks: np.ndarray) -> Image.Image:
-    """A square in grey under a map in colours: from dark to yellow, the more that place speaks for the class."""
+    """A grey square under a colour map: the brighter a place, the more it supports the class."""
     scaled = (speaks - speaks.min()) / (np.ptp(speaks) or 1)
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(square.size, Image.Resampling.BICUBIC)
     colours = Image.fromarray(mpl.colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
@@ -193,7 +172,7 @@ def _fault(name: str, reason: str) -> Fault:
 
 
 def samples(classifier: Classifier, images: Examples, count: int) -> list[EncodedImage]:
-    """The first image of each of the first classes, to be tried where no photograph is at hand."""
+    """The first image of each of the first classes, as examples to try."""
     pixels, one_hot = images.arrays
     labels, rows = np.unique(one_hot.argmax(1), return_index=True)
     found = []
@@ -205,16 +184,10 @@ def samples(classifier: Classifier, images: Examples, count: int) -> list[Encode
 
 
 class Neighbours:
-    """Training images of a classifier, to be searched for those that are most like a photograph."""
+    """Training images of a classifier, to find those most similar to a photograph."""
 
     def __init__(self, extractor: KerasModel, images: np.ndarray, labels: np.ndarray) -> None:
-        """Compute the features of all images.
-
-        Args:
-            extractor: from pixels to features.
-            images: uint8 ``(N, image_size, image_size, 3)``.
-            labels: their class indices ``(N,)``.
-        """
+        """Compute features of all images, uint8 ``(N, image_size, image_size, 3)``, with class indices ``(N,)``."""
         self.images, self.labels = images, labels
         self._extractor = extractor
         features = predict(extractor, images, 64, "training images")
@@ -223,7 +196,7 @@ class Neighbours:
 
     @classmethod
     def of(cls, classifier: Classifier, train: Examples) -> Self:
-        """Take the first training images of each class, as many of each, 500 at most in all."""
+        """Use the first training images of each class, equally many, at most 500 in all."""
         from efficientnet_finetuning.models.heads import backbone_of, feature_extractor  # imports Keras
 
         images, one_hot = train.arrays
@@ -234,15 +207,15 @@ class Neighbours:
         return cls(feature_extractor(backbone_of(classifier.model)), images[chosen], labels[chosen])
 
     def nearest(self, squares: np.ndarray, labels: Sequence[int], count: int) -> list[np.ndarray]:
-        """The images of a class that are nearest to each square by the angle between their features.
+        """For each square, the most similar images of a class, by the angle between their features.
 
         Args:
             squares: uint8 ``(M, image_size, image_size, 3)``.
             labels: a class index for each square.
-            count: how many are wanted.
+            count: maximum number of images.
 
         Returns:
-            For each square, uint8 ``(count, image_size, image_size, 3)``, nearest first; fewer where there are fewer.
+            For each square, uint8 ``(count, image_size, image_size, 3)`` or fewer, nearest first.
         """
         similarities = self._standardized(predict(self._extractor, squares, 64, "photographs")) @ self._directions.T
         found = []
@@ -252,7 +225,7 @@ class Neighbours:
         return found
 
     def _standardized(self, features: np.ndarray) -> np.ndarray:
-        """Features of one scale and length: those of the stages differ by orders of magnitude."""
+        """Standardize the channels, whose scales differ by orders of magnitude, then scale rows to unit length."""
         scaled = (features - self._mean) / self._deviation
         directions: np.ndarray = scaled / (np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-12)
         return directions

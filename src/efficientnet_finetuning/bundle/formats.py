@@ -1,4 +1,4 @@
-"""A classifier in the formats of other programs, each from a photograph of any size to probabilities."""
+"""Export a classifier to other formats, from a photograph of any size to probabilities."""
 
 import importlib.util
 import tempfile
@@ -11,10 +11,10 @@ import numpy as np
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.errors import InputError
 
-# Files by their path in the bundle.
+# Content of files by their path in the bundle.
 Files = Mapping[str, bytes]
 
-# The formats, and the file or folder of each.
+# File or folder of each format.
 FILES = {
     "saved_model": "saved_model",
     "litert": "classifier.tflite",
@@ -23,35 +23,31 @@ FILES = {
     "onnx": "classifier.onnx",
 }
 _ONNX_OPSET = 18
-# Images from which the ranges of int8 are learnt.
+# Images that calibrate the ranges of int8.
 _NUM_CALIBRATION = 100
 
 
 def check_formats(formats: tuple[str, ...]) -> None:
-    """Refuse a format whose converter is not installed, before anything is computed.
-
-    Raises:
-        InputError: with the command that installs it.
-    """
+    """Refuse a format whose converter is not installed, with an ``InputError`` that gives the install command."""
     missing = [name for name in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise InputError(
-            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave it "
-            "out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
+            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave "
+            "it out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
         )
 
 
 def convert(classifier: Classifier, calibration: np.ndarray, formats: tuple[str, ...]) -> dict[str, bytes]:
-    """Write a classifier in other formats.
+    """Export a classifier.
 
     Args:
-        classifier: whose whole answer they compute.
+        classifier: the model with its whole pre- and postprocessing.
         calibration: training images, uint8 ``(N, image_size, image_size, 3)``, for the ranges of int8.
         formats: keys of :data:`FILES`.
 
     Returns:
-        Files by their paths. All but int8 take one photograph of any size, uint8 ``(1, height, width, 3)``, upright and
-        RGB; int8 takes ``(1, image_size, image_size, 3)``, or the resize would be rounded to eight bits, too.
+        Files by path. Models take one upright RGB photograph of any size, uint8 ``(1, height, width, 3)``; int8 takes
+        ``(1, image_size, image_size, 3)``, because its resize would also be rounded to eight bits.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / FILES["saved_model"]
@@ -84,7 +80,7 @@ def write_files(files: Files, folder: Path) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files of a folder by their path below it."""
+    """Read all files of a folder, by their relative path."""
     return {
         file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()
     }

@@ -1,7 +1,7 @@
-"""A classifier's whole answer as one TensorFlow graph, from a photograph of any size to probabilities.
+"""A whole classifier as one TensorFlow graph, from a photograph of any size to probabilities.
 
-Pillow's resize with anti-aliasing is two matrix products here, whose weights the graph computes from the photograph's
-height and width: every format has matrix products, and few have such a resize. Values equal Pillow's within 1 of 255.
+Pillow's resize with anti-aliasing becomes two matrix products, because every format supports these. The graph computes
+their weights from the photograph's size. Values differ from Pillow's by at most 1 of 255.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,11 @@ _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
 
 
 def answer_function(classifier: TrainedClassifier, *, any_size: bool = True) -> Callable[[Tensor], Tensor]:
-    """The classifier's answer to one photograph.
-
-    Args:
-        classifier: whose resize rule, mirror images and temperature are followed.
-        any_size: take photographs of any size; else those that were resized already.
+    """The classifier's prediction for one photograph, with its resize rule, mirror images and temperature.
 
     Returns:
-        A function of uint8 pixels ``(1, height, width, 3)``, upright and RGB, that gives float32 probabilities ``(1,
-        num_classes)``.
+        A function from uint8 pixels ``(1, height, width, 3)``, upright RGB, to float32 probabilities ``(1,
+        num_classes)``. Without ``any_size`` it takes only squares of ``image_size``.
     """
 
     def answer(photograph: Tensor) -> Tensor:
@@ -42,7 +38,7 @@ def answer_function(classifier: TrainedClassifier, *, any_size: bool = True) -> 
 
 
 def resize(pixels: Tensor, rule: TrainedClassifier) -> Tensor:
-    """One photograph, float32 ``(height, width, 3)`` in 0–255, as the square ``(image_size, image_size, 3)``."""
+    """Resize one photograph, float32 ``(height, width, 3)`` in 0–255, to ``(image_size, image_size, 3)``."""
     size, sides = rule.image_size, tf.cast(tf.shape(pixels), tf.float32)
     height, width = sides[0], sides[1]
     longer, shorter = tf.maximum(height, width), tf.minimum(height, width)
@@ -72,18 +68,10 @@ def resize(pixels: Tensor, rule: TrainedClassifier) -> Tensor:
 def _weights(
     length: Tensor, taken: Tensor, start: Tensor | float, size: int, interpolation: str, inside: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weights of Pillow's resize of one side.
+    """Weights ``(size, length)`` of Pillow's resize of one side, and which pixels it covers, 1 or 0 ``(size,)``.
 
-    Args:
-        length: of the side, in pixels.
-        taken: how much of it is resized.
-        start: where that begins.
-        size: of the side of the square.
-        interpolation: ``bicubic`` or ``bilinear``.
-        inside: how many pixels of the square it becomes, in the middle; all where ``None``.
-
-    Returns:
-        ``(size, length)``, and which pixels of the square the image covers: 1 or 0, ``(size,)``.
+    Resizes ``taken`` pixels from ``start`` on, out of ``length``, to the ``inside`` middle pixels out of ``size``, or
+    to all.
     """
     target = tf.range(size, dtype=tf.float32)
     covered = tf.ones([size])
@@ -101,7 +89,7 @@ def _weights(
     weights = _filter(tf.abs((source[None] + 0.5 - center[:, None]) / stretched), interpolation)
     weights *= tf.cast((source[None] >= first[:, None]) & (source[None] < last[:, None]), tf.float32)
     total = tf.reduce_sum(weights, 1, keepdims=True)
-    return weights / tf.where(total == 0.0, 1.0, total), covered  # beside the image there are none
+    return weights / tf.where(total == 0.0, 1.0, total), covered  # rows of the padding have no weights
 
 
 def _filter(distance: Tensor, interpolation: str) -> Tensor:

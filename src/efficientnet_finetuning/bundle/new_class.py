@@ -1,4 +1,4 @@
-"""A class that is added to a champion in seconds: its photographs pass through the network, and nothing else does."""
+"""Add a class to a champion in seconds: only the new photographs pass through the network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +18,12 @@ from efficientnet_finetuning.models.inference import Images, predict_all
 
 
 class Features(NamedTuple):
-    """What a classifier says and sees of images, averaged over mirror images where its answers are.
+    """A classifier's outputs for images, averaged over mirror images if its predictions are.
 
     Attributes:
         logits: float32 ``(N, num_classes)``.
-        last_map: the averages of its last feature map, ``(N, channels)``.
-        head_inputs: what its logits are computed from, ``(N, head_channels)``.
+        last_map: averages of its last feature map, ``(N, channels)``.
+        head_inputs: inputs of its last layer, ``(N, head_channels)``.
     """
 
     logits: np.ndarray
@@ -44,10 +44,9 @@ def features_of(model: TrainedClassifier, images: Mapping[str, Images], batch_si
 
 
 def read_photographs(classifier: Classifier, photographs: Sequence[EncodedImage]) -> tuple[np.ndarray, dict[str, str]]:
-    """Photographs of a new class as squares, and why others cannot be read, by id.
+    """Read photographs of a new class as squares; also returns the reason for each unreadable one, by id.
 
-    Raises:
-        InputError: fewer than two can be read, and none could be judged by the others.
+    Raises ``InputError`` if fewer than two are readable, because then none can test the others.
     """
     reader = Reader(photographs, classifier)
     squares = reader[:]
@@ -56,7 +55,7 @@ def read_photographs(classifier: Classifier, photographs: Sequence[EncodedImage]
     if is_sound.sum() < 2:
         why = f" Not readable: {shorten([f'{name} ({reason})' for name, reason in unreadable.items()])}."
         raise InputError(
-            f"A new class needs two photographs that can be read, better twenty; there are {is_sound.sum()}."
+            f"A new class needs at least two readable photographs, better twenty; there are {is_sound.sum()}."
             f"{why if unreadable else ''}"
         )
     return squares[is_sound], unreadable
@@ -70,36 +69,35 @@ def add_class(
     max_loss: float,
     batch_size: int = 64,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Add a class to a classifier by one more column of its head.
+    """Add a class to a classifier: one more column of its head.
 
     Args:
         classifier: a champion.
-        learnt: what it has seen: ``head_inputs`` ``(N, head_channels)``, ``labels`` ``(N,)`` and ``held_out_logits``
-            ``(N, num_classes)`` as :func:`~efficientnet_finetuning.training.new_class.fit_new_class` takes them, and
-            ``test_head_inputs`` and ``test_labels`` of the test images.
+        learnt: ``head_inputs`` ``(N, head_channels)``, ``labels`` ``(N,)`` and ``held_out_logits`` ``(N,
+            num_classes)``, as for :func:`~efficientnet_finetuning.training.new_class.fit_new_class`, and
+            ``test_head_inputs`` and ``test_labels`` of test images.
         name: of the class.
-        images: of the class, two at least: uint8 ``(M, image_size, image_size, 3)``.
-        max_loss: the share (0–1) of the known classes' images that may be lost to it.
+        images: of the class, at least two: uint8 ``(M, image_size, image_size, 3)``.
+        max_loss: share (0–1) of the known classes' images that may be lost to the new class.
         batch_size: images in a forward pass.
 
     Returns:
-        The classifier that knows one class more, the last; and what that has cost and brought: ``class``,
-        ``num_photographs``, ``num_recognized`` of them where they were held out, ``num_test_images``, top-1 ``before``
-        and ``after`` (0–1) on those, how they differ (:func:`~efficientnet_finetuning.evaluation.verdict.
-        paired_difference`), and ``words``.
+        The extended classifier, with the new class last; and ``class``, ``num_photographs``, ``num_recognized`` (when
+        held out), ``num_test_images``, top-1 ``before`` and ``after`` on these (0–1), their
+        :func:`~efficientnet_finetuning.evaluation.verdict.paired_difference`, and ``words``.
 
     Raises:
-        InputError: the classifier knows the class, or its name cannot be shown.
+        InputError: the classifier has the class already, or its name cannot be shown.
     """
     from efficientnet_finetuning.models.heads import logits_of, with_class
     from efficientnet_finetuning.training.new_class import fit_new_class
 
     if not name.strip() or not is_showable(name):
-        raise InputError(f"{name!a} is no name for a class. Give one with add_class.name.")
+        raise InputError(f"{name!a} cannot be the name of a class. Set add_class.name.")
     if name in classifier.class_names:
         raise InputError(
-            f"The champion knows the class {name!r} already. Its photographs belong into the images that it is trained "
-            "on. Give another name with add_class.name."
+            f"The champion has the class {name!r} already. Add its photographs to the training images instead, or set "
+            "add_class.name to another name."
         )
     new = features_of(classifier, {name: images}, batch_size)[name]
     kernel, bias = logits_of(classifier.model)
@@ -118,7 +116,7 @@ def add_class(
 
 
 def _references(classifier: Classifier, last_map: np.ndarray) -> dict[str, Any]:
-    """The photographs of the new class beside what the classifier compares photographs with."""
+    """The classifier's references, with the photographs of the new class."""
     if classifier.references is None or classifier.reference_labels is None:
         return {}
     labels = np.full(len(last_map), len(classifier.class_names), classifier.reference_labels.dtype)
@@ -137,9 +135,9 @@ def _judged(
     top1 = {"before": float(hits[0].mean()), "after": float(hits[1].mean())}
     low, points, high = (100 * found[key] for key in ("low", "difference", "high"))
     words = (
-        f"{name} is added. A model that did not see them recognizes {counts['num_recognized']} of its "
-        f"{counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
-        f"{top1['before']:.1%} were right and {top1['after']:.1%} are now ({points:+.1f} points, 95 % interval "
-        f"{low:.1f} to {high:.1f})."
+        f"The class {name} was added. A model that was not trained on them recognizes {counts['num_recognized']} of "
+        f"its {counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
+        f"{top1['before']:.1%} were predicted correctly before and {top1['after']:.1%} are now ({points:+.1f} points, "
+        f"95 % interval {low:.1f} to {high:.1f})."
     )
     return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

@@ -1,10 +1,10 @@
-"""How far an image lies from all that a classifier has learnt: a photograph of something else belongs to no class.
+"""How far an image is from all training images: a photograph of something else belongs to no class.
 
-The distance is one minus the mean cosine between the features of an image, averages of the network's last feature map,
-and those of the five training images of the predicted class that are nearest (after Sun et al. 2022, arXiv:2204.06507).
-Area under ROC between test images and images of two classes that were held out of the training, beside the confidence
-alone (Lite0; photographs at 224 px: the mean of all 28 pairs of 8 classes, by a head on some 120 images of the other
-six; CIFAR-10 at 96 px: pairs of 10 classes, 30 to 500 images a class, five by a head and three fine-tuned):
+The distance is one minus the mean cosine between the image's features, averages of the last feature map, and those of
+the five nearest training images of the predicted class (after Sun et al. 2022, arXiv:2204.06507). Area under ROC
+between test images and images of two held-out classes (Lite0; photographs at 224 px: mean over all 28 pairs of 8
+classes, heads on some 120 images; CIFAR-10 at 96 px: pairs of 10 classes, 30 to 500 images per class, five heads and
+three fine-tuned models):
 
 ============================================  ===========  ========  ==========
 score                                         photographs  CIFAR-10  fine-tuned
@@ -18,7 +18,7 @@ cosine, nearest 5, last map                          0.84      0.71        0.74
 **the same, of the predicted class**                 0.86      0.70        0.74
 ============================================  ===========  ========  ==========
 
-A Mahalanobis distance is as good, but needs a covariance of thousands of channels in the classifier's file.
+A Mahalanobis distance is as good, but would store a covariance of thousands of channels with the classifier.
 """
 
 from typing import NamedTuple
@@ -26,16 +26,16 @@ from typing import NamedTuple
 import numpy as np
 
 _NUM_NEAREST = 5
-# Of the held-out images, the share that counts as known.
+# Share of held-out images that counts as known.
 _KNOWN = 0.98
 
 
 class References(NamedTuple):
-    """What images are compared with.
+    """Training images to compare with.
 
     Attributes:
-        directions: of the features of training images, float16 ``(M, channels)``; see :func:`directions`.
-        labels: their class indices ``(M,)``.
+        directions: of their features, float16 ``(M, channels)``; see :func:`directions`.
+        labels: class indices ``(M,)``.
     """
 
     directions: np.ndarray
@@ -43,25 +43,20 @@ class References(NamedTuple):
 
 
 def directions(features: np.ndarray) -> np.ndarray:
-    """Features ``(N, channels)`` with a length of one, as float16."""
+    """Scale features ``(N, channels)`` to unit length, as float16."""
     unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return unit.astype(np.float16)
 
 
 def distances(features: np.ndarray, classes: np.ndarray, references: References) -> np.ndarray:
-    """How far images lie from what was learnt of a class.
-
-    Args:
-        features: ``(N, channels)``.
-        classes: of each image, the index of its predicted class ``(N,)``.
-        references: training images.
+    """Distance of images with features ``(N, channels)`` from the training images of predicted ``classes`` ``(N,)``.
 
     Returns:
-        float64 ``(N,)`` in 0–1: 0 at a training image itself; 1 where there is none of the class.
+        float64 ``(N,)`` in 0–1: 0 for a training image, 1 if no training image has the class.
     """
     similarities = directions(features).astype(np.float32) @ references.directions.astype(np.float32).T
     similarities[references.labels[None] != classes[:, None]] = np.nan
-    nearest = np.sort(similarities, axis=1)[:, ::-1]  # what is not a number comes first
+    nearest = np.sort(similarities, axis=1)[:, ::-1]  # NaN comes first
     found = np.full(len(features), 1.0)
     for row, values in enumerate(nearest):
         of_class = values[~np.isnan(values)][:_NUM_NEAREST]
@@ -71,5 +66,5 @@ def distances(features: np.ndarray, classes: np.ndarray, references: References)
 
 
 def choose_max_distance(held_out: np.ndarray) -> float:
-    """The distance within which nearly all held-out images lie, by their :func:`distances`."""
+    """The distance below which nearly all held-out images lie, from their :func:`distances`."""
     return float(np.quantile(held_out, _KNOWN, method="higher"))

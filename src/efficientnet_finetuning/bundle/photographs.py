@@ -1,4 +1,4 @@
-"""Photographs to be classified: found by a path, read as the classifier wants them, each fault a reason."""
+"""Find photographs by a path, and read them as squares; faults become reasons."""
 
 import hashlib
 import os
@@ -31,17 +31,14 @@ Photograph = EncodedImage | Image.Image | np.ndarray
 
 
 def find_photographs(path: Path | str) -> list[EncodedImage]:
-    """List the photographs that a path names, without opening those whose name says that they are some.
-
-    Args:
-        path: a file, a folder with all below it, a glob, or a CSV with a column ``path``, relative to the CSV.
+    """List the photographs at a path: a file, a folder (recursively), a glob, or a CSV with a column ``path``.
 
     Returns:
-        In natural order, a CSV's in its own. An id is the path below the folder, or as the glob or the CSV gives it.
-        Files that are meant as images are listed even where they are damaged; others are not.
+        In natural order, or in the CSV's. An id is the path below the folder, or the path in the glob or the CSV. Files
+        with an image suffix are listed even if they are damaged; others only if they are images.
 
     Raises:
-        InputError: there is nothing at the path, or no photograph.
+        InputError: the path does not exist or has no photograph.
     """
     with naming_unreadable(str(path)):
         place = Path(path).expanduser()
@@ -55,27 +52,23 @@ def find_photographs(path: Path | str) -> list[EncodedImage]:
             files = (Path(name) for name in sorted(glob(str(place), recursive=True), key=natural_key))  # noqa: PTH207
             found = [_photograph(str(file), file) for file in files if file.is_file() and _is_meant_as_image(file)]
             if not found and not place.parent.is_dir():
-                raise InputError(f"There is nothing at {path}: the folder {place.parent} does not exist.")
+                raise InputError(f"{path} does not exist: there is no folder {place.parent}.")
     if not found:
-        beside = near_matches(place.name, sorted(near.name for near in place.parent.glob("*")))
-        what = "no photograph in" if place.is_dir() or place.exists() else "nothing at"
+        names = [] if place.exists() else sorted(near.name for near in place.parent.glob("*"))
+        beside, what = near_matches(place.name, names), "has no photographs" if place.exists() else "does not exist"
         raise InputError(
-            f"There is {what} {path}.{beside} Name a file, a folder, a glob such as 'photos/*.jpg', or a CSV with a "
+            f"{path} {what}.{beside} Give a file, a folder, a glob such as 'photos/*.jpg', or a CSV with a "
             "column `path`."
         )
     return found
 
 
 def fingerprint(path: Path | str) -> str:
-    """A hash of the ids, sizes and times of the photographs at a path, without opening any of them.
-
-    Raises:
-        InputError: as :func:`find_photographs`.
-    """
+    """A hash of the ids, sizes and times of the photographs at a path; raises as :func:`find_photographs` does."""
     entries = hashlib.sha256()
     for photograph in find_photographs(path):
         assert isinstance(photograph.content, Path)
-        with suppress(OSError):  # one that is gone counts by its id alone
+        with suppress(OSError):  # of missing photographs only the id counts
             status = os.stat(photograph.content)  # noqa: PTH116  twice as fast as pathlib
             entries.update(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())
         entries.update(f"{photograph.id}\n".encode())
@@ -111,21 +104,18 @@ def _is_meant_as_image(file: Path) -> bool:
 
 
 class Reader:
-    """Photographs as an array of pixels that is decoded on all cores while it is read, from its start to its end.
+    """An array of photographs' pixels, decoded on all cores while it is read from start to end.
 
-    A photograph that cannot be read is blank, and :attr:`reasons` says why.
+    An unreadable photograph becomes black, and :attr:`reasons` says why.
     """
 
     def __init__(
         self, photographs: Sequence[Photograph], classifier: TrainedClassifier, max_megapixels: float = 100
     ) -> None:
-        """Read nothing yet.
+        """Prepare to read encoded images, Pillow images, or arrays.
 
-        Args:
-            photographs: encoded images, Pillow images, or uint8 arrays ``(height, width, 3)`` in RGB, ``(height, width,
-                4)`` with opacity, or ``(height, width)``.
-            classifier: that says how they become squares.
-            max_megapixels: larger ones are refused, by their header where they are encoded.
+        Arrays are uint8 ``(height, width, 3)`` in RGB, ``(height, width, 4)`` with opacity, or ``(height, width)``. The
+        classifier sets how they become squares. Photographs above ``max_megapixels`` are unreadable.
         """
         size = classifier.image_size
         self.shape: tuple[int, ...] = (len(photographs), size, size, 3)
@@ -138,10 +128,10 @@ class Reader:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """uint8 pixels ``(rows, size, size, 3)``; what lies before these rows is forgotten."""
+        """uint8 pixels ``(rows, size, size, 3)``; forgets all earlier rows."""
         start, stop, _ = rows.indices(len(self))
         if start < self._first:
-            raise IndexError(f"row {start} has been read already; the next one is {self._first}")
+            raise IndexError(f"row {start} was read already; the next row is {self._first}")
         del self._kept[: start - self._first]
         self._first = start
         while self._first + len(self._kept) < stop:
@@ -187,10 +177,10 @@ class Reader:
 
 def _as_image(photograph: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(photograph, Image.Image):
-        return photograph.copy()  # turning it upright would turn the caller's
+        return photograph.copy()  # rotating it would change the caller's image
     if photograph.dtype != np.uint8 or photograph.ndim not in (2, 3) or photograph.shape[2:] not in ((), (3,), (4,)):
         raise InputError(
-            f"An array of shape {photograph.shape} and type {photograph.dtype} is no image. Give uint8 in 0 to 255, "
-            "(height, width, 3) in the order red, green, blue; (height, width, 4) with opacity; or (height, width)."
+            f"An array of shape {photograph.shape} and type {photograph.dtype} is not an image. Give uint8 of shape "
+            "(height, width, 3) in the order red, green, blue, (height, width, 4) with opacity, or (height, width)."
         )
     return Image.fromarray(photograph)

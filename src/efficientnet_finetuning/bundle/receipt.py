@@ -1,10 +1,10 @@
-"""What a bundle is and where it came from, in a form that others' tools read.
+"""The receipt: contents and origin of a bundle, in a standard format.
 
-An in-toto Statement (https://in-toto.io/Statement/v1) names every file with its SHA-256; its predicate follows SLSA's
-provenance (https://slsa.dev/provenance/v1): how the model was made, from what, and when.
+An in-toto Statement (https://in-toto.io/Statement/v1) lists every file with its SHA-256; its predicate follows SLSA's
+provenance (https://slsa.dev/provenance/v1): how, from what, and when the model was made.
 
-A bundle can be signed and verified without a network (extra ``sign``, a key made by ``openssl ecparam -name prime256v1
--genkey -noout -out private.pem``)::
+Sign and verify a bundle without a network (extra ``sign``; ``openssl ecparam -name prime256v1 -genkey -noout -out
+private.pem`` makes a key)::
 
     model_signing sign key <bundle> --private_key private.pem --signature bundle.sig
     model_signing verify key <bundle> --public_key public.pem --signature bundle.sig
@@ -40,15 +40,15 @@ def make_receipt(
     metrics: Mapping[str, Any],
     project: Path,
 ) -> dict[str, Any]:
-    """The receipt of a bundle's files.
+    """Make the receipt of a bundle's files.
 
     Args:
-        files: all files of the bundle but the receipt itself, by their paths.
-        parameters: of the run, groups by name.
-        lineage: of each dataset that the model descends from, ``version`` and ``content``.
+        files: all files of the bundle except the receipt, by path.
+        parameters: of the run, by name.
+        lineage: ``version`` and ``content`` of each dataset that the model depends on.
         manifest: every image with its split and SHA-256.
-        test: the test images that ``metrics`` are about, for others to recompute them.
-        metrics: of the model on them.
+        test: the test images of ``metrics``, so that others can recompute them.
+        metrics: of the model.
         project: folder of the project, for its commit.
     """
     splits = manifest[manifest["split"] != ""].groupby("split")["id"]
@@ -87,7 +87,7 @@ def make_receipt(
 
 
 def fingerprint_of_examples(examples: Examples) -> str:
-    """SHA-256 of prepared images, their labels and ids, whatever file they lie in."""
+    """SHA-256 of prepared images, labels and ids."""
     images, labels = examples.arrays
     found = hashlib.sha256()
     for start in range(0, len(images), 256):
@@ -98,7 +98,7 @@ def fingerprint_of_examples(examples: Examples) -> str:
 
 
 def code_of(project: Path) -> dict[str, str]:
-    """The commit of the project, ``gitCommit``, and the SHA-256 of what differs from it; empty without git."""
+    """The project's commit, ``gitCommit``, and the SHA-256 of uncommitted changes; empty without git."""
     commit, changes = commit_of(project), _git(project, "diff", "HEAD")
     if commit is None or changes is None:
         return {}
@@ -107,13 +107,13 @@ def code_of(project: Path) -> dict[str, str]:
 
 
 def commit_of(project: Path) -> str | None:
-    """The commit that a folder's repository is at; ``None`` without git."""
+    """The current commit of a folder's repository; ``None`` without git."""
     found = _git(project, "rev-parse", "HEAD")
     return None if found is None else found.decode().strip()
 
 
 def as_bytes(receipt: Mapping[str, Any]) -> bytes:
-    """A receipt as the text of its file."""
+    """The content of the receipt's file."""
     return json.dumps(receipt, indent=1, ensure_ascii=False, default=str).encode()
 
 

@@ -1,8 +1,8 @@
-"""Run an exported classifier as another program would: this file imports nothing of the project.
+"""Run an exported classifier as another program would; this file imports nothing of the project.
 
-``python run_export.py <file or folder>`` reads photographs from its standard input, each as its height and its width
-(unsigned 32-bit little-endian integers) and then its RGB bytes, row by row. It writes one array in NumPy's format to
-its standard output: probabilities ``(N, num_classes)`` with, as a last column, the seconds that each answer took.
+``python run_export.py <file or folder>`` reads photographs from standard input, each as its height and width (unsigned
+32-bit little-endian integers) followed by its RGB bytes, row by row. It writes one array in NumPy's format to standard
+output: probabilities ``(N, num_classes)`` with the seconds of each prediction as a last column.
 """
 
 import struct
@@ -18,9 +18,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def main() -> None:
-    """Answer until there are no more photographs."""
+    """Predict all photographs of standard input."""
     out = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what libraries print there would spoil the array
+    sys.stdout = sys.stderr  # libraries may print there, which would spoil the array
     run = _open(Path(sys.argv[1]))
     rows = []
     for photograph in _photographs(sys.stdin.buffer):

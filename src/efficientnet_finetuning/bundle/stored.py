@@ -1,4 +1,4 @@
-"""What runs have stored for a job, found without Kedro: its champion and its prepared images."""
+"""Find what runs stored for a job, without Kedro: the champion, prepared images and issues."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.storage import read_commit, recipe_of_version, versions
 
 CHAMPION = "champion_model.keras"
-# Of the images that come with the project: what a plain `kedro run` trains on.
+# Job of a plain `kedro run`, which trains on the images that come with the project.
 EMBEDDED_JOB = "cifar10_sample"
 
 
@@ -21,25 +21,21 @@ Ancestor = tuple[str, str, dict[str, Any]]
 
 
 def newest(dataset: Path) -> Path | None:
-    """The file or folder of the version that a run made or used last; ``None`` where nothing is stored."""
+    """The file or folder of the version that a run made or used last; ``None`` if nothing is stored."""
     stored = versions(dataset)
     return dataset / stored[0] / dataset.name if stored else None
 
 
 def folders_of(data: Path, job: str) -> dict[str, Path]:
-    """Folders of a job's datasets by their name in the catalog, with underscores in the place of dots."""
+    """Folders of a job's datasets by their catalog name, with underscores instead of dots."""
     return {folder.name.partition(".")[0]: folder for folder in data.glob(f"0[2-8]_*/{job}/*") if folder.is_dir()}
 
 
 def descent(folders: Mapping[str, Path], wanted: Iterable[tuple[str, str]]) -> Iterator[Ancestor]:
-    """Some versions and all that they were made from, as far as it is stored.
+    """Yield versions and everything that they were made from, as far as it is stored.
 
-    Args:
-        folders: as :func:`folders_of` gives them.
-        wanted: names of datasets with a version each.
-
-    Yields:
-        The name, the version and its record in ``commit.json``; each version once.
+    ``folders`` is of :func:`folders_of`; ``wanted`` names datasets with a version each. Yields the name, the version
+    and its record in ``commit.json``; each version once.
     """
     seen, ahead = set[tuple[str, str]](), list(wanted)
     while ahead:
@@ -53,20 +49,16 @@ def descent(folders: Mapping[str, Path], wanted: Iterable[tuple[str, str]]) -> I
 
 
 def find_champion(job: str, data: Path) -> Path:
-    """The file of a job's champion that a run made or used last.
+    """The file of the champion that a run of a job made or used last.
 
-    Args:
-        job: as in the environment's ``globals.yml``: ``cifar10_sample``, ``folder``.
-        data: the project's folder of that name.
-
-    Raises:
-        InputError: none is stored, with the command that makes one.
+    The job is as in the environment's ``globals.yml``, for example ``cifar10_sample`` or ``folder``; ``data`` is the
+    project's folder. Raises ``InputError`` with the command that makes a champion if there is none.
     """
     return _find(CHAMPION, "champion", command_for(job), job, data / "06_models")
 
 
 def find_issues(job: str, data: Path) -> Path:
-    """The file of the newest issues of a job's images: takes and raises what :func:`find_champion` does."""
+    """The file of a job's newest issues; has the arguments and errors of :func:`find_champion`."""
     return _find("image_issues.csv", "table of issues", command_for(job, "review"), job, data / "08_reporting")
 
 
@@ -77,7 +69,7 @@ def command_for(job: str, pipeline: str = "") -> str:
 
 
 def command_with(job: str, data: Path, pipeline: str, corrections: Path) -> str:
-    """The command that runs a job's images once more, with corrections."""
+    """The command that runs a job's images again, with corrections."""
     source = newest(data / "02_intermediate" / job / "source.json")
     about = json.loads(source.read_text(encoding="utf-8")) if source else {}
     of_path = [f"dataset.path={about['name']}"] if about.get("kind") == "files" else []
@@ -90,22 +82,16 @@ def _find(name: str, what: str, command: str, job: str, layer: Path) -> Path:
         return found
     jobs = sorted({path.parent.parent.parent.name for path in layer.glob(f"*/{name}/*/{name}")})
     raise InputError(
-        f"No {what} of the job {job!r} is stored in {layer}.{near_matches(job, jobs)} Make one: `{command}`. "
+        f"{layer} has no {what} of the job {job!r}.{near_matches(job, jobs)} Make one: `{command}`. "
         f"Jobs with a {what}: {', '.join(jobs) or 'none'}."
     )
 
 
 def prepared_images(job: str, split: str, classifier: TrainedClassifier, data: Path) -> Examples | None:
-    """The newest prepared images of a job, memory-mapped.
+    """The newest prepared images of a job's split, memory-mapped.
 
-    Args:
-        job: as in :func:`find_champion`.
-        split: ``train``, ``validation`` or ``test``.
-        classifier: that the images are for.
-        data: as in :func:`find_champion`.
-
-    Returns:
-        ``None`` where there are none, or they are damaged, of another size or of other classes than the classifier's.
+    ``None`` if they are missing, damaged, or of another size or other classes than the classifier's. The job and
+    ``data`` are those of :func:`find_champion`.
     """
     folder = newest(data / "03_primary" / job / f"{split}_images")
     names = newest(data / "02_intermediate" / job / "class_names.json")

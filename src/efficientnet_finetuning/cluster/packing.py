@@ -1,6 +1,6 @@
-"""What other processes are given: arrays that lie in a file by the file's name, networks by configuration and values.
+"""Pickling for other processes of a run: memory-mapped arrays by file name, networks by configuration and values.
 
-Pickle carries it between processes of one run and is never stored.
+Pickles are never stored.
 """
 
 import io
@@ -14,14 +14,14 @@ import numpy as np
 
 
 def pack(value: Any) -> bytes:
-    """A value for another process, which finds the project's files at the same path."""
+    """Serialize a value for another process, which must find the project at the same path."""
     stream = io.BytesIO()
     _Pickler(stream).dump(value)
     return stream.getvalue()
 
 
 def unpack(packed: bytes) -> Any:
-    """What :func:`pack` was given; networks are built by the backend of this process."""
+    """Restore a value from :func:`pack`. Networks are built with the Keras backend of this process."""
     return pickle.loads(packed)  # noqa: S301  from the process that started this one
 
 
@@ -31,14 +31,14 @@ class _Pickler(cloudpickle.Pickler):
             return _read, found
         keras = sys.modules.get("keras")  # without it there is no network
         if keras and isinstance(value, keras.Model):
-            # All variables, since the states of the seeds of dropout are no weights.
+            # All variables, because the seed states of dropout are not among the weights.
             variables = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in value.variables]
             return _build, (type(value), value.get_config(), variables)
         return super().reducer_override(value)
 
 
 def _in_file(array: np.ndarray) -> tuple[Any, ...] | None:
-    """Where an array lies whose memory is a mapped file, possibly as a view of another one."""
+    """The position of an array in a memory-mapped file, also of a view; ``None`` for other arrays."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base

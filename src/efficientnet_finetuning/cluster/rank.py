@@ -1,8 +1,8 @@
-"""A rank: one process of a training that several share, on one device.
+"""A rank: one process, on one device, of a training that several processes share.
 
-It computes with JAX. An epoch of Lite0 at 64 px, by TensorFlow and by JAX from the same start on one CPU (21 images,
-without dropout, whose draws differ): the weights differ by 4e-7 (root mean square), by 7e-5 at most with SGD at 1e-3
-and by 2e-4 with AdamW at 1e-4. The losses were 1.1992 and 1.1999, and 1.2082 twice.
+It computes with JAX. One epoch of Lite0 at 64 px with TensorFlow and with JAX, from the same start on one CPU (21
+images, no dropout, because its random numbers differ): the root mean square difference of the weights is 4e-7, the
+largest is 7e-5 with SGD at 1e-3 and 2e-4 with AdamW at 1e-4. The losses were 1.1992 and 1.1999, and 1.2082 twice.
 """
 
 import hashlib
@@ -21,22 +21,15 @@ from efficientnet_finetuning.training.ranks import Ranks
 
 _PACKAGE = Path(__file__).parents[1]
 _COMPUTING = ("keras", "jax", "numpy", "tensorflow")
-# What a log record of a training carries for whoever tracks it.
+# Values that a training attaches to its log records.
 _EXTRAS = ("metrics", "step")
 _PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")
-# After so many seconds without a sign of life of one rank, JAX ends the others; Ray is quicker.
+# Seconds without a heartbeat of a rank until JAX ends the others. Ray usually notices earlier.
 _HEARTBEAT = 30
 
 
 class About(NamedTuple):
-    """A process of a worker.
-
-    Attributes:
-        host: its machine's name.
-        process: its number there.
-        code: a hash of this package and of the versions of the libraries that compute.
-        missing: which of the wanted paths it does not see.
-    """
+    """Machine and process id of a worker, a hash of its code and libraries, and the paths that it does not see."""
 
     host: str
     process: int
@@ -45,7 +38,7 @@ class About(NamedTuple):
 
 
 def about(paths: list[str]) -> About:
-    """This process, and which of some paths it does not see."""
+    """Information about this process and those of ``paths`` that it does not see."""
     missing = [path for path in paths if not Path(path).exists()]
     return About(socket.gethostname(), os.getpid(), code_hash(), missing)
 
@@ -64,7 +57,7 @@ def code_hash() -> str:
 
 
 class JaxRanks(Ranks):
-    """The ranks of one training, joined by ``jax.distributed``."""
+    """The ranks of one training, connected by ``jax.distributed``."""
 
     def __init__(self, rank: int, count: int) -> None:
         import jax
@@ -85,11 +78,11 @@ class JaxRanks(Ranks):
 
 
 class _Asked(Exception):  # noqa: N818
-    """The run was asked to end, and its checkpoint is written."""
+    """The run was interrupted, and its checkpoint is written."""
 
 
 class _Request:
-    """Whether the run was asked to end; see :class:`~efficientnet_finetuning.training.checkpoint.Signals`."""
+    """Whether the run was interrupted; see :class:`~efficientnet_finetuning.training.checkpoint.Signals`."""
 
     pending = False
 
@@ -98,7 +91,7 @@ class _Request:
 
 
 class Rank:
-    """Trains in a thread, and answers in others meanwhile. Ray makes an actor of it."""
+    """A Ray actor that trains in one thread and answers calls in others."""
 
     def __init__(self) -> None:
         self._news: SimpleQueue[tuple[str, int, str, dict[str, Any]]] = SimpleQueue()
@@ -109,7 +102,7 @@ class Rank:
         return about(paths)
 
     def address(self) -> str:
-        """Where the ranks can find one another, if this is the first."""
+        """An address for the connection of the ranks, if this is the first one."""
         import ray
 
         host = ray.util.get_node_ip_address()
@@ -118,15 +111,11 @@ class Rank:
             return f"{host}:{free.getsockname()[1]}"
 
     def train(self, packed: list[Any], address: str, rank: int, count: int) -> Any:
-        """Train with the others; ``None`` where the run was asked to end.
+        """Train together with the other ranks; ``None`` if the run was interrupted.
 
-        Args:
-            packed: the reference of a function and its arguments.
-            address: of the first rank.
-            rank: which one this is.
-            count: how many there are.
+        ``packed`` has the reference of a packed function and its arguments, ``address`` is that of the first rank.
         """
-        # JAX would look for the other ranks behind a proxy, and wait for minutes.
+        # JAX would try to reach the other ranks through a proxy and wait for minutes.
         for name in _PROXIES:
             os.environ.pop(name, None)
             os.environ.pop(name.upper(), None)
@@ -143,9 +132,9 @@ class Rank:
         )
         import keras
 
-        # JAX wants the same first values on all ranks, though they are replaced at once.
+        # JAX needs equal initial values on all ranks, although they are replaced immediately.
         keras.utils.set_random_seed(0)
-        # Keras keeps it by thread, so it is set where the training is.
+        # Keras stores the distribution per thread, so it is set in the training thread.
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
         if rank == 0:
             logger = logging.getLogger("efficientnet_finetuning")
@@ -159,8 +148,8 @@ class Rank:
         return course if rank == 0 else True
 
     def news(self) -> list[tuple[str, int, str, dict[str, Any]]]:
-        """What was logged since the last call: logger, level, message, and what it carries."""
-        return [self._news.get() for _ in range(self._news.qsize())]  # nobody else takes any
+        """The log records since the last call: logger, level, message and attached values."""
+        return [self._news.get() for _ in range(self._news.qsize())]  # this is the only reader
 
     def ask_to_stop(self) -> None:
         """Let the training write a checkpoint and end."""

@@ -1,4 +1,4 @@
-"""Workers that Ray places and supervises: blocks of rows as tasks, the ranks of a training as actors."""
+"""Ray workers: blocks of rows run as tasks, the ranks of a training as actors."""
 
 import logging
 import os
@@ -23,15 +23,15 @@ from efficientnet_finetuning.workers import Block, Result, Workers, num_cores
 logger = logging.getLogger(__name__)
 
 _RETRIES = 3
-# Objects that go between processes: blocks of features, a network, the weights of a training.
+# Bytes for objects that processes exchange, such as features and weights.
 _STORE = 1 << 29
 _SECONDS_TO_START, _SECONDS_TO_NOTICE = 120, 5
-# Keeps other users of this machine out of its clusters. Ray reads it once in a process.
+# Keeps other users of this machine out of the local cluster. Ray reads it once per process.
 _KEY = secrets.token_hex(32)
 
 
 class RayWorkers(Workers):
-    """Workers of a Ray cluster, or of a local one that lives as long as this object is open."""
+    """Workers of a Ray cluster, or of a local one that runs until :meth:`close`."""
 
     _ray: Any = None
 
@@ -40,14 +40,10 @@ class RayWorkers(Workers):
     ) -> None:
         """Connect to a cluster, or start one on this machine.
 
-        Args:
-            device: with the number of workers, and whether they may have GPUs.
-            cluster: where it is.
-            data: a folder that every worker must see at the same path.
-            paths: other files and folders of which the same is true.
+        Every worker must see the folder ``data`` and all ``paths`` at the same path.
 
         Raises:
-            InputError: Ray is missing, no cluster answers, it has fewer devices, or a machine of it lacks the files or
+            InputError: Ray is missing, the cluster does not answer or has too few devices, or a machine lacks files or
                 has other code.
         """
         self._environment = _Environment(cluster.address is None)
@@ -63,7 +59,7 @@ class RayWorkers(Workers):
             raise
 
     def close(self) -> None:
-        """Let go of the cluster; a local one ends."""
+        """Disconnect from the cluster, and stop a local one."""
         if self._ray is not None:
             self._ray.shutdown()
         if self._local is not None:
@@ -76,7 +72,7 @@ class RayWorkers(Workers):
             yield from super().map_blocks(function, blocks)
             return
         packed = [self._ray.put(pack(function))]
-        # Ray itself sets OMP_NUM_THREADS, which TensorFlow does not read.
+        # Ray sets only OMP_NUM_THREADS, which TensorFlow ignores.
         environment = _environment() | {"TF_NUM_INTRAOP_THREADS": str(self._cores)}
         options = self._share | {"runtime_env": {"env_vars": environment}}
         task = self._ray.remote(**options, max_retries=0, scheduling_strategy="SPREAD")(_run)
@@ -104,16 +100,12 @@ class RayWorkers(Workers):
                 logger.warning("A rank died: %s", _last_line(error))
         raise InputError(
             f"Ranks of the training died {self._max_restarts + 1} times; cluster.max_restarts is {self._max_restarts}. "
-            "The last checkpoint stays, and the same command goes on from it. Too little memory is the usual reason: "
-            "lower training.batch_size, or give device.workers=1."
+            "The last checkpoint is kept, and the same command resumes from it. The usual reason is too little memory: "
+            "lower training.batch_size, or set device.workers=1."
         )
 
     def _connect(self, address: str | None) -> None:
-        options: dict[str, Any] = {
-            "address": address,
-            "log_to_driver": False,
-            "configure_logging": False,
-        }
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "configure_logging": False}
         if address is None:
             self._local = Path(tempfile.mkdtemp(prefix="workers-"))
             options |= {
@@ -133,7 +125,7 @@ class RayWorkers(Workers):
             ) from error
 
     def _take_stock(self, device: DeviceParameters, address: str | None) -> None:
-        """What there is, and what each worker gets of it."""
+        """Count the devices, and decide what each worker gets."""
         found, count = self._ray.cluster_resources(), device.workers
         cores = int(found.get("CPU", 0))
         gpus = 0 if device.accelerator == "cpu" else int(found.get("GPU", 0))
@@ -151,19 +143,18 @@ class RayWorkers(Workers):
         self._share = {"num_cpus": self._cores, "num_gpus": int(self._on_gpus)}
 
     def _check_machines(self, data: Path, paths: Sequence[Path]) -> None:
-        """Refuse machines that do not see the files, or have other code, before anything is computed."""
+        """Check before the run that every machine sees the files and has the same code."""
         token = data / f".seen-by-workers-{secrets.token_hex(8)}"
         token.touch()
         try:
-            wanted = [str(token), *map(str, paths)]
-            machines = self._ask_machines(wanted)
+            machines = self._ask_machines([str(token), *map(str, paths)])
         finally:
             token.unlink()
         for machine in machines:
             if str(token) in machine.missing:
                 raise InputError(
                     f"The worker on {machine.host} does not see this project's data in {data}. Workers read and write "
-                    "there: mount the project on all machines at the same path, as a shared file system."
+                    "there: mount the project on a shared file system, at the same path on all machines."
                 )
             if machine.missing:
                 raise InputError(
@@ -191,13 +182,12 @@ class RayWorkers(Workers):
             for node in nodes
         ]
         try:
-            answers: list[About] = self._ray.get(asked, timeout=_SECONDS_TO_START)
+            return list(self._ray.get(asked, timeout=_SECONDS_TO_START))
         except self._ray.exceptions.RayError as error:
             raise InputError(
                 f"A machine of the cluster cannot run this project: {_last_line(error)} Install the project there with "
                 "its extra cluster, in the same versions."
             ) from error
-        return answers
 
     def _result(self, task: Any, packed: list[Any], future: Any, block: Block) -> Any:
         faults = self._ray.exceptions
@@ -210,11 +200,11 @@ class RayWorkers(Workers):
             except died as error:
                 if not retries_left:
                     raise InputError(
-                        f"Workers died {_RETRIES + 1} times at the same block of rows. What was done is kept, and the "
-                        "same command goes on from it. Too little memory is the usual reason: give fewer "
+                        f"Workers died {_RETRIES + 1} times at the same block of rows. Finished work is kept, and the "
+                        "same command continues from there. The usual reason is too little memory: lower "
                         "device.workers."
                     ) from error
-                logger.warning("A worker died, so its block is redone: %s", _last_line(error))
+                logger.warning("A worker died. Its block is computed again: %s", _last_line(error))
                 future = task.remote(packed, block)
         raise AssertionError("the last try returns or raises")
 
@@ -253,12 +243,12 @@ class RayWorkers(Workers):
             self._ray.get(group.ready(), timeout=_SECONDS_TO_START)
         except self._ray.exceptions.GetTimeoutError as error:
             raise InputError(
-                f"The cluster has had no room for {self.count} ranks for {_SECONDS_TO_START} seconds: others use it. "
-                "Run again later, or with fewer device.workers."
+                f"The cluster had no free devices for {self.count} ranks within {_SECONDS_TO_START} seconds. Try again "
+                "later, or lower device.workers."
             ) from error
 
     def _follow(self, ranks: list[Any], futures: list[Any], signals: Any) -> Any:
-        """The result of the first rank, once all are done; what it logs is logged here."""
+        """Wait for all ranks, log the messages of the first one, and return its result."""
         pending, was_asked = futures, False
         while pending:
             done, pending = self._ray.wait(pending, timeout=0.2)
@@ -281,7 +271,7 @@ class RayWorkers(Workers):
         return course
 
     def _raise_if_another_died(self, pending: list[Any]) -> None:
-        """The others fail when a rank dies, now and then before Ray knows the reason."""
+        """The other ranks fail when one dies, sometimes before Ray reports the reason."""
         for future in pending:
             if self._ray.wait([future], timeout=_SECONDS_TO_NOTICE)[0]:
                 with suppress(self._ray.exceptions.RayTaskError):
@@ -302,7 +292,7 @@ class _Environment:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # this process must not take the GPUs from the workers
         }
         if is_local:
-            # Ray binds to the loopback address where it knows no clusters, as on macOS; this is its switch.
+            # With this switch, Ray binds only to the loopback address, as it does on macOS.
             settings |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
             settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _KEY}
         self._before = {name: os.environ.get(name) for name in settings}
@@ -333,7 +323,7 @@ def _environment() -> dict[str, str]:
 
 @cache
 def _unpacked(reference: Any) -> Any:
-    """Once in each process of a worker, for all blocks."""
+    """Unpack a function once per process."""
     import ray
 
     prepare_process(DeviceParameters())
@@ -349,8 +339,8 @@ def _check_code(machines: Sequence[About]) -> None:
     here = code_hash()
     if other := sorted({machine.host for machine in machines if machine.code != here}):
         raise InputError(
-            f"The workers on {', '.join(other)} have another version of this project, or of Keras, JAX, NumPy or "
-            "TensorFlow, than this machine. Install the same everywhere (requirements.lock), and run again."
+            f"The workers on {', '.join(other)} have another version of this project, Keras, JAX, NumPy or TensorFlow "
+            "than this machine. Install the same versions everywhere (requirements.lock), and run again."
         )
 
 

@@ -1,6 +1,6 @@
-"""The audit: what a user should know about the images before trusting anything that was learnt from them."""
+"""The audit: a summary of the images, with warnings about results that they would distort."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +19,10 @@ from efficientnet_finetuning.parameters import DatasetParameters
 _LISTED = 10
 _FEW_TEST_IMAGES = 5
 _SIDES = (32, 64, 128, 256, 512, 1024, 4096)
+_SIDE_NAMES = ["below 32", *(f"{a} to {b - 1}" for a, b in pairwise(_SIDES)), "4096 or more"]
 _ASPECT_RATIOS = {"tall (below 1:3)": 1 / 3, "portrait": 0.95, "square": 1.05, "landscape": 3.0}
 
-# Sets whose images are, or overlap, those that ImageNet weights were trained on. The words name who says so.
+# Sets that overlap the images on which ImageNet weights were trained, with the source of this claim.
 DRAWN_FROM_IMAGENET = {
     "stanford_dogs": "built from ImageNet's images (Khosla et al. 2011)",
     "imagenette": "a part of ImageNet (fast.ai)",
@@ -42,24 +43,23 @@ def audit(
     dataset: DatasetParameters,
     corrections: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Sum up a manifest, as JSON.
+    """Summarize a manifest, as JSON.
 
     Args:
-        source: for its name, what it ignored and what it noticed.
-        manifest: one row an image, excluded ones too.
+        source: for its name, ignored entries and notes.
+        manifest: one row per image, with excluded ones.
         class_names: by label.
-        dataset: how groups were made and splits were to be cut.
+        dataset: how images were grouped and splits cut.
         corrections: that were applied.
 
     Returns:
-        ``source``, ``images``, ``used``; ``excluded``: count and the first ids with their reasons, by kind;
-        ``relabelled``: how many bear a corrected label; ``ignored_entries``; ``classes``: images in use by class and
-        split; ``missing_classes`` by split;
-        ``imbalance``: the largest class of train over the smallest; ``formats``, ``channels``, ``sides`` (of the
-        shorter side, pixels) and ``aspect_ratios`` (width to height) with a count each; ``conflicting_labels`` and
-        ``near_duplicates`` across a split: count and the first of them; ``groups``: how many have more than one image,
-        how many images are in them, the largest, and how many near duplicates are kept together; ``warnings``:
-        sentences.
+        ``source``, ``images``, ``used``; ``excluded``: by kind, the count and the first ids with reasons;
+        ``relabelled``: images with a corrected label; ``ignored_entries``; ``classes``: used images by class and split;
+        ``missing_classes`` by split; ``imbalance``: size of the largest class in train over the smallest; counts of
+        ``formats``, ``channels``, ``sides`` (shorter side, pixels) and ``aspect_ratios`` (width to height);
+        ``conflicting_labels`` and ``near_duplicates`` across splits: the count and the first ones; ``groups`` of
+        :func:`~efficientnet_finetuning.data.groups.describe_groups`, with the number of near duplicates kept together;
+        ``warnings``: sentences.
     """
     used = manifest[manifest["split"] != ""]
     readable = manifest[manifest["width"] > 0]
@@ -82,8 +82,10 @@ def audit(
         "imbalance": float(balance["train"].max() / max(balance["train"].min(), 1)),
         "formats": _counts(readable["format"]),
         "channels": _counts(readable["mode"]),
-        "sides": _sides(readable[["width", "height"]].min(axis=1)),
-        "aspect_ratios": _aspect_ratios(readable["width"] / readable["height"]),
+        "sides": _binned(readable[["width", "height"]].min(axis=1), _SIDES, _SIDE_NAMES),
+        "aspect_ratios": _binned(
+            readable["width"] / readable["height"], _ASPECT_RATIOS.values(), [*_ASPECT_RATIOS, "wide (above 3:1)"]
+        ),
         "conflicting_labels": {"count": len(conflicts), "first": conflicts[:_LISTED]},
         "near_duplicates": {"count": len(near), "first": near[:_LISTED].to_dict("records")},
     }
@@ -96,13 +98,13 @@ def audit(
 
 
 def format_audit(report: Mapping[str, Any]) -> str:
-    """The audit in a few lines for the terminal."""
+    """The audit as a few lines for the terminal."""
     lines = [f"{report['source']}: {report['used']:,} of {report['images']:,} images are used"]
     lines += [
         f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
     ]
     lines += [f"corrected labels: {report['relabelled']}"] if report["relabelled"] else []
-    lines += [f"left out, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
+    lines += [f"ignored, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
     groups, largest = report["groups"], report["groups"]["largest"]
     if groups["count"]:
         lines.append(
@@ -121,25 +123,27 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     few = {name: counts["test"] for name, counts in report["classes"].items() if 0 < counts["test"] < _FEW_TEST_IMAGES}
     if few:
         warnings.append(
-            f"the test split has fewer than {_FEW_TEST_IMAGES} images of {counted(len(few), 'class')}, whose scores "
-            f"say little: {shorten(sorted(few, key=few.__getitem__))}"
+            f"the test split has fewer than {_FEW_TEST_IMAGES} images of {counted(len(few), 'class')}, so their "
+            f"scores are uncertain: {shorten(sorted(few, key=few.__getitem__))}"
         )
     if report["conflicting_labels"]["count"]:
-        warnings.append(f"the audit found several labels for {counted(report['conflicting_labels']['count'], 'image')}")
+        warnings.append(
+            f"the audit found different labels for {counted(report['conflicting_labels']['count'], 'image')}"
+        )
     if num_pairs := report["near_duplicates"]["count"]:
         pair = report["near_duplicates"]["first"][0]
         warnings.append(
             f"the splits share {counted(num_pairs, 'pair')} of nearly equal images, such as {pair['first']} and "
-            f"{pair['second']}: test scores may flatter"
+            f"{pair['second']}; test scores may be too high"
         )
     if report["imbalance"] > 3:
         warnings.append(
-            f"the largest class has {report['imbalance']:.0f} times the images of the smallest: class_weight=balanced "
-            "weighs them alike"
+            f"the largest class has {report['imbalance']:.0f} times as many images as the smallest; "
+            "class_weight=balanced gives both the same weight"
         )
     overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:
-        warnings.append(f"these images are {overlap}: scores of models with ImageNet weights flatter")
+        warnings.append(f"these images are {overlap}, so scores of models with ImageNet weights are too high")
     return warnings
 
 
@@ -149,23 +153,23 @@ def _group_warnings(
     warnings = []
     if unmatched:
         warnings.append(
-            f"dataset.group_pattern does not match {counted(len(unmatched), 'id')}: {shorten(unmatched, 3)}. An image "
-            "without a match is a group of its own"
+            f"dataset.group_pattern does not match {counted(len(unmatched), 'id')}: {shorten(unmatched, 3)}. Each "
+            "of these images is a group of its own"
         )
     missed = missed_shares(used, {"test": dataset.test_fraction, "validation": dataset.validation_fraction})
     for split, classes in missed.items() if groups["count"] else ():
         warnings.append(
-            f"groups stay whole, so {split} has another share than was asked for of {counted(len(classes), 'class')}: "
+            f"groups stay whole, so {split} does not have the requested share of {counted(len(classes), 'class')}: "
             f"{shorten(classes)}; the largest group is {groups['largest']['name']} with {groups['largest']['images']} "
             "images"
         )
-    # Those of near duplicates alone are told image by image.
+    # The report lists near duplicates image by image, so groups that only these form need no warning.
     if are_named or dataset.group_pattern:
         splits = used.groupby("group", sort=False)["split"].nunique()
         if len(across := list(splits.index[splits > 1])):
             warnings.append(
-                f"the set's own splits cut {counted(len(across), 'group')} apart: {shorten(across, 3)}. Test scores "
-                "may flatter"
+                f"the set's own splits divide {counted(len(across), 'group')}: {shorten(across, 3)}. Test scores "
+                "may be too high"
             )
     return warnings
 
@@ -174,12 +178,5 @@ def _counts(values: pd.Series, sort: bool = True) -> dict[str, int]:
     return {str(value): int(count) for value, count in values.value_counts(sort=sort).items() if count}
 
 
-def _sides(sides: pd.Series) -> dict[str, int]:
-    between = [f"{a} to {b - 1}" for a, b in pairwise(_SIDES)]
-    names = [f"below {_SIDES[0]}", *between, f"{_SIDES[-1]} or more"]
-    return _counts(pd.cut(sides, [0, *_SIDES, np.inf], right=False, labels=names), sort=False)
-
-
-def _aspect_ratios(ratios: pd.Series) -> dict[str, int]:
-    edges, names = [0, *_ASPECT_RATIOS.values(), np.inf], [*_ASPECT_RATIOS, "wide (above 3:1)"]
-    return _counts(pd.cut(ratios, edges, right=False, labels=names), sort=False)
+def _binned(values: pd.Series, edges: Iterable[float], names: Sequence[str]) -> dict[str, int]:
+    return _counts(pd.cut(values, [0, *edges, np.inf], right=False, labels=names), sort=False)

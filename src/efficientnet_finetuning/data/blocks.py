@@ -1,4 +1,4 @@
-"""Work on blocks of images: each is done once, whoever does it and however often it is interrupted."""
+"""Process blocks of images resumably: each block is computed once, even after interruptions."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from efficientnet_finetuning.workers import MapBlocks
 
 Item = TypeVar("Item")
 
-# Seconds of work, so that little is lost with a worker and few wait for the last one.
+# A block takes seconds, so little is lost with a worker and few wait for the last block.
 BLOCK_SIZE = 1024
 
 
 def cut(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Blocks of so many items; the last one may be smaller."""
+    """Cut items into blocks of a size; the last block may be smaller."""
     remaining = iter(items)
     while block := list(islice(remaining, size)):
         yield block
@@ -33,24 +33,21 @@ def map_resumably(
     map_blocks: MapBlocks,
     is_sound: Callable[[Any, Any], bool] | None = None,
 ) -> Iterable[Any]:
-    """Results of a function for each block, in order; those that the folder has are not computed again.
+    """Apply a function to each block, in order; results that the folder has are not computed again.
 
     Args:
-        function: of a module, or a partial of one; returns what JSON can hold.
-        blocks: the same ones each time.
-        folder: keeps the results, and is seen by whoever computes.
-        map_blocks: the builtin ``map``, or that of other workers.
-        is_sound: takes a block and the result that the folder has, and says whether that still holds.
+        function: a module's function or a partial of one; it returns JSON.
+        blocks: the same ones in each call.
+        folder: stores the results; all workers must see it.
+        map_blocks: the builtin ``map``, or the method of workers.
+        is_sound: takes a block and its stored result, and says whether the result is still valid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return map_blocks(partial(_recall_or_compute, function, folder, is_sound), enumerate(blocks))
 
 
 def _recall_or_compute(
-    function: Callable[[Any], Any],
-    folder: Path,
-    is_sound: Callable[[Any, Any], bool] | None,
-    numbered: tuple[int, Any],
+    function: Callable[[Any], Any], folder: Path, is_sound: Callable[[Any, Any], bool] | None, numbered: tuple[int, Any]
 ) -> Any:
     number, block = numbered
     file = folder / f"{number:06d}.json"
@@ -60,9 +57,9 @@ def _recall_or_compute(
         if kept["digest"] == digest(result) and (is_sound is None or is_sound(block, result)):
             return result
     result = function(block)
-    # Two workers may do one block, where the first was only believed to be dead.
+    # Two workers may compute one block if the first only seemed dead.
     staged = folder / f"{file.name}.{socket.gethostname()}.{os.getpid()}"
-    make_folder(folder)  # which somebody may have removed as old
+    make_folder(folder)  # another process may have removed it as old
     with naming_full_disk(file):
         staged.write_text(json.dumps({"result": result, "digest": digest(result)}), encoding="utf-8")
         staged.replace(file)

@@ -1,6 +1,6 @@
-"""Corrections: what somebody who looked at the images has decided about them, in a file of their own.
+"""Corrections: the decisions of a person who reviewed the images, in a CSV file.
 
-The file is a CSV in UTF-8 with the columns ``id,sha256,action,label,when``. The raw images are never touched.
+The file is in UTF-8 and has the columns ``id,sha256,action,label,when``. The raw images never change.
 """
 
 import csv
@@ -28,11 +28,11 @@ class Decision(NamedTuple):
 
     Attributes:
         id: of the image, as in the manifest.
-        sha256: of the encoded image that was looked at.
-        action: ``keep`` (it is right as it is), ``label``, ``new_class`` (``label``, for a class that the set does not
-            have) or ``exclude`` (leave it out).
-        label: class name; empty where the action needs none.
-        when: of the decision, for people.
+        sha256: of the encoded image that the person saw.
+        action: ``keep`` (the label is right), ``label``, ``new_class`` (``label`` with a class that the set does not
+            have yet) or ``exclude``.
+        label: class name; empty if the action needs none.
+        when: time of the decision, for people.
     """
 
     id: str
@@ -43,11 +43,7 @@ class Decision(NamedTuple):
 
 
 def read_decisions(file: Path) -> dict[int, Decision]:
-    """All decisions of a file by the number of their line.
-
-    Raises:
-        InputError: not such a file; the message names the lines.
-    """
+    """Read all decisions of a file, by line; raises ``InputError`` with the lines that are invalid."""
     with naming_unreadable(str(file), "a CSV"):
         reader = csv.DictReader(StringIO(_text(file), newline=""), restval="")
         columns = reader.fieldnames or []
@@ -59,7 +55,7 @@ def read_decisions(file: Path) -> dict[int, Decision]:
         )
     if crooked := [f"line {line}" for line, row in lines.items() if None in row]:
         raise InputError(
-            f"{file} has more fields than columns in {shorten(crooked)}. Put quotes around what holds a comma."
+            f"{file} has more fields than columns in {shorten(crooked)}. Put quotes around fields that contain a comma."
         )
     decisions = {line: Decision(**{name: row[name] for name in Decision._fields}) for line, row in lines.items()}
     faults = [f"line {line} ({fault})" for line, row in decisions.items() if (fault := _fault(row))]
@@ -69,12 +65,9 @@ def read_decisions(file: Path) -> dict[int, Decision]:
 
 
 def replace_decision(file: Path, id_: str, decision: Decision | None) -> None:
-    """Write a decision about an image in the place of earlier ones, or only remove those.
+    """Replace the decisions about an image by a new one, or remove them, atomically.
 
-    The file is there as a whole at any time, before or after, also where the process is killed.
-
-    Raises:
-        InputError: what is there is no corrections file; it stays as it is.
+    Raises ``InputError`` if the existing file is not a corrections file; it stays unchanged.
     """
     file = file.resolve()  # a link stays a link
     decisions = read_decisions(file).values() if file.exists() else []
@@ -92,19 +85,18 @@ def replace_decision(file: Path, id_: str, decision: Decision | None) -> None:
 
 
 def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """What is to be applied to a set: of several decisions about one image the last in the file.
+    """Read the corrections for a set; if a file decides about an image twice, the last line counts.
 
     Args:
-        file: of decisions; ``None``: there are none.
+        file: of decisions, or ``None``.
         class_names: that the set has.
 
     Returns:
-        One row an image, all of them strings: the fields of :class:`Decision`, with ``new_class`` only where the set
-        lacks the class, and ``file``, the file's name; and the class names with the new ones behind them, in the order
-        of their first appearance.
+        One row of strings per image: the fields of :class:`Decision`, with ``new_class`` only for classes that the set
+        lacks, and the name of the ``file``; and the class names, new ones last in the order of appearance.
 
     Raises:
-        InputError: not a corrections file, or a label is no class and was not said to be a new one.
+        InputError: the file is invalid, or a label is neither a class nor declared as a new one.
     """
     lines = read_decisions(file) if file else {}
     last = {decision.id: line for line, decision in lines.items()}
@@ -120,8 +112,8 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
         listed = shorten([f"line {line} ({label})" for line, label in unknown.items()])
         meant = "".join(near_matches(label, known) for label in list(dict.fromkeys(unknown.values()))[:3])
         raise InputError(
-            f"{file} names classes that the set does not have: {listed}.{meant} Mend the name, or write new_class "
-            "instead of label where a new class is meant."
+            f"{file} names classes that the set does not have: {listed}.{meant} Correct the name, or write "
+            "new_class instead of label to add a class."
         )
     rows = [
         row if row.action in ("keep", "exclude") else row._replace(action="new_class" if row.label in new else "label")
@@ -132,15 +124,15 @@ def read_corrections(file: Path | None, class_names: Sequence[str]) -> tuple[pd.
 
 
 def apply_corrections(findings: pd.DataFrame, corrections: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
-    """Change labels and leave images out as the corrections say.
+    """Change labels and exclude images as corrections say.
 
     Args:
         findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
-        corrections: of :func:`read_corrections`. One whose image has changed since or is gone does nothing.
+        corrections: of :func:`read_corrections`. Those whose image changed or is gone have no effect.
         class_names: by label, new classes included.
 
     Returns:
-        A copy with ``corrected``: ``was <class name>`` where a correction has changed something, else empty.
+        A copy with ``corrected``: ``was <class name>`` if a correction changed something, else empty.
     """
     corrected = findings.assign(corrected="")
     found = findings[["id", "sha256"]].merge(corrections, how="left", on=["id", "sha256"]).set_index(findings.index)
@@ -155,17 +147,17 @@ def apply_corrections(findings: pd.DataFrame, corrections: pd.DataFrame, class_n
 
 
 def unused_corrections(corrections: pd.DataFrame, manifest: pd.DataFrame, source: Source) -> list[str]:
-    """Sentences about the corrections that did nothing because their image has changed since, or is gone."""
+    """Sentences about corrections without effect, because their image changed or is gone."""
     sums = manifest.set_index("id")["sha256"]
     absent = corrections[~corrections["id"].isin(sums.index)]
     present = corrections.drop(absent.index)
     changed = present[present["sha256"] != sums.reindex(present["id"]).to_numpy()]
-    if len(absent):  # what dataset.fraction has left out this time is not gone
+    if len(absent):  # images outside dataset.fraction are not gone
         there = {id_ for split in source.splits for id_, _ in source.labels(split)}
         absent = absent[~absent["id"].isin(there)]
     return [
-        f"the run ignored {counted(len(rows), 'correction')}, since the image {why}: {shorten(list(rows['id']))}"
-        for rows, why in ((changed, "has changed since (its SHA-256 differs)"), (absent, "is gone"))
+        f"the run ignored {counted(len(rows), 'correction')}, because the image {why}: {shorten(list(rows['id']))}"
+        for rows, why in ((changed, "has changed (its SHA-256 differs)"), (absent, "is gone"))
         if len(rows)
     ]
 
@@ -182,7 +174,7 @@ def _text(file: Path) -> str:
 
 
 def _as_named(row: Decision, class_names: Sequence[str]) -> Decision:
-    """With a label that differs from a class in the blanks around it or in Unicode's form alone called by its name."""
+    """Correct a label that differs from a class name only in surrounding blanks or in its Unicode form."""
     return row if row.label in class_names else row._replace(label=unicodedata.normalize("NFC", row.label.strip()))
 
 

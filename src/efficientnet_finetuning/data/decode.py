@@ -1,4 +1,4 @@
-"""From an image file of any kind to upright RGB."""
+"""Decode image files to upright RGB."""
 
 import warnings
 from pathlib import Path
@@ -10,55 +10,46 @@ from PIL import Image, ImageOps
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError
 
-# By content. Pillow's other formats are rare, and some of them run programs to decode.
+# Formats by content. Pillow's others are rare, and some run external programs to decode.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-# Files with these endings were meant as images, so one that cannot be read is a fault and not a stray file.
+# A file with one of these endings should be an image, so it is a fault if it cannot be read.
 IMAGE_SUFFIXES = frozenset(
     {f".{name}" for name in ("bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp")}
     | {f".{name}" for name in ("avif", "cr2", "dng", "heic", "heif", "jp2", "nef")}
 )
-# What Pillow raises for a damaged image, depending on where the damage is.
+# Exceptions that Pillow raises for damaged images.
 UNREADABLE = (
-    OSError,
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
+    *(OSError, EOFError, LookupError, MemoryError, OverflowError, SyntaxError, TypeError, ValueError),
     Image.DecompressionBombError,
 )
 
-# Of the shorter side, in pixels.
+# Smallest usable length of the shorter side, in pixels.
 SMALLEST_SIDE = 8
 
-# The audit refuses large images by a limit of its own, and says which.
+# The audit has its own limit for large images, and reports them.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def open_image(file: BinaryIO | Path) -> Image.Image:
-    """Read an image's header; its pixels are decoded when they are needed.
+    """Read an image's header; Pillow decodes the pixels when they are needed.
 
-    Raises:
-        OSError: it is none of :data:`FORMATS`. A damaged header raises any of :data:`UNREADABLE`.
+    Raises ``OSError`` if the format is none of :data:`FORMATS`, or any of :data:`UNREADABLE` if the header is damaged.
     """
     return Image.open(file, formats=FORMATS)
 
 
 def why_unreadable(error: Exception) -> str:
-    """The reason, as ``<kind>: <why>``, when :func:`open_image` raises one of :data:`UNREADABLE`."""
+    """The reason, as ``<kind>: <reason>``, for an error of :func:`open_image`."""
     if isinstance(error, Image.DecompressionBombError):
         return "too_large: more than 178 megapixels"
-    detail = f"no {', '.join(FORMATS)}" if "cannot identify" in str(error) else error
+    detail = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file" if "cannot identify" in str(error) else error
     return f"undecodable: {detail}"
 
 
 def why_unfit(size: tuple[int, int], max_megapixels: float) -> str:
-    """The reason, as ``<kind>: <why>``, why an image of so many pixels is not looked at; empty where it is."""
+    """The reason, as ``<kind>: <reason>``, why an image is too large or too small; empty if it is neither."""
     width, height = size
     if width * height > max_megapixels * 1e6:
         return f"too_large: {width * height / 1e6:.0f} megapixels"
@@ -68,7 +59,7 @@ def why_unfit(size: tuple[int, int], max_megapixels: float) -> str:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file's content, whatever its name, begins like an image."""
+    """Whether a file begins like an image, whatever its name."""
     try:
         with EncodedImage(file.name, file).open() as stream:
             open_image(stream)
@@ -80,14 +71,14 @@ def is_image(file: Path) -> bool:
 def decode(
     image: EncodedImage, image_size: int, resize: str, interpolation: str, background: str = "#ffffff"
 ) -> np.ndarray:
-    """Decode one image to an RGB square, uint8 ``(image_size, image_size, 3)``.
+    """Decode an image's first frame to an RGB square, uint8 ``(image_size, image_size, 3)``.
 
     Args:
-        image: its first frame is taken.
+        image: the encoded image.
         image_size: side of the square in pixels.
         resize: ``stretch``, ``center_crop`` or ``pad``.
         interpolation: ``bicubic`` or ``bilinear``.
-        background: ``#rrggbb``, seen where the image is transparent or padded.
+        background: ``#rrggbb``, behind transparent or padded parts.
 
     Raises:
         InputError: the image is damaged or gone.
@@ -96,7 +87,7 @@ def decode(
         stream = image.open()
     except OSError as error:
         raise InputError(
-            f"The image {image.id} was listed and cannot be read any more: {error}. Run the ingestion again."
+            f"The image {image.id} was found earlier, but cannot be read now: {error}. Run the ingestion again."
         ) from error
     try:
         with stream, open_image(stream) as opened:
@@ -104,36 +95,32 @@ def decode(
             return np.asarray(resize_to_square(upright, image_size, resize, interpolation, background))
     except UNREADABLE as error:
         raise InputError(
-            f"The image {image.id} cannot be decoded: {error}. Mend it or take it out of the set."
+            f"The image {image.id} cannot be decoded: {error}. Repair it or remove it from the set."
         ) from error
 
 
 def upright_rgb(image: Image.Image, background: str = "#ffffff") -> Image.Image:
-    """Turn a photograph as its camera says, and bring every mode to RGB of 8 bits.
-
-    Raises:
-        ValueError: the pixels are floats, whose range nobody knows.
-    """
+    """Rotate by the EXIF data and convert to RGB with 8 bits; raises ``ValueError`` for floats of unknown range."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):
-        # Pillow cuts 16 bits at 255 where it should scale.
+        # Pillow clips 16-bit values at 255 instead of scaling them.
         values = np.asarray(image)
         image = Image.fromarray((values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
 
 
 def resize_to_square(
     image: Image.Image, image_size: int, resize: str, interpolation: str, background: str = "#ffffff"
 ) -> Image.Image:
-    """Resize with anti-aliasing.
+    """Resize to a square with anti-aliasing.
 
-    ``stretch`` brings both sides to the size, ``center_crop`` the largest centred square, and ``pad`` the longer side,
-    with bands of the background colour beside the image.
+    ``stretch`` resizes both sides, ``center_crop`` the largest centred square, and ``pad`` the longer side, with bands
+    of the background colour beside the image.
     """
     width, height = image.size
     if resize == "center_crop":
@@ -152,10 +139,10 @@ def resize_to_square(
 def _resize(
     image: Image.Image, size: tuple[int, int], interpolation: str, left: float = 0.0, top: float = 0.0
 ) -> Image.Image:
-    """Resize what lies between margins on both sides, first across and then down.
+    """Resize the part between margins on both sides, first horizontally and then vertically.
 
-    Pillow alone begins with the other direction for some tall images, whose pixels then differ by up to 11 of 255 from
-    what other programs compute that follow this order.
+    Pillow starts vertically for some tall images. Their pixels then differ by up to 11 of 255 from those of exported
+    models, which always start horizontally.
     """
     how = _INTERPOLATIONS[interpolation]
     across = image.resize((size[0], image.height), how, (left, 0, image.width - left, image.height))

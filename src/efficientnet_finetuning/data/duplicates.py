@@ -1,4 +1,4 @@
-"""The same image twice: within a class, under two names, on both sides of a split, or nearly the same."""
+"""Duplicates: equal images within a class, with different labels or in two splits, and near duplicates."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -6,31 +6,25 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-# Of the 64 bits of a perceptual hash. Among 9,000 images of CIFAR-10 all ten pairs within four bits show the same
-# picture, at six bits two of four, at eight fewer still; of 300 images that were made smaller and encoded anew, 98 %
-# stay within four bits.
+# Bits out of the 64 of a perceptual hash. Among 9,000 images of CIFAR-10, all ten pairs within four bits show the same
+# picture; at six bits only two of four pairs do. Of 300 images that were shrunk and re-encoded, 98 % stay within four.
 NEAR_DISTANCE = 4
-# First bit and width: of five bands at least one is equal in two hashes that differ in four bits.
+# First bit and width of five bands. Two hashes that differ in four bits agree in at least one band.
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
 _MANY = 1_000_000
-# Whoever judges keeps the image: test before validation before train.
+# The splits that keep an image which this split has too: test before validation before train.
 _JUDGES = {"train": ("validation", "test"), "validation": ("test",), "test": ()}
 
 
 def exclude_duplicates(findings: pd.DataFrame) -> pd.DataFrame:
-    """Exclude copies of the same bytes so that no model is judged by what it was trained on.
+    """Exclude copies of the same bytes, so that no model is tested on images that it was trained on.
 
-    - A copy on both sides of a split stays where it judges: in test rather than in validation or train.
-    - Copies in train under several labels teach nothing but confusion: all are excluded.
-    - Copies in train under one label: the first is kept.
+    - Test keeps an image that validation or train has too; validation keeps one that train has too.
+    - Copies in train with different labels are all excluded. Of copies with one label, the first stays.
+    - Copies within validation or within test stay.
 
-    Copies within validation or within test are the set's business and stay.
-
-    Args:
-        findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
-
-    Returns:
-        A copy with more reasons in ``excluded``.
+    Takes the findings of :func:`~efficientnet_finetuning.data.inspection.inspect_images`. Returns a copy with more
+    reasons in ``excluded``.
     """
     findings = findings.copy()
     for _, copies in _equal_images(findings):
@@ -51,7 +45,7 @@ def exclude_duplicates(findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def conflicting_labels(findings: pd.DataFrame) -> list[list[dict[str, str]]]:
-    """Groups of equal images that bear several labels, with ``id``, ``class_name`` and ``source_split`` of each."""
+    """Groups of equal images with different labels: ``id``, ``class_name`` and ``source_split`` of each image."""
     groups = [copies for _, copies in _equal_images(findings, excluded_too=True) if copies["label"].nunique() > 1]
     return [copies[["id", "class_name", "source_split"]].to_dict("records") for copies in groups]
 
@@ -63,28 +57,26 @@ def _equal_images(findings: pd.DataFrame, excluded_too: bool = False):
 
 
 def near_duplicates(manifest: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Images that look the same as one on the other side of a split, and how many look like another one of train.
+    """Find near duplicates across splits, and count those within train.
 
-    Their perceptual hashes (DCT, 64 bits: Zauner 2010, as the library ``imagehash`` computes them) differ in
-    :data:`NEAR_DISTANCE` bits or fewer.
-
-    Args:
-        manifest: with ``id``, ``split``, ``source_split``, ``class_name`` and ``perceptual_hash``.
+    The perceptual hashes of near duplicates (DCT, 64 bits: Zauner 2010, computed by ``imagehash``) differ in
+    :data:`NEAR_DISTANCE` bits or fewer. The manifest needs ``id``, ``split``, ``source_split``, ``class_name`` and
+    ``perceptual_hash``.
 
     Returns:
-        One row for each image of validation and test and each split before its own that has a near duplicate of it,
-        with the nearest one: ``first`` and ``second`` (ids; the first is in the split that is trained on),
-        ``first_split``, ``second_split``, ``first_class``, ``second_class`` and ``distance`` in bits, nearest first;
-        and the number of images of the source's train split that look like another one of it.
+        One row for each image of validation or test that has a near duplicate in an earlier split, with the nearest
+        one: ``first`` and ``second`` (ids; the first is in the earlier split), ``first_split``, ``second_split``,
+        ``first_class``, ``second_class`` and ``distance`` in bits, nearest first; and the number of images in the
+        source's train split that have a near duplicate there.
     """
     hashed = manifest[(manifest["split"] != "") & (manifest["perceptual_hash"] != "")]
     hashes, places = distinct_hashes(hashed["perceptual_hash"])
-    # By split, then by hash: the first row that has both, else -1; one image stands for all of its split that look so.
+    # By split and hash: the first row that has both, else -1. One image represents all equal hashes of its split.
     rows = {split: np.full(len(hashes), -1) for split, judges in _JUDGES.items() if judges}
     for split, first in rows.items():
         own = np.flatnonzero(hashed["split"] == split)[::-1]
         first[places[own]] = own
-    # Distance and place of the nearest hash in a split, as one number. Each is nearest to itself.
+    # Distance and index of the nearest hash in a split, as one number. Each hash is nearest to itself.
     none, same = NEAR_DISTANCE + 1, np.arange(len(hashes))
     nearest = {split: np.where(first >= 0, same, none * len(hashes)) for split, first in rows.items()}
     in_train = np.bincount(places[hashed["source_split"] == "train"], minlength=len(hashes))
@@ -115,22 +107,19 @@ def _pairs(first: pd.DataFrame, second: pd.DataFrame, distances: np.ndarray) -> 
 
 
 def distinct_hashes(texts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes in hexadecimal as sorted numbers, each once, uint64 ``(M,)``, and the place of each text among them."""
+    """Convert hexadecimal hashes to distinct sorted numbers, uint64 ``(M,)``, and the index of each text among them."""
     return np.unique(np.array([int(text, 16) for text in texts], np.uint64), return_inverse=True)
 
 
 def near_hashes(hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """Find all pairs of hashes that differ in :data:`NEAR_DISTANCE` bits or fewer.
+    """Find all pairs of distinct hashes, uint64 ``(M,)``, that differ in :data:`NEAR_DISTANCE` bits or fewer.
 
-    Such hashes agree in one of five bands of bits at least, so only those are compared that share a band: 1.28 million
-    random hashes take 0.6 billion comparisons where all pairs would be 819 billion.
-
-    Args:
-        hashes: uint64 ``(M,)``, each once.
+    Such hashes agree in at least one of five bands of bits, so only hashes that share a band are compared: 1.28 million
+    random hashes take 0.6 billion comparisons instead of 819 billion.
 
     Yields:
-        int64 ``(P, 2)``: places in ``hashes``, about a million pairs at a time, since they may be many. A pair that
-        shares several bands comes several times.
+        int64 ``(P, 2)``: indices into ``hashes``, about a million pairs at a time. A pair that shares several bands
+        appears several times.
     """
     for first_bit, width in _BANDS:
         bands = hashes >> np.uint64(first_bit) & np.uint64(2**width - 1)
@@ -138,7 +127,7 @@ def near_hashes(hashes: np.ndarray) -> Iterator[np.ndarray]:
         bands, ordered, rows = bands[order], hashes[order], np.arange(len(order))
         found: list[np.ndarray] = []
         size = 0
-        for step in count(1):  # to the next one, and the one after it, while the band is the same
+        for step in count(1):  # compare with the next hash, then the one after it, while the band is the same
             rows = rows[: np.searchsorted(rows, len(order) - step)]
             rows = rows[bands[rows + step] == bands[rows]]
             if not len(rows):

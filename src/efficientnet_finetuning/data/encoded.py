@@ -1,4 +1,4 @@
-"""One image as a source hands it over."""
+"""One encoded image of a source."""
 
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
@@ -7,12 +7,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image as it lies on disk.
+    """One encoded image.
 
     Attributes:
         id: stable and unique within the source.
-        content: the encoded bytes, or the file that holds them and is not read before it is needed.
-        label: index of its class; -1 where nobody knows it.
+        content: the encoded bytes, or the file that holds them, which is read only when needed.
+        label: class index; -1 if unknown.
     """
 
     id: str
@@ -20,14 +20,10 @@ class EncodedImage:
     label: int = -1
 
     def open(self) -> BufferedReader | BytesIO:
-        """A stream of the encoded bytes.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Open a stream of the encoded bytes; raises ``OSError`` if the file cannot be read."""
         if not isinstance(self.content, Path):
             return BytesIO(self.content)
-        # A pipe would wait for its writer, and a device never ends.
+        # Reading a pipe would block, and a device never ends.
         if not self.content.is_file() and self.content.exists():
-            raise OSError("it is no file")
+            raise OSError("it is not a regular file")
         return self.content.open("rb")

@@ -1,4 +1,4 @@
-"""Images (or features) with their labels, row by row: what is stored between the steps of a run."""
+"""Prepared images or features with their labels, as runs store them."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +16,7 @@ class Examples:
     Attributes:
         images: uint8 ``(N, size, size, 3)`` RGB in 0–255, a memory map.
         labels: one-hot uint8 ``(N, num_classes)``.
-        ids: ``(N,)`` strings, as in the manifest.
+        ids: strings ``(N,)``, as in the manifest.
     """
 
     images: np.ndarray
@@ -25,17 +25,13 @@ class Examples:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Memory-map what is stored in a folder, as one ``.npy`` file for each attribute.
-
-        Raises:
-            InputError: a file is missing or damaged.
-        """
+        """Memory-map a folder's ``.npy`` files; raises ``InputError`` if one is missing or damaged."""
         with naming_unreadable(str(folder)):
             files = (folder / f"{field.name}.npy" for field in fields(cls))
             opened = cls(*(np.load(file, mmap_mode="r", allow_pickle=False) for file in files))
             if opened.labels.ndim == 2 and len(opened.images) == len(opened.labels) == len(opened):
                 return opened
-            raise ValueError("its arrays do not belong together")
+            raise ValueError("its arrays have different lengths")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,4 +1,4 @@
-"""Groups: images that show the same thing and must not be on two sides of a split."""
+"""Groups: images that show the same thing and must stay in one split."""
 
 import re
 from typing import Any
@@ -12,23 +12,27 @@ from efficientnet_finetuning.parameters import DatasetParameters
 
 
 def group_images(findings: pd.DataFrame, pattern: str | None, near_duplicates: bool = True) -> pd.Series:
-    """Which images belong together: those that the user says, and those that look the same.
+    """Put images into groups: those that the user names, and those that look the same.
 
-    Near duplicates (:data:`~efficientnet_finetuning.data.duplicates.NEAR_DISTANCE`), equal images among them, are
-    joined, and with them the groups that they are in.
+    Near duplicates, and the groups that contain them, are joined into one group.
 
     Args:
-        findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`; ``group`` is what the source says.
-        pattern: a regular expression that is searched in each id; its one group is the name.
-        near_duplicates: whether they are joined.
+        findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`, with the source's ``group``.
+        pattern: a regular expression that is searched in each id; its group in parentheses is the name.
+        near_duplicates: whether to join near duplicates.
 
     Returns:
-        The name of each image's group: the first name that a user gave to one of its images, else the first id in it.
+        The group's name for each image: the first name that the user gave to any of its images, else its first id.
 
     Raises:
         InputError: the pattern matches no id.
     """
-    named = findings["group"] if pattern is None else _named(findings, pattern)
+    named = findings["group"] if pattern is None else names_by_pattern(findings["id"], pattern)
+    if pattern is not None and (named == "").all():
+        raise InputError(
+            f"dataset.group_pattern ({pattern}) matches no id. Ids are paths below dataset.path, or numbers in a TFDS "
+            f"split: {shorten(list(findings['id']), 3)}. The part in parentheses must match the name of the group."
+        )
     own = findings["id"].where(named == "", named)
     joined, names = pd.factorize(own)
     if near_duplicates:
@@ -40,11 +44,11 @@ def group_images(findings: pd.DataFrame, pattern: str | None, near_duplicates: b
 
 
 def describe_groups(manifest: pd.DataFrame, dataset: DatasetParameters) -> dict[str, Any]:
-    """What the audit says of the groups, as JSON.
+    """Summarize the groups for the audit, as JSON.
 
     Returns:
-        ``count``: groups of more than one image in use, ``images`` in them; ``largest``: the ``name`` of the largest
-        and its ``images``; ``unmatched``: ids that ``dataset.group_pattern`` does not match.
+        ``count``: groups with more than one used image; ``images``: images in them; ``largest``: ``name`` and
+        ``images`` of the largest group; ``unmatched``: ids that ``dataset.group_pattern`` does not match.
     """
     used = manifest[manifest["split"] != ""]
     sizes = used["group"].value_counts()
@@ -61,18 +65,18 @@ def describe_groups(manifest: pd.DataFrame, dataset: DatasetParameters) -> dict[
 
 
 def names_by_pattern(ids: pd.Series, pattern: str) -> pd.Series:
-    """What the pattern's group holds in each id; empty where the pattern does not match."""
+    """The text that the pattern's group matches in each id; empty without a match."""
     found = map(re.compile(pattern).search, ids)
     return pd.Series([match[1] or "" if match else "" for match in found], ids.index, dtype=str)
 
 
 def groups_of(manifest: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
-    """A number for the group of each image, by their ids: ``(N,)``."""
+    """The group of each image as a number ``(N,)``, looked up by id."""
     return pd.factorize(manifest.set_index("id")["group"].loc[ids])[0]
 
 
 def _looks(hashes: pd.Series) -> np.ndarray:
-    """A number for each perceptual hash, the same for those that near duplicates connect, ``(N,)``."""
+    """A number for each perceptual hash ``(N,)``; near duplicates, also indirect ones, share it."""
     distinct, places = distinct_hashes(hashes)
     looks = np.arange(len(distinct))
     for pairs in near_hashes(distinct):
@@ -88,14 +92,3 @@ def _connected(edges: np.ndarray, num_nodes: int) -> np.ndarray:
     graph = coo_array((np.ones(len(edges), np.int8), tuple(edges.T)), shape=(num_nodes, num_nodes))
     components: np.ndarray = connected_components(graph, directed=False)[1]
     return components
-
-
-def _named(findings: pd.DataFrame, pattern: str) -> pd.Series:
-    named = names_by_pattern(findings["id"], pattern)
-    if (named == "").all():
-        raise InputError(
-            f"dataset.group_pattern ({pattern}) matches no id. Ids are paths below dataset.path, or numbers in a TFDS "
-            f"split: {shorten(list(findings['id']), 3)}. The part in parentheses must match what images of one group "
-            "have in common."
-        )
-    return named

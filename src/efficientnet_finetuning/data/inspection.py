@@ -1,4 +1,4 @@
-"""A look at every image before anything is learnt from it: is it one, how large, which others is it equal to."""
+"""Open every image once: find its format, size, hashes and faults."""
 
 import hashlib
 import os
@@ -24,18 +24,8 @@ from efficientnet_finetuning.storage import scratch_folder
 from efficientnet_finetuning.workers import MapBlocks
 
 COLUMNS = (
-    "id",
-    "source_split",
-    "label",
-    "class_name",
-    "group",
-    "format",
-    "mode",
-    "width",
-    "height",
-    "sha256",
-    "perceptual_hash",
-    "excluded",
+    *("id", "source_split", "label", "class_name", "group"),
+    *("format", "mode", "width", "height", "sha256", "perceptual_hash", "excluded"),
 )
 
 
@@ -48,25 +38,25 @@ def inspect_images(
     map_blocks: MapBlocks = map,
     block_size: int = BLOCK_SIZE,
 ) -> pd.DataFrame:
-    """Open every image once, on all cores, and say which ones cannot or should not be learnt from.
+    """Open every image once, on all cores, and find out which images training cannot or should not use.
 
     Args:
-        source: the images; nothing of it is changed.
-        dataset: with the subset that is wanted.
-        max_megapixels: larger images are refused from their header.
+        source: the images; they are only read.
+        dataset: names the subset.
+        max_megapixels: larger images are excluded by their header.
         seed: of the subset.
-        folder: keeps what was found out, so that the same call goes on from there.
-        map_blocks: shares the images out, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
+        folder: keeps intermediate results, so that an interrupted call can resume.
+        map_blocks: distributes the images, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
         block_size: images in a block.
 
     Returns:
-        One row an image in the source's order: ``id``, ``source_split``, ``label`` (index), ``class_name``,
-        ``group`` (as the source names it, or empty), ``format`` and ``mode`` (Pillow's names), ``width`` and
-        ``height`` in pixels as the image is shown, ``sha256`` of the encoded image, ``perceptual_hash`` (64 bits in
-        hexadecimal) and ``excluded``: empty, or ``<kind>: <why>``. What could not be found out is empty or 0.
+        One row per image in the source's order: ``id``, ``source_split``, ``label`` (index), ``class_name``, ``group``
+        (the source's name for it, or empty), ``format`` and ``mode`` (Pillow's names), ``width`` and ``height`` in
+        pixels after rotation, ``sha256`` of the encoded image, ``perceptual_hash`` (64 bits in hexadecimal) and
+        ``excluded``: empty, or ``<kind>: <reason>``. Unknown values are empty or 0.
 
     Raises:
-        InputError: an image has a label that is no class.
+        InputError: a label is not a class.
     """
     subset = choose_subset(source, dataset, seed)
     rows: list[dict[str, Any]] = []
@@ -88,9 +78,9 @@ def inspect_images(
 
 
 def choose_subset(source: Source, dataset: DatasetParameters, seed: int) -> dict[str, set[str]] | None:
-    """Ids of the images that ``dataset.fraction`` or ``dataset.max_per_class`` leaves of each class of each split.
+    """Choose ids of each split by ``dataset.fraction`` or ``dataset.max_per_class``; ``None`` means all images.
 
-    Every class keeps at least one image. ``None``: all images.
+    Every class keeps at least one image.
     """
     if dataset.fraction is None and dataset.max_per_class is None:
         return None
@@ -111,7 +101,7 @@ def _look_at_block(max_megapixels: float, images: Block) -> list[dict[str, Any]]
 
 
 def look(image: EncodedImage, max_megapixels: float) -> dict[str, Any]:
-    """What one image is, and what is wrong with it; see :func:`inspect_images`. Never raises."""
+    """Describe one image and its fault, if any, as a row of :func:`inspect_images`. Never raises."""
     row = {"id": image.id, "label": image.label, "format": "", "mode": "", "width": 0, "height": 0}
     row |= {"sha256": "", "perceptual_hash": "", "excluded": ""}
     try:
@@ -147,7 +137,7 @@ def _look_at_pixels(opened) -> dict[str, Any]:
     opened.load()
     image = upright_rgb(opened)
     found = {"width": image.width, "height": image.height}
-    # The hash looks at 32 × 32 pixels; getting there from a photograph by its own filter takes longer than decoding.
+    # The hash needs 32 × 32 pixels. Its own filter takes longer for a photograph than decoding does.
     small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
     if _single_colour(small) and _single_colour(image):
         return found | {"excluded": "single_colour: every pixel is the same"}
@@ -163,17 +153,17 @@ def _check_labels(findings: pd.DataFrame, num_classes: int) -> None:
     if len(wrong):
         listed = [f"{row.id} ({row.label})" for row in wrong.itertuples()]
         raise InputError(
-            f"The set has {counted(len(wrong), 'image')} whose label is no class: {shorten(listed)}. Many sets mark an "
-            "unlabelled test split so: choose another one with dataset.test_split."
+            f"The set has {counted(len(wrong), 'image')} whose label is not a class: {shorten(listed)}. Many sets "
+            "mark an unlabelled test split this way. Choose another split with dataset.test_split."
         )
 
 
 def kinds(excluded: pd.Series) -> Iterator[tuple[str, pd.Series]]:
-    """Rows by kind of fault, in the order of their first appearance."""
+    """Rows by kind of fault, in the order in which the kinds first appear."""
     faulty = excluded[excluded != ""]
     yield from faulty.groupby(kind_of(faulty), sort=False)
 
 
 def kind_of(excluded: pd.Series) -> pd.Series:
-    """The kind of fault in front of each reason."""
+    """The kind of fault at the start of each reason."""
     return excluded.str.split(":").str[0]

@@ -1,4 +1,4 @@
-"""The manifest: one row an image, in a split or excluded."""
+"""The manifest: one row per image, with its split or the reason for its exclusion."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from efficientnet_finetuning.data.splits import assign_splits, complete_splits
 from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
-# What is wrong with an image by itself; an image that merely appears twice is not bad.
+# Faults of a single image; a duplicate is not a bad image.
 BAD = frozenset({"empty", "unreadable", "undecodable", "truncated", "too_large", "too_small", "single_colour"})
 
 
@@ -21,29 +21,28 @@ def build_manifest(
     seed: int,
     corrections: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Let sound images pass, correct their labels, and put each into a split.
+    """Check the number of excluded images, correct labels, and assign every usable image to a split.
 
     Args:
         findings: of :func:`~efficientnet_finetuning.data.inspection.inspect_images`.
-        class_names: by label, those included that are new by the corrections.
-        dataset: the fractions to cut where the source lacks a split, and what a group is.
+        class_names: by label, with the corrections' new classes.
+        dataset: fractions of splits to cut, and how to group images.
         audit: how many images may be excluded.
-        seed: of the cut.
+        seed: of the splits.
         corrections: of :func:`~efficientnet_finetuning.data.corrections.read_corrections`.
 
     Returns:
-        The findings with ``split`` (``train``, ``validation`` or ``test``; empty where the image is excluded),
-        ``corrected`` (``was <class name>`` where a correction has changed something, else empty) and a ``group`` for
-        every image.
+        The findings with ``split`` (empty if the image is excluded), a ``group`` for every image, and ``corrected`` of
+        :func:`~efficientnet_finetuning.data.corrections.apply_corrections`.
 
     Raises:
-        InputError: too many images are excluded, a class would be missing from a split, or groups cannot be named.
+        InputError: too many images are excluded, a split would lack a class, or the group pattern matches no id.
     """
     if corrections is None:
         corrections, _ = read_corrections(None, class_names)
     manifest = apply_corrections(findings, corrections, class_names)
     _check_excluded(manifest["excluded"], manifest["id"], audit)
-    # The set's own labels decide about the cut, so that a correction moves no other image into another split.
+    # Splits depend on the original labels, so a correction never moves other images to another split.
     manifest["group"] = group_images(findings, dataset.group_pattern, dataset.group_near_duplicates)
     sound = findings[findings["excluded"] == ""].assign(group=manifest["group"])
     new = set(corrections.loc[corrections["action"] == "new_class", "label"])
@@ -56,12 +55,14 @@ def build_manifest(
 
 
 def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters) -> None:
-    faulty = excluded[(excluded != "") & (kind_of(excluded) != "corrected")]  # what somebody chose is no fault
+    faulty = excluded[
+        (excluded != "") & (kind_of(excluded) != "corrected")
+    ]  # an image that a person excluded has no fault
     bad = faulty[kind_of(faulty).isin(BAD)]
     if audit.on_bad_image == "fail" and len(bad):
         raise InputError(
-            f"{counted(len(bad), 'image')} cannot be used: {_listed(bad, ids)}. Mend them or take them out of the set, "
-            "or let audit.on_bad_image=exclude leave them out."
+            f"{counted(len(bad), 'image')} cannot be used: {_listed(bad, ids)}. Repair them, remove them from the set, "
+            "or set audit.on_bad_image=exclude."
         )
     share = len(faulty) / max(len(excluded), 1)
     if share > audit.max_excluded_fraction:
@@ -69,7 +70,7 @@ def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters)
         raise InputError(
             f"{len(faulty)} of {len(excluded)} images ({share:.1%}) would be excluded ({counts}), more than "
             f"audit.max_excluded_fraction allows ({audit.max_excluded_fraction:.1%}): {_listed(faulty, ids)}. "
-            "Look at them (all are in image_findings.csv), mend the set, or raise the limit."
+            "Look at them (image_findings.csv lists all), repair the set, or raise the limit."
         )
 
 

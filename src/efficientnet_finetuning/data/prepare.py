@@ -1,4 +1,4 @@
-"""From encoded images to squares of pixels, once, in bounded memory."""
+"""Decode and resize images to squares of pixels, once, in bounded memory."""
 
 import math
 import os
@@ -35,27 +35,23 @@ def prepare(
     map_blocks: MapBlocks = map,
     block_size: int = BLOCK_SIZE,
 ) -> Examples:
-    """Decode, resize and one-hot encode one split; its pixels never are in memory.
+    """Decode, resize and one-hot encode one split; the pixels go to disk, never all to memory.
 
     Args:
         source: the encoded images.
         manifest: with ``id``, ``source_split``, ``split`` and ``label``.
         num_classes: width of the one-hot labels.
         split: ``train``, ``validation`` or ``test``.
-        image_size: side of the squares in pixels.
-        resize: ``stretch``, ``center_crop`` or ``pad``.
-        interpolation: ``bicubic`` or ``bilinear``.
-        background: ``#rrggbb``, seen where an image is transparent or padded.
-        folder: keeps the pixels, so that the same call goes on from there.
-        map_blocks: shares the images out, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
+        image_size, resize, interpolation, background: of :func:`~efficientnet_finetuning.data.decode.decode`.
+        folder: stores the pixels, so that an interrupted call can resume. ``None``: in a temporary file.
+        map_blocks: distributes the images, as :meth:`~efficientnet_finetuning.workers.Workers.map_blocks` does.
         block_size: images in a block.
 
     Returns:
-        Examples in the manifest's order. Their images are a memory map of a file in the folder; without one, of a file
-        that is gone once nobody uses it.
+        Examples in the manifest's order, with the images as a memory map.
 
     Raises:
-        InputError: an image is damaged or gone, or the disk has no room for all.
+        InputError: an image is damaged or gone, or the disk has too little room.
     """
     rows = manifest[manifest["split"] == split]
     row_bytes = 3 * image_size**2
@@ -79,16 +75,16 @@ def prepare(
                 progress.update(block["images"])
                 count += block["images"]
         if count != len(rows):
-            raise RuntimeError(f"{file} was promised {len(rows)} rows and got {count}")
+            raise RuntimeError(f"{file} has {count} rows instead of {len(rows)}")
         images = np.load(file, mmap_mode="r")
     return Examples(images, one_hot(rows["label"].to_numpy(), num_classes), rows["id"].to_numpy(str))
 
 
 def _make_room(file: Path, shape: tuple[int, ...]) -> int:
-    """Make the file of an array whose rows are still to be written, or may be there; returns where they begin."""
+    """Reserve the file of an array, unless it exists from an earlier call; return the offset of its first row."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
-    # Before hours of decoding, not after. What the file has already taken is free for it.
+    # Check before hours of decoding. Blocks that the file already occupies count as free.
     needed = math.prod(shape) - 512 * file.stat().st_blocks
     check_free_space(file.parent, needed, f"Storing {file.stem}")
     with naming_full_disk(file), file.open("r+b") as stream:
@@ -101,8 +97,8 @@ def _make_room(file: Path, shape: tuple[int, ...]) -> int:
 def _write(file: Path, how: Mapping[str, Any], block: tuple[int, Block]) -> dict[str, int]:
     position, images = block
     count = checksum = 0
-    # Not through a memory map: its pages count as this process' memory, and a full disk kills the process. And for
-    # writing alone: a client of NFS that may also read writes whole pages, and so over the rows of another worker.
+    # No memory map: its pages count as this process' memory, and a full disk kills the process. Open for writing only:
+    # otherwise an NFS client writes whole pages, and so overwrites the rows of another worker.
     with naming_full_disk(file), os.fdopen(os.open(file, os.O_WRONLY), "wb") as stream:
         stream.seek(position)
         for pixels in map_in_threads(partial(decode, **how), images):
@@ -114,7 +110,7 @@ def _write(file: Path, how: Mapping[str, Any], block: tuple[int, Block]) -> dict
 
 
 def _is_written(file: Path, row_bytes: int, block: tuple[int, Block], written: Mapping[str, int]) -> bool:
-    """Whether rows are as :func:`_write` has left them; it may have died, or its machine, before they were stored."""
+    """Whether the rows on disk match the checksum; a crash may have lost rows that :func:`_write` reported."""
     position, images = block
     checksum = 0
     with file.open("rb") as stream:
@@ -125,5 +121,5 @@ def _is_written(file: Path, row_bytes: int, block: tuple[int, Block], written: M
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels ``(N,)`` in 0 to ``num_classes - 1`` to uint8 ``(N, num_classes)``."""
+    """Convert labels ``(N,)`` in 0 to ``num_classes - 1`` to uint8 ``(N, num_classes)``."""
     return np.eye(num_classes, dtype=np.uint8)[labels]

@@ -1,4 +1,4 @@
-"""Who is in which split: the set's own where it has one, else a stratified, seeded part of train."""
+"""Assign images to splits: use the set's own splits, or cut stratified, seeded parts out of train."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -9,31 +9,32 @@ import pandas as pd
 from efficientnet_finetuning.errors import InputError, counted, shorten
 
 SPLITS = ("train", "validation", "test")
+_ABOUT_GROUPS = (
+    " Images of one group stay in one split, so a class needs a group for each split. Groups come from the CSV's "
+    "column group, from dataset.group_pattern, and from images that look the same; dataset.group_near_duplicates=false "
+    "disables the last. Your own splits never change."
+)
 
 
 def assign_splits(
-    manifest: pd.DataFrame,
-    class_names: tuple[str, ...],
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
+    manifest: pd.DataFrame, class_names: tuple[str, ...], validation_fraction: float, test_fraction: float, seed: int
 ) -> pd.DataFrame:
-    """Cut the splits that the set lacks out of train, at least one image of each class.
+    """Cut missing splits out of train, with at least one image of each class.
 
-    The images of a group stay together, so that each class comes as near to its share as the groups allow.
+    Groups stay together; each class comes as close to its share as the groups allow.
 
     Args:
-        manifest: one row an image with ``id``, ``split`` (a role that the set itself fills), ``label`` and ``group``.
+        manifest: one row per image with ``id``, ``split`` (as the set assigns it), ``label`` and ``group``.
         class_names: by label.
-        validation_fraction: share of each class of train, in 0–1, where no row is in ``validation``.
-        test_fraction: likewise for ``test``, which is cut first.
-        seed: of the choice. It depends on the seed, the groups and the order of ids alone.
+        validation_fraction: share (0–1) of each class in train, cut if no row is in ``validation``.
+        test_fraction: the same for ``test``, which is cut first.
+        seed: the choice depends only on the seed, the groups and the order of the ids.
 
     Returns:
         A copy with every row in ``train``, ``validation`` or ``test``.
 
     Raises:
-        InputError: a class would be missing from a split.
+        InputError: a split would have no image of a class.
     """
     manifest = manifest.copy()
     generator = np.random.default_rng(seed)
@@ -44,21 +45,17 @@ def assign_splits(
         train = manifest[manifest["split"] == "train"]
         chosen = _choose_groups(train, fractions[split], len(cut) - done, generator)
         manifest.loc[train.index[train["group"].isin(chosen)], "split"] = split
-    # A class that the set's own test split lacks is the set's business; its accuracy is then unknown.
+    # The set's own test split may lack a class; the accuracy of that class is then unknown.
     _check_no_class_is_empty(manifest, class_names, ("train", *cut), fractions, cut_from)
     return manifest
 
 
 def complete_splits(
-    manifest: pd.DataFrame,
-    class_names: tuple[str, ...],
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
+    manifest: pd.DataFrame, class_names: tuple[str, ...], validation_fraction: float, test_fraction: float, seed: int
 ) -> pd.DataFrame:
-    """After labels have changed, move images from train where a class has none in a split that was cut.
+    """Move train images into cut splits that have no image of a class after labels were corrected.
 
-    Takes what :func:`assign_splits` takes, with splits assigned and with ``source_split``; raises the same.
+    Takes the arguments of :func:`assign_splits`, with splits assigned and with ``source_split``; raises the same.
     """
     manifest = manifest.copy()
     generator = np.random.default_rng(seed)
@@ -76,19 +73,19 @@ def complete_splits(
 
 
 def wanted(fraction: float, num_images: int) -> int:
-    """How many images of a class a split is to have that is cut out of so many."""
+    """How many of a class' images a split should get."""
     return max(1, round(fraction * num_images))
 
 
 def missed_shares(manifest: pd.DataFrame, fractions: Mapping[str, float]) -> dict[str, list[str]]:
-    """Classes of which a split that was cut out of train has far less or more than its share, since groups stay whole.
+    """Find classes whose share in a cut split is far off because groups stay whole.
 
     Args:
         manifest: with ``source_split``, ``split`` and ``class_name``.
         fractions: of ``test`` and ``validation``, in this order, as they were cut.
 
     Returns:
-        By split: each such class with the number of images that it has and was to have.
+        By split, a text for each such class with its actual and its intended number of images.
     """
     pool = manifest[(manifest["source_split"] == "train") & (manifest["split"] != "")]
     missed: dict[str, list[str]] = {}
@@ -103,10 +100,10 @@ def missed_shares(manifest: pd.DataFrame, fractions: Mapping[str, float]) -> dic
 
 
 def _choose_groups(train: pd.DataFrame, fraction: float, keep: int, generator: np.random.Generator) -> set[str]:
-    """Groups that together hold about a share of each class, and some of each.
+    """Choose groups that together hold about a share of each class, and at least one image of each.
 
-    The images are gone through in random order, class by class, and a group is taken where it brings the classes nearer
-    to their shares. A class of which none was taken gives its smallest group.
+    Goes through the images class by class in random order, and takes a group if it brings the classes closer to their
+    shares. A class without any chosen image gives its smallest group.
     """
     share = _Share(train, fraction, keep)
     rows_of = train.groupby("label").groups
@@ -124,17 +121,17 @@ def _choose_groups(train: pd.DataFrame, fraction: float, keep: int, generator: n
 
 
 class _Share:
-    """Groups that are chosen for a split, and what it lacks.
+    """The groups chosen for a split so far, and what the split still lacks.
 
     Attributes:
-        members: of each group, its images by label.
-        lacking: images of each label that are still to be taken; negative where too many are.
-        bare: labels of which none is taken.
+        members: of each group, its number of images by label.
+        lacking: images of each label still to take; negative if too many are taken.
+        bare: labels without a chosen image.
         chosen: the groups.
     """
 
     def __init__(self, train: pd.DataFrame, fraction: float, keep: int) -> None:
-        """Choose nothing yet; of each label ``keep`` groups are to stay, for train and the splits to come."""
+        """Choose nothing yet; leave ``keep`` groups of each label for train and the splits to come."""
         self.members: dict[str, Counter[Hashable]] = {}
         sizes = train.groupby(["group", "label"], sort=False).size().reset_index(name="size")
         for group, label, size in sizes.itertuples(index=False, name=None):
@@ -176,26 +173,13 @@ def _check_no_class_is_empty(
         return
     groups = {label: cut_from.loc[cut_from["label"] == label, "group"] for label, _ in empty}
     in_groups = {label: list(rows.unique()) for label, rows in groups.items() if rows.duplicated().any()}
-    told = [
-        f"{class_names[label]} has no image in {split} ({counts.loc[label].sum()} in all"
-        + (
-            f", in {counted(len(in_groups[label]), 'group')}: {shorten(in_groups[label])})"
-            if label in in_groups
-            else ")"
-        )
-        for label, split in empty
-    ]
+    told = []
+    for label, split in empty:
+        own = in_groups.get(label, [])
+        where = f", in {counted(len(own), 'group')}: {shorten(own)}" if own else ""
+        told.append(f"{class_names[label]} has no image in {split} ({counts.loc[label].sum()} in all{where})")
     raise InputError(
-        f"Every class needs images to learn from and to be judged by: {shorten(told)}. Add "
-        f"images, leave the class out, or change dataset.validation_fraction ({fractions['validation']}) and "
-        f"dataset.test_fraction ({fractions['test']}) where the splits are cut out of train."
-        + (_about_groups(splits) if in_groups else "")
-    )
-
-
-def _about_groups(splits: tuple[str, ...]) -> str:
-    return (
-        f" Images of one group stay together, so a class needs a group for each of {', '.join(splits)}. A group is "
-        "what the CSV's column group or dataset.group_pattern names, and what looks the same: where that is chance, "
-        "dataset.group_near_duplicates=false cuts it apart. Splits of your own are never changed."
+        f"Every class needs images in each split: {shorten(told)}. Add images, leave the class out, or "
+        f"change dataset.validation_fraction ({fractions['validation']}) and dataset.test_fraction "
+        f"({fractions['test']}), which set the shares that are cut out of train." + (_ABOUT_GROUPS if in_groups else "")
     )

@@ -1,4 +1,4 @@
-"""Mapping on all cores, in order, in bounded memory."""
+"""Map a function over items on all cores, in order, in bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +14,13 @@ Result = TypeVar("Result")
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map on all cores, in order, with a bounded number of items in flight; Pillow releases the lock while it works."""
+    """Map on all cores, in order, with a bounded number of items in flight. Pillow releases the GIL while it works."""
 
     def of_chunk(chunk: list[Item]) -> list[Result]:
         return [function(item) for item in chunk]
 
     workers = num_cores()
-    # Item by item the threads would spend a tenth of their time handing the interpreter's lock around.
+    # With single items, threads would spend a tenth of their time waiting for the GIL.
     chunks = cut(items, 8)
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[list[Result]]] = deque(

@@ -1,4 +1,4 @@
-"""Which backbone and size to take, of those that were measured, for the time there is."""
+"""Recommend a backbone and an image size among the measured candidates."""
 
 import math
 from typing import Any
@@ -7,30 +7,23 @@ import pandas as pd
 
 
 def measured(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The candidates without a note that says why they were left out; a note that is empty is missing in a CSV."""
+    """The candidates that were measured. The others have a note; an empty note is missing in a CSV."""
     return candidates[candidates["note"].fillna("") == ""]
 
 
 def pareto_front(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The measured candidates of which no other is both quicker and at least as accurate, from quick to slow."""
+    """The measured candidates that are more accurate than all faster ones, from fast to slow."""
     by_time = measured(candidates).sort_values(["milliseconds", "accuracy"], ascending=[True, False])
     best_before = by_time["accuracy"].cummax().shift(fill_value=-1.0)
     return by_time[by_time["accuracy"] > best_before]
 
 
 def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
-    """The candidate to fine-tune in the time there is.
+    """The candidate to fine-tune in the given minutes.
 
-    Of the candidates that fit into the time, those whose heads are within a standard error of the best cannot be told
-    apart. Among these it is the one that takes longest to train, since fine-tuning gains more from larger networks and
-    images. Where nothing fits it is the quickest.
-
-    Args:
-        candidates: of :func:`~efficientnet_finetuning.training.candidates.measure_candidates`, as a table.
-        minutes: that fine-tuning may take.
-
-    Returns:
-        ``backbone``, ``image_size``, ``accuracy``, ``training_minutes``, and ``words`` for people.
+    Heads within a standard error of the best one cannot be told apart. Among these, the candidate that takes longest to
+    train within the time is recommended, because larger networks and images gain more from fine-tuning. If none fits,
+    it is the fastest. ``words`` is a summary.
     """
     tried = measured(candidates)
     fitting = tried[tried["training_minutes"] <= minutes]
@@ -42,21 +35,21 @@ def recommend(candidates: pd.DataFrame, minutes: float) -> dict[str, Any]:
         row = tried.sort_values("training_minutes").iloc[0].to_dict()
     words = (
         f"For {minutes:.3g} minutes: {row['backbone']} at {row['image_size']} px. Its head alone gets "
-        f"{100 * row['accuracy']:.1f} % of the images right; fine-tuning takes about "
+        f"{100 * row['accuracy']:.1f} % of the images right. Fine-tuning takes about "
         f"{row['training_minutes']:.1f} minutes."
     )
     if not len(fitting):
-        words += " That exceeds the budget, and no candidate is quicker: set finetune.training.time_budget_minutes."
+        words += " That is too long, but no candidate is faster. Set finetune.training.time_budget_minutes."
     elif row["accuracy"] < best:
         words += (
-            f" The best head ({100 * best:.1f} %) is within a standard error of it and belongs to a quicker candidate."
+            f" The best head ({100 * best:.1f} %) is within a standard error of it and belongs to a faster candidate."
         )
     chosen = {name: row[name] for name in ("backbone", "image_size", "accuracy", "training_minutes")}
     return chosen | {"words": words}
 
 
 def format_candidates(candidates: pd.DataFrame) -> str:
-    """The candidates as a table for the terminal; those on the front have a star."""
+    """The candidates as text for the terminal; a star marks the Pareto front."""
     front, tried = pareto_front(candidates).index, measured(candidates).index
     lines = [f"  {'backbone':<18} {'px':>4} {'head':>7} {'ms/image':>9} {'training':>10} {'memory':>8}"]
     for row in candidates.itertuples():

@@ -1,31 +1,26 @@
-"""What has changed since the run before: both runs' answers, judged by the labels that are believed now."""
+"""Compare a run with the run before, by the current labels."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
+from efficientnet_finetuning.errors import counted
 from efficientnet_finetuning.evaluation.verdict import difference_in_words, paired_difference
 
 _RUNS = {"before": "the run before", "now": "this one"}
 
 
 def change_since(before: pd.DataFrame | None, now: pd.DataFrame) -> dict[str, Any]:
-    """Compare two runs' answers to the test images that both were asked.
+    """Compare the predictions of two runs on the test images that both have, by the current ``true`` classes.
 
-    Labels were mostly changed where a model disagreed with them, which flatters models of its kind; so the images whose
-    labels have stayed are judged by themselves, too.
-
-    Args:
-        before: predictions of the run before, from
-            :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`; ``None`` where there was none.
-        now: those of this run, whose ``true`` is the truth for both.
+    Labels are usually corrected where a model disagreed, which favours similar models. So the images with unchanged
+    labels are also compared separately.
 
     Returns:
-        ``num_images`` (that both were asked), ``only_before`` and ``only_now`` (images of one run alone),
-        ``num_relabelled``, ``all`` and ``untouched`` (the images whose labels have stayed), each as
-        :func:`~efficientnet_finetuning.evaluation.verdict.paired_difference` gives it or ``None`` where there is
-        nothing to compare, and ``words``.
+        ``num_images`` (common), ``only_before``, ``only_now``, ``num_relabelled``; ``all`` and ``untouched`` (images
+        with unchanged labels), each of :func:`~efficientnet_finetuning.evaluation.verdict.paired_difference` or
+        ``None`` if there is no difference; and ``words``.
     """
     if before is None:
         before = now[:0]
@@ -50,11 +45,9 @@ def change_since(before: pd.DataFrame | None, now: pd.DataFrame) -> dict[str, An
 
 
 def changed_images(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[str]:
-    """What differs between the images that two runs used.
+    """Sentences about the differences between the images of two runs.
 
-    Args:
-        before: the manifest of the run before: ``id``, ``class_name`` and ``split`` (empty where an image is left out).
-        now: that of this run.
+    Both tables are manifests with ``id``, ``class_name`` and ``split`` (empty for excluded images).
     """
     was, is_ = (table[table["split"] != ""].set_index("id") for table in (before, now))
     both = was.index.intersection(is_.index)
@@ -67,25 +60,23 @@ def changed_images(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[str]:
     }
     for what, count in counts.items():
         if count:
-            yield f"{count:,} {'image' if count == 1 else 'images'} {what}"
+            yield f"{counted(count, 'image')} {what}"
 
 
 def _words(found: Mapping[str, Any], num_before: int) -> str:
     if not num_before:
-        return "No run before this one is stored: there is nothing to compare."
+        return "No earlier run is stored, so there is nothing to compare."
     if not found["num_images"]:
-        return "The run before had other test images: there is nothing to compare."
+        return "The run before had other test images, so there is nothing to compare."
     alone = [f"{found[f'only_{run}']:,} only by {who}" for run, who in _RUNS.items() if found[f"only_{run}"]]
     by_one = f" ({', '.join(alone)})" if alone else ""
     asked = f"Both runs answered {found['num_images']:,} test images{by_one}"
     if not found["all"]:
         return f"{asked}, with the same answers."
-    words = (
-        f"{asked}. Judged by the labels of now, this run gets {difference_in_words(found['all'], 'the run before')}."
-    )
+    words = f"{asked}. By the current labels, this run gets {difference_in_words(found['all'], 'the run before')}."
     if not found["num_relabelled"]:
         return words
-    words += f" The labels of {found['num_relabelled']:,} have changed in between."
+    words += f" Since then, {counted(found['num_relabelled'], 'label')} changed."
     if found["untouched"]:
-        words += f" On the others alone it gets {difference_in_words(found['untouched'], 'the run before')}."
+        words += f" On the other images it gets {difference_in_words(found['untouched'], 'the run before')}."
     return words

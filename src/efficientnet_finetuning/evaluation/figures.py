@@ -1,4 +1,4 @@
-"""Figures, drawn without pyplot, so that no state survives them and no display is needed."""
+"""Figures. They are drawn without pyplot, which keeps global state and may need a display."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -24,17 +24,12 @@ _COLOURS = {
     "seed_frozen": "#66a61e",
     "seed_finetune": "#7570b3",
 }
-# So many classes have room for a number in each cell of a matrix.
+# Largest number of classes with a number in each cell of the matrix.
 _FEW_CLASSES = 20
 
 
 def audit_summary(audit: Mapping[str, Any], manifest: pd.DataFrame) -> Figure:
-    """Class balance by split, sizes, and what was excluded or is worth a warning.
-
-    Args:
-        audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
-        manifest: one row an image, with ``width``, ``height`` and ``excluded``.
-    """
+    """Class balance, image sizes, excluded images and warnings, from the ``audit`` and the ``manifest`` of a set."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(f"{audit['source']}: {audit['used']:,} of {audit['images']:,} images are used")
     balance, sizes, faults, words = figure.subplots(2, 2).flat
@@ -52,15 +47,15 @@ def audit_summary(audit: Mapping[str, Any], manifest: pd.DataFrame) -> Figure:
     faults.xaxis.get_major_locator().set_params(integer=True)
     if not counts:
         faults.set_axis_off()
-    words.set_title("worth knowing")
+    words.set_title("warnings")
     words.set_axis_off()
     lines = ["\n".join(wrap(f"• {warning}", 62, subsequent_indent="   ")) for warning in audit["warnings"]]
-    words.text(0, 1, "\n".join(lines) or "nothing", va="top", fontsize=9, parse_math=False)
+    words.text(0, 1, "\n".join(lines) or "none", va="top", fontsize=9, parse_math=False)
     return figure
 
 
 def _class_balance(axes: Axes, counts: pd.DataFrame) -> None:
-    """Stacked bars, one a class; without names where there are too many to read."""
+    """Stacked bars, one per class, without names if there are too many."""
     positions = np.arange(len(counts))
     bottom = np.zeros(len(counts))
     for split, colour in (("train", "#1f77b4"), ("validation", "#7fb3d5"), ("test", "#d95f02")):
@@ -75,15 +70,13 @@ def _class_balance(axes: Axes, counts: pd.DataFrame) -> None:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Accuracy by images seen and by seconds, loss and learning rate by images seen, for all regimes on one axis.
+    """Accuracy by images and by time, loss and learning rate by images, for all regimes.
 
-    A regime that starts from another one starts where that one ends. A star marks the epoch whose weights were kept,
-    a cross the end of a training that stopped early.
+    A regime that starts from another one begins where that one ends. A star marks the kept epoch, a cross an early end.
 
     Args:
-        histories: of each regime, with ``images``, ``seconds``, ``accuracy``, ``val_accuracy`` (0–1), ``kept`` (whose
-            weights were kept; nowhere if the start's were) and, where it has epochs, ``epoch``, ``epochs`` (planned),
-            ``loss``, ``val_loss`` and ``learning_rate``.
+        histories: by regime, with ``images``, ``seconds``, ``accuracy``, ``val_accuracy`` (0–1), ``kept`` and, for
+            epochs, ``epoch``, ``epochs`` (planned), ``loss``, ``val_loss`` and ``learning_rate``.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     by_images, by_seconds, loss, rate = figure.subplots(2, 2).flat
@@ -103,13 +96,13 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     by_seconds.set(title="top-1 accuracy by time", xlabel="seconds of training", ylabel="%", ylim=(0, 100))
     loss.set(title="loss", xlabel="training images", ylabel="cross-entropy, nats")
     rate.set(title="learning rate at the end of an epoch", xlabel="training images")
-    rate.set_ylim(bottom=0)  # where a schedule ends, and a logarithm has no place for
+    rate.set_ylim(bottom=0)  # schedules end at zero, so the axis is linear
     for axes in (by_images, by_seconds, loss, rate):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
         if not axes.has_data():
             axes.remove()
-    # Below the axes, where it can hide no curve.
+    # Below the axes, so that it hides no curve.
     figure.legend(*by_images.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
@@ -128,12 +121,7 @@ def _accuracy_curve(axes: Axes, regime: str, history: pd.DataFrame, x: pd.Series
 
 
 def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figure:
-    """Loss by learning rate, on a logarithmic axis, with the suggested one marked.
-
-    Args:
-        learning_rates: ``learning_rate``, ``loss``, ``start_loss``, ``excess``.
-        suggested: learning rate.
-    """
+    """Loss by learning rate, from ``training.learning_rate.sweep``, with the suggested rate."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     rates = learning_rates["learning_rate"]
@@ -141,19 +129,15 @@ def learning_rate_curve(learning_rates: pd.DataFrame, suggested: float) -> Figur
     axes.plot(rates, excess, color="#7f7f7f", alpha=0.5, linewidth=1, label="of a batch")
     axes.plot(rates, learning_rates["excess"], color="#d95f02", label="smoothed")
     axes.axvline(suggested, color="#1f77b4", linestyle="--", label=f"suggested: {suggested:.2g}")
-    axes.set(
-        xscale="log",
-        title="loss above the start's, while the learning rate grows from step to step",
-        xlabel="learning rate",
-        ylabel="cross-entropy, nats",
-    )
+    axes.set(xscale="log", xlabel="learning rate", ylabel="cross-entropy, nats")
+    axes.set_title("increase of the loss while the learning rate grows")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
 def comparison_bars(comparison: pd.DataFrame) -> Figure:
-    """Top-1 accuracy on the test split with its 95 % interval and, with more than six classes, top-5."""
+    """Top-1 accuracy on the test split with its 95 % interval and, for more than six classes, top-5."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(len(comparison))
@@ -177,15 +161,9 @@ def comparison_bars(comparison: pd.DataFrame) -> Figure:
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], regime: str) -> Figure:
-    """Predicted by true class, each row as shares of a true class.
+    """Shares of each true class by predicted class, from the counts of a confusion matrix.
 
-    Up to 20 classes keep their order and have their counts written in; more are put into an order in which classes
-    that are taken for one another are neighbours.
-
-    Args:
-        counts: of :func:`~efficientnet_finetuning.evaluation.metrics.confusion`.
-        class_names: by row.
-        regime: whose predictions they are.
+    Up to 20 classes keep their order and show counts. More are sorted so that confused classes are neighbours.
     """
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     few = len(counts) <= _FEW_CLASSES
@@ -193,7 +171,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], regime: str
     side = max(4.5, min(0.45 * len(counts) + 2, 14))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    # Of many classes each mistake is a small share, which a linear scale would leave white.
+    # With many classes, each mistake is a small share, which would be white on a linear scale.
     scale = PowerNorm(1.0 if few else 0.5, vmin=0, vmax=1)
     picture = axes.imshow(shares[np.ix_(order, order)], cmap="Blues", norm=scale)
     names = [fit_name(class_names[index], 22) for index in order.tolist()]
@@ -210,7 +188,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], regime: str
 
 
 def _by_confusion(shares: np.ndarray) -> np.ndarray:
-    """An order of the classes in which those that are confused are near, by average linkage."""
+    """An order of the classes with confused ones near each other, by average linkage."""
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -221,19 +199,11 @@ def _by_confusion(shares: np.ndarray) -> np.ndarray:
 
 
 def confidence_curves(predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]) -> Figure:
-    """How far the confidence of each regime can be believed, and what is gained by leaving the unsure to people.
-
-    With two classes, sensitivity for the second one against false alarms, too.
-
-    Args:
-        predictions: of each regime, of
-            :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
-        class_names: in the order of the labels.
-    """
+    """Calibration of each regime, and accuracy if only confident answers count; with two classes also the ROC curve."""
     two = len(class_names) == 2
     figure = Figure(figsize=(16 if two else 11, 4.5), layout="constrained")
     reliable, coverage, *others = figure.subplots(1, 3 if two else 2)
-    reliable.plot([0, 100], [0, 100], color="#bbbbbb", linestyle="--", label="as sure as right")
+    reliable.plot([0, 100], [0, 100], color="#bbbbbb", linestyle="--", label="perfect calibration")
     for regime, table in predictions.items():
         confidence, correct = table["confidence"].to_numpy(), table["correct"].to_numpy(bool)
         bins, curve = reliability(confidence, correct), coverage_curve(confidence, correct)
@@ -244,7 +214,9 @@ def confidence_curves(predictions: Mapping[str, pd.DataFrame], class_names: Sequ
     title = f"reliability: bins of {bins['num_images'].min()} test images or more"
     reliable.set(title=title, xlabel="confidence, %", ylabel="accuracy, %")
     reliable.set(xlim=(0, 102), ylim=(0, 102))
-    coverage.set(title="if only the surest are answered", xlabel="answered, % of test images", ylabel="accuracy, %")
+    coverage.set(
+        title="if only the most confident are answered", xlabel="answered, % of test images", ylabel="accuracy, %"
+    )
     coverage.set(xlim=(0, 102), ylim=(None, 101))
     for axes in others:
         _roc_curves(axes, predictions, class_names[1])
@@ -270,12 +242,7 @@ def _roc_curves(axes: Axes, predictions: Mapping[str, pd.DataFrame], positive: s
 
 
 def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figure:
-    """The accuracy of each candidate's head against the time of a forward pass, the Pareto front and the choice.
-
-    Args:
-        candidates: with ``backbone``, ``image_size``, ``accuracy`` (0–1), ``milliseconds`` and ``note``.
-        chosen: ``backbone``, ``image_size`` and ``words`` of one of them.
-    """
+    """Accuracy of each candidate's head by the time of a forward pass, with the Pareto front and the recommendation."""
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     front = pareto_front(candidates)
@@ -286,15 +253,8 @@ def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figur
         for size, x, y in zip(rows["image_size"], rows["milliseconds"], 100 * rows["accuracy"], strict=True):
             axes.annotate(f"{size}", (x, y), (4, 4), textcoords="offset points", fontsize=8)
     is_chosen = (tried["backbone"] == chosen["backbone"]) & (tried["image_size"] == chosen["image_size"])
-    axes.plot(
-        tried["milliseconds"][is_chosen],
-        100 * tried["accuracy"][is_chosen],
-        "o",
-        markersize=14,
-        fillstyle="none",
-        color="black",
-        label="recommended",
-    )
+    point = tried["milliseconds"][is_chosen], 100 * tried["accuracy"][is_chosen]
+    axes.plot(*point, "o", markersize=14, fillstyle="none", color="black", label="recommended")
     axes.set(xscale="log", xlabel="milliseconds an image, forward", ylabel="top-1 of the head alone, by folds (%)")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
@@ -304,11 +264,7 @@ def backbone_front(candidates: pd.DataFrame, chosen: Mapping[str, Any]) -> Figur
 
 
 def data_curve(found: Mapping[str, Any]) -> Figure:
-    """Accuracy by the number of training images, measured and as it would go on to twice as many.
-
-    Args:
-        found: of :func:`~efficientnet_finetuning.quality.more_images.value_of_more_images`.
-    """
+    """Accuracy by training images, extrapolated to twice as many, of ``quality.more_images.value_of_more_images``."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axes.set_title("\n".join(wrap(found["words"][0], 90)), fontsize=10, parse_math=False)
@@ -320,14 +276,13 @@ def data_curve(found: Mapping[str, Any]) -> Figure:
     axes.fill_between(images, curve["low"], curve["high"], color="#1f77b4", alpha=0.2, label="80 % interval")
     axes.plot(images, curve["accuracy"], color="#1f77b4", label="power law")
     errors = points["accuracy"] - points["low"], points["high"] - points["accuracy"]
-    axes.errorbar(
-        points["images"] / 100, points["accuracy"], yerr=errors, fmt="o", color="#d95f02", capsize=3, label="measured"
-    )
+    measured_at = points["images"] / 100
+    axes.errorbar(measured_at, points["accuracy"], errors, fmt="o", color="#d95f02", capsize=3, label="measured")
     axes.axvline(found["num_images"], color="#7f7f7f", linestyle="--", label=f"{found['num_images']:,} images now")
     axes.set(xscale="log", xlabel="training images", ylabel="top-1 of the head on held-out images (%)")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    shown = np.r_[points["images"] / 100, 2 * found["num_images"]]
+    shown = np.r_[measured_at, 2 * found["num_images"]]
     axes.set_xticks(shown, [f"{number:,.0f}" for number in shown])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

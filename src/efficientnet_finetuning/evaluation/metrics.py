@@ -1,4 +1,4 @@
-"""How good a classifier is on a split: every image counts once."""
+"""Metrics of a classifier on a split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.calibration import expected_calibration_error, log_softmax
 from efficientnet_finetuning.evaluation.ranking import area_under_roc, average_precision
 
-# With as many classes or fewer, the true one is always, or nearly always, among the first five.
+# With so few classes, the true one is almost always among the first five.
 _TOO_FEW_FOR_TOP5 = 6
 
 
 def classification_metrics(
     logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], temperature: float = 1.0
 ) -> dict[str, Any]:
-    """Loss, accuracies, calibration, and what each class has of them, over all rows.
+    """Loss, accuracy and calibration over all images, and metrics of each class.
 
     Args:
         logits: ``(N, num_classes)``.
@@ -26,20 +26,19 @@ def classification_metrics(
         temperature: of :func:`~efficientnet_finetuning.evaluation.calibration.fit_temperature`.
 
     Returns:
-        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` with six classes
-        or fewer, where it says nothing), ``balanced_accuracy`` (mean of the classes' recalls, whatever their sizes),
-        ``macro`` and ``weighted`` ``_precision``, ``_recall`` and ``_f1``, ``calibration_error`` with the temperature
-        and ``calibration_error_raw`` without, ``temperature``; and ``per_class``: ``precision``, ``recall``, ``f1``,
-        ``roc_auc`` and ``average_precision`` (of its probability, against all other classes) and ``support`` by name,
-        with ``macro_roc_auc`` and ``macro_average_precision``. A class without images has no recall, no F1, no area and
-        no average precision (``None``) and counts in no mean; nor has it an area where all images are of one class.
+        ``num_images``, ``loss`` (mean cross-entropy in nats), ``top1`` and ``top5`` (0–1; ``None`` for up to six
+        classes), ``balanced_accuracy`` (mean recall of the classes), ``macro`` and ``weighted`` ``_precision``,
+        ``_recall`` and ``_f1``, ``macro_roc_auc``, ``macro_average_precision``, ``temperature``, ``calibration_error``
+        with it and ``calibration_error_raw`` without; and ``per_class`` by name: ``precision``, ``recall``, ``f1``,
+        one-against-all ``roc_auc`` and ``average_precision``, and ``support``. Undefined values are ``None`` and are
+        left out of the means, such as the recall of a class without images.
 
     Raises:
-        InputError: a logit is infinite or not a number.
+        InputError: a logit is not finite.
     """
     if not np.isfinite(logits).all():
         raise InputError(
-            "The model's logits are not finite: its training diverged or its file is damaged. Train it again, with a "
+            "The model's logits are not finite. Its training diverged, or its file is damaged. Train it again, with a "
             "lower learning rate if its loss was not finite either."
         )
     targets, predicted = labels.argmax(1), logits.argmax(1)
@@ -77,11 +76,10 @@ def predictions_table(
     class_names: Sequence[str],
     temperature: float = 1.0,
 ) -> pd.DataFrame:
-    """One row an image, in the order of ``ids``.
+    """One row per image, in the order of ``ids``.
 
-    Returns:
-        ``id``, ``true`` and ``predicted`` (class names), ``correct``, ``confidence`` (probability of the predicted
-        class) and ``true_probability``, both in 0–1 and with the temperature.
+    Returns ``id``, ``true`` and ``predicted`` (class names), ``correct``, and, with the temperature, ``confidence``
+    (probability of the predicted class) and ``true_probability`` (0–1).
     """
     names = np.asarray(class_names, dtype=object)
     targets, predicted = labels.argmax(1), logits.argmax(1)
@@ -100,7 +98,7 @@ def predictions_table(
 
 
 def confusion(predictions: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:
-    """Counts ``(num_classes, num_classes)``: a row a true class, a column a predicted one."""
+    """Counts ``(num_classes, num_classes)``, by true class (rows) and predicted class (columns)."""
     codes = [pd.Categorical(predictions[side], list(class_names)).codes for side in ("true", "predicted")]
     counts = np.zeros((len(class_names),) * 2, np.int64)
     np.add.at(counts, tuple(codes), 1)
@@ -108,11 +106,7 @@ def confusion(predictions: pd.DataFrame, class_names: Sequence[str]) -> np.ndarr
 
 
 def confused_pairs(predictions: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """The mistakes that occur most often.
-
-    Returns:
-        ``true``, ``predicted``, ``num_images`` and ``share`` (of the true class' images, 0–1), the most frequent first.
-    """
+    """The most frequent mistakes: ``true``, ``predicted``, ``num_images``, ``share`` of the true class (0–1)."""
     wrong = predictions[~predictions["correct"]]
     pairs = wrong.groupby(["true", "predicted"]).size().rename("num_images").reset_index()
     totals = predictions["true"].value_counts()
@@ -121,7 +115,7 @@ def confused_pairs(predictions: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def _per_class(targets: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """A row a class, not a number where it has no images; precision of no answer is 0, as scikit-learn has it."""
+    """One row per class. Undefined values are NaN; precision without predictions is 0, as in scikit-learn."""
     num_classes = probabilities.shape[1]
     support, answers, hits = (
         np.bincount(labels, minlength=num_classes) for labels in (targets, predicted, targets[targets == predicted])
@@ -151,7 +145,7 @@ def _without_nan(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """How many classes come before the true one, equal logits in the order of the classes, as ``argmax`` has it."""
+    """How many classes rank before the true one; equal logits rank in class order, as in ``argmax``."""
     true = np.take_along_axis(logits, targets[:, None], 1)
     earlier = np.arange(logits.shape[1]) < targets[:, None]
     return ((logits > true) | ((logits == true) & earlier)).sum(1)

@@ -1,4 +1,4 @@
-"""Figures that show images, drawn without pyplot, so that no state survives them and no display is needed."""
+"""Figures that show images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
@@ -12,20 +12,14 @@ from matplotlib.figure import Figure
 NUM_MISTAKES, NUM_UNSURE = 8, 4
 _NUM_DISAGREEMENTS = 12
 _COLUMNS = 4
-# A picture's side; pictures that stand alone are larger.
+# Side of a picture in inches, and how much larger single pictures are.
 _INCH = 1.55
 _SINGLE = 1.4
 _GAP = 0.06
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
-    """Nine images or fewer in three columns.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``.
-        titles: one for each image.
-        heading: above all.
-    """
+    """Up to nine uint8 images ``(N, size, size, 3)`` with titles, in three columns."""
     figure = Figure(figsize=(6.5, 7), layout="constrained")
     figure.suptitle(heading)
     for axes, image, title in zip(figure.subplots(3, 3).flat, images, titles, strict=False):
@@ -37,26 +31,23 @@ def image_grid(images: np.ndarray, titles: Sequence[str], heading: str) -> Figur
 
 
 def fit_name(name: str, width: int) -> str:
-    """A name in so many characters, its beginning and its end: sets put what matters at either."""
+    """A name shortened to ``width`` characters. Its beginning and its end stay, because either may matter."""
     tail = (2 * width) // 3
     return name if len(name) <= width else f"{name[: width - tail - 1]}…{name[-tail:]}"
 
 
 def worth_a_look(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The surest mistakes, where labels may be wrong, then the least sure hits: rows of ``predictions``."""
+    """The most confident mistakes, whose labels may be wrong, then the least confident right answers."""
     wrong = predictions[~predictions["correct"]].sort_values("confidence", ascending=False, kind="stable")
     right = predictions[predictions["correct"]].sort_values("confidence", kind="stable")
     return pd.concat([wrong.head(NUM_MISTAKES), right.head(NUM_UNSURE)])
 
 
 def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
-    """Images that are :func:`worth_a_look`, each beside where the network sees the class that it predicts.
+    """Images of :func:`worth_a_look` ``(N, size, size, 3)``, uint8, each with its activation map.
 
-    Args:
-        images: uint8 ``(N, size, size, 3)``, one a row.
-        rows: of predictions.
-        maps: ``(N, height, width)`` of
-            :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
+    ``rows`` are of predictions, ``maps`` ``(N, height, width)`` of
+    :func:`~efficientnet_finetuning.models.activation_maps.class_activation_maps`.
     """
     titles = []
     for row in rows.to_dict("records"):
@@ -71,16 +62,15 @@ def gallery(images: np.ndarray, rows: pd.DataFrame, maps: np.ndarray) -> Figure:
         scaled = (maps[index] - maps[index].min()) / spread
         _show(axes, scaled, left + 1, top, 1, cmap="inferno", alpha=0.5, interpolation="bilinear")
 
-    heading = "The surest mistakes (true → predicted), then the least sure hits (✓), and what speaks for the prediction"
+    heading = "Most confident mistakes (true → predicted), least confident right answers (✓), and activation maps"
     return _sheet(titles, (2, 1), draw, heading)
 
 
 def disagreements(predictions: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:
-    """Test images on which one of the two best regimes is right and the other wrong.
+    """Test images that exactly one of the two best regimes predicts right.
 
     Returns:
-        At most twelve rows, drawn by the seed: ``row`` (of the test split), ``id``, ``true``, and what each regime
-        predicts, under its name.
+        Up to twelve random rows: ``row`` (of the test split), ``id``, ``true``, and the prediction of each regime.
     """
     first = next(iter(predictions.values()))
     right = sorted((table["correct"].to_numpy(bool) for table in predictions.values()), key=np.mean)[-2:]
@@ -92,12 +82,7 @@ def disagreements(predictions: Mapping[str, pd.DataFrame], seed: int) -> pd.Data
 
 
 def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
-    """Images whose label may be wrong.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``, one a row.
-        issues: with ``given``, ``suggested`` and its ``probability``.
-    """
+    """Uint8 images ``(N, size, size, 3)`` with their ``given`` and ``suggested`` labels and its ``probability``."""
     titles = [
         f"{fit_name(row['given'], 26)}?\n{fit_name(row['suggested'], 19)} {100 * row['probability']:.0f} %"
         for row in issues.to_dict("records")
@@ -107,16 +92,17 @@ def doubtful_labels(images: np.ndarray, issues: pd.DataFrame) -> Figure:
         _show(axes, images[index], left, top, _SINGLE)
 
     return _sheet(
-        titles, (_SINGLE, _SINGLE), draw, "The most doubtful labels: the given one, and what the image looks like"
+        titles,
+        (_SINGLE, _SINGLE),
+        draw,
+        "The most doubtful labels: the given label, and the class that the image looks like",
     )
 
 
 def weak_spot_sheet(images: Mapping[str, np.ndarray], spots: Sequence[Mapping[str, Any]]) -> Figure:
-    """Weak spots as rows of pictures, each below what it is.
+    """Weak spots of :func:`~efficientnet_finetuning.quality.weak_spots.find_weak_spots` as rows of pictures.
 
-    Args:
-        images: uint8 ``(size, size, 3)`` by id, those of ``examples`` at least.
-        spots: of :func:`~efficientnet_finetuning.quality.weak_spots.find_weak_spots`: ``words`` and ``examples``.
+    ``images`` are uint8 ``(size, size, 3)`` by id, at least those of the ``examples``.
     """
 
     def draw(axes: Axes, index: int, left: float, top: float) -> None:
@@ -125,7 +111,7 @@ def weak_spot_sheet(images: Mapping[str, np.ndarray], spots: Sequence[Mapping[st
 
     width = max([6, *(len(spot["examples"]) for spot in spots)])
     titles = ["\n".join(wrap(spot["words"], 22 * width)) for spot in spots]
-    heading = "Like images that often go wrong: mistakes among them, the most typical first"
+    heading = "Weak spots: similar images with many mistakes. The mistakes are shown, the most typical first"
     return _sheet(titles, (width, 1), draw, heading, columns=1)
 
 
@@ -140,16 +126,10 @@ def _sheet(
     heading: str,
     columns: int = _COLUMNS,
 ) -> Figure:
-    """Examples in columns, with a word where there are none.
+    """Titled examples in columns, or "none".
 
-    All in one pair of axes, whose unit is a picture's side: a pair for each picture takes a second more to draw.
-
-    Args:
-        titles: above each example; lines are told apart by line feeds.
-        size: width and height of an example.
-        draw: the example of an index, from its left and its top on.
-        heading: above all.
-        columns: how many.
+    All are in one pair of axes, because a pair per picture takes a second more to draw. The unit is the side of a
+    picture; ``size`` is width and height of an example. ``draw`` gets its index, left and top.
     """
     width, height = size
     above = 0.08 + 0.1 * max((title.count("\n") + 1 for title in titles), default=1)

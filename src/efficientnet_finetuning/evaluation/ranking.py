@@ -1,6 +1,6 @@
-"""How well a score puts the images of a class in front of the others, whatever the threshold.
+"""How well a score ranks the images of a class before the others, for all thresholds.
 
-Spelt out, since scikit-learn takes a second to import.
+Not from scikit-learn, which takes a second to import.
 """
 
 import numpy as np
@@ -8,14 +8,9 @@ import pandas as pd
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
-    """How many of the images of a class, and of the others, are found by each threshold.
+    """``true_positives`` and ``false_positives`` at or above each ``threshold``, from infinity down.
 
-    Args:
-        scores: ``(N,)``, higher for images that look more like the class.
-        positive: whether each is of the class, boolean ``(N,)``.
-
-    Returns:
-        ``threshold``, from infinity down, and how many ``true_positives`` and ``false_positives`` lie at or above it.
+    ``scores`` ``(N,)`` are higher for images that look more like the class; ``positive`` tells which ones are of it.
     """
     order = np.argsort(-scores, kind="stable")
     curve = pd.DataFrame(
@@ -24,17 +19,13 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
             "true_positives": np.cumsum(positive[order]),
             "false_positives": np.cumsum(~positive[order]),
         }
-    ).drop_duplicates("threshold", keep="last")  # equal scores are found together
+    ).drop_duplicates("threshold", keep="last")  # equal scores share a threshold
     nothing = pd.DataFrame({"threshold": [np.inf], "true_positives": [0], "false_positives": [0]})
     return pd.concat([nothing, curve], ignore_index=True)
 
 
 def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """The chance that an image of the class has a higher score than one of another; ``None`` where either is missing.
-
-    Args:
-        scores, positive: as in :func:`roc_curve`. Equal scores count half.
-    """
+    """The probability that an image of the class has a higher score than another one; equal scores count half."""
     curve = roc_curve(scores, positive)
     hits, alarms = curve["true_positives"].to_numpy(float), curve["false_positives"].to_numpy(float)
     if not hits[-1] or not alarms[-1]:
@@ -43,11 +34,7 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """Mean precision over the images of the class, each at its own score; ``None`` where there are none.
-
-    Args:
-        scores, positive: as in :func:`roc_curve`.
-    """
+    """Mean precision over the images of the class, each at its own score; ``None`` if there are none."""
     curve = roc_curve(scores, positive).iloc[1:]
     hits = curve["true_positives"].to_numpy(float)
     if not hits[-1]:

@@ -1,11 +1,10 @@
-"""The report: one HTML file that explains a run, and needs nothing but itself."""
+"""The report: one HTML file that explains a run and works offline."""
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_c
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NUM_PAIRS = 20
-# So many classes have room for a table of all confusions.
+# Largest number of classes with a table of all confusions.
 _FEW_CLASSES = 20
 _REGIMES = {
     "baseline": "a network trained from scratch",
@@ -35,26 +34,26 @@ _NUMBER = re.compile(r"^[<–+\-\d][\d., %to+\-]*$")
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report tells, regime by regime in the order of the ladder.
+    """The contents of a report, by regime where there are several.
 
     Attributes:
         comparison: of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
         verdict: of :func:`~efficientnet_finetuning.evaluation.verdict.judge`.
-        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`, with ``differences``: sentences that
-            say what this run was made by and the run before was not.
+        change: of :func:`~efficientnet_finetuning.evaluation.change.change_since`, with ``differences``: sentences
+            about what differs between this run and the run before.
         audit: of :func:`~efficientnet_finetuning.data.audit.audit`.
         metrics: of :func:`~efficientnet_finetuning.evaluation.metrics.classification_metrics`, with ``threshold``.
         predictions: of :func:`~efficientnet_finetuning.evaluation.metrics.predictions_table`.
-        images: that they are about, uint8 ``(N, size, size, 3)``.
+        images: the test images, uint8 ``(N, size, size, 3)``.
         histories: with ``seconds``, ``images``, ``peak_memory_gb`` and ``device``.
-        costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. A stage that is missing is left out.
+        costs: ``seconds``, ``peak_memory_gb`` and ``device`` by node. Missing nodes are left out.
         model_cost: of :func:`~efficientnet_finetuning.models.cost.cost_of`.
-        review: what the pipeline ``review`` has found, as JSON by name: ``label_review``, ``weak_spots``, ``shortcuts``
-            and ``more_images``; empty where the frozen backbone's features are not there to find it by.
-        figures: PNG files by name. One that is missing is left out.
-        run: its ``command``, its ``version`` and the git ``commit``, as far as they are known.
-        parameters: of all that the results descend from, by their full names.
-        seed: of what is drawn at random.
+        review: ``label_review``, ``weak_spots``, ``shortcuts`` and ``more_images`` of the pipeline ``review``; empty
+            without the features of the frozen backbone.
+        figures: PNG files by name. Missing ones are left out.
+        run: ``command``, ``version`` and git ``commit``, if known.
+        parameters: that the results depend on, by full name.
+        seed: of random samples.
     """
 
     comparison: pd.DataFrame
@@ -78,18 +77,18 @@ class Results:
 class _Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    links: Sequence[str]  # from the first cell of each row to a place on the page, or none at all
+    links: Sequence[str]  # of the first cell of each row, or none
 
     @property
     def classes(self) -> list[str]:
-        """Of the columns: ``n`` for numbers, which line up on the right."""
+        """CSS classes of the columns: ``n`` for numbers, which are aligned right."""
         return [
             "n" if all(_NUMBER.match(row[index]) for row in self.rows) else "" for index in range(len(self.columns))
         ]
 
 
 def render_report(results: Results) -> str:
-    """The report as HTML with its pictures inside; it loads nothing from anywhere."""
+    """The report as HTML with its pictures inside. It loads no other files."""
     champion = results.verdict["champion"]
     metrics, predictions = results.metrics[champion], results.predictions[champion]
     examples = examples_of_classes(predictions)
@@ -146,7 +145,7 @@ def _answer(comparison: pd.DataFrame, champion: str) -> str:
 
 
 def _facts(results: Results) -> dict[str, str]:
-    """What was run, where it is known."""
+    """What was run, if known."""
     parameters, run, audit = results.parameters, results.run, results.audit
     name = parameters.get("dataset.name") or Path(parameters.get("dataset.path") or audit["source"]).name
     version = run.get("version", "")  # such as 2026-11-29T05.19.02.253Z
@@ -169,72 +168,67 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], links: Sequence[str] = ()) -> _Table:
-    return _Table(columns, [[str(value) for value in row] for row in rows], links)
+def _table(rows: Iterable[Mapping[Any, Any]], links: Sequence[str] = ()) -> _Table:
+    """Rows by column name."""
+    rows = list(rows)
+    columns = list(rows[0]) if rows else []
+    return _Table(columns, [[str(value) for value in row.values()] for row in rows], links)
 
 
 def _notes(results: Results) -> list[str]:
-    # Where pretrained weights have seen the test images, the scores must not stand there without that word.
+    # Test images that the pretrained weights have seen make the scores too optimistic.
     notes = [warning for warning in results.audit["warnings"] if "ImageNet" in warning]
     champion = results.metrics[results.verdict["champion"]]
     if champion.get("flip"):
-        notes.append("Every image was seen twice, as it is and mirrored, and the logits averaged (evaluation.flip).")
+        notes.append("The logits of each image and its mirror image were averaged (evaluation.flip).")
     supports = [row["support"] for row in champion["per_class"].values()]
     if max(supports) >= 2 * max(min(supports), 1):
         notes.append(
-            f"The classes are uneven, {min(supports)} to {max(supports)} test images: balanced accuracy, where each "
-            f"class counts the same, is {_percent(champion['balanced_accuracy'])}."
+            f"The classes have {min(supports)} to {max(supports)} test images. Balanced accuracy, which gives all "
+            f"classes the same weight, is {_percent(champion['balanced_accuracy'])}."
         )
     return notes
 
 
 def _comparison(comparison: pd.DataFrame) -> _Table:
-    top5 = ["among the first five"] if comparison["top5"].notna().all() else []
+    has_top5 = comparison["top5"].notna().all()
     return _table(
-        ("regime", "right", "95 % interval", *top5, "training, s", "what it is"),
-        (
-            (
-                row["regime"],
-                _percent(row["top1"]),
-                f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
-                *(_percent(row["top5"]) for _ in top5),
-                f"{row['training_seconds']:.0f}",
-                _REGIMES[row["regime"]],
-            )
-            for row in comparison.to_dict("records")
-        ),
+        {
+            "regime": row["regime"],
+            "right": _percent(row["top1"]),
+            "95 % interval": f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
+            **({"among the first five": _percent(row["top5"])} if has_top5 else {}),
+            "training, s": f"{row['training_seconds']:.0f}",
+            "description": _REGIMES[row["regime"]],
+        }
+        for row in comparison.to_dict("records")
     )
 
 
 def _losses(comparison: pd.DataFrame) -> _Table:
-    rows = comparison.to_dict("records")
-    return _table(("regime", "loss, nats"), ((row["regime"], f"{row['loss']:.3f}") for row in rows))
+    return _table({"regime": row.regime, "loss, nats": f"{row.loss:.3f}"} for row in comparison.itertuples())
 
 
 def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
     return _table(
-        ("step", "points", "95 % interval", "right only after", "right only before", "p"),
-        (
-            (
-                f"{step['lower']} → {step['upper']}",
-                f"{100 * step['difference']:+.1f}",
-                f"{100 * step['low']:+.1f} to {100 * step['high']:+.1f}",
-                step["only_upper"],
-                step["only_lower"],
-                f"{step['p_value']:.3f}" if step["p_value"] >= 0.001 else "< 0.001",
-            )
-            for step in steps
-        ),
+        {
+            "step": f"{step['lower']} → {step['upper']}",
+            "points": f"{100 * step['difference']:+.1f}",
+            "95 % interval": f"{100 * step['low']:+.1f} to {100 * step['high']:+.1f}",
+            "right only after": step["only_upper"],
+            "right only before": step["only_lower"],
+            "p": f"{step['p_value']:.3f}" if step["p_value"] >= 0.001 else "< 0.001",
+        }
+        for step in steps
     )
 
 
 def _pairs(predictions: pd.DataFrame, anchors: Mapping[str, str]) -> _Table:
-    pairs = confused_pairs(predictions, _NUM_PAIRS).to_numpy().tolist()
-    return _table(
-        ("true class", "predicted class", "images", "share of the true class"),
-        ((*pair[:3], _percent(pair[3])) for pair in pairs),
-        [f"#{anchors[true]}-{anchors[predicted]}" for true, predicted, *_ in pairs],
-    )
+    pairs = confused_pairs(predictions, _NUM_PAIRS)
+    links = [f"#{anchors[true]}-{anchors[predicted]}" for true, predicted, *_ in pairs.to_numpy().tolist()]
+    pairs["share"] = pairs["share"].map(_percent)
+    pairs.columns = ["true class", "predicted class", "images", "share of the true class"]
+    return _table(pairs.to_dict("records"), links)
 
 
 def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
@@ -248,35 +242,30 @@ def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _classes(worst_first: Sequence[tuple[str, Mapping[str, Any]]], anchors: Mapping[str, str]) -> _Table:
-    return _table(
-        ("class", "precision", "recall", "F1", "area under ROC", "average precision", "test images"),
-        (
-            (
-                name,
-                *(_percent(row[key]) for key in ("precision", "recall", "f1")),
-                *(_number(row[key]) for key in ("roc_auc", "average_precision")),
-                row["support"],
-            )
-            for name, row in worst_first
-        ),
-        [f"#{anchors[name]}" for name, _ in worst_first],
+    rows = (
+        {
+            "class": name,
+            "precision": _percent(row["precision"]),
+            "recall": _percent(row["recall"]),
+            "F1": _percent(row["f1"]),
+            "area under ROC": _number(row["roc_auc"]),
+            "average precision": _number(row["average_precision"]),
+            "test images": row["support"],
+        }
+        for name, row in worst_first
     )
+    return _table(rows, [f"#{anchors[name]}" for name, _ in worst_first])
 
 
 def _gallery(predictions: pd.DataFrame) -> _Table:
-    return _table(
-        ("id", "true", "predicted", "confidence"),
-        (
-            (row["id"], row["true"], row["predicted"], _percent(row["confidence"]))
-            for _, row in worth_a_look(predictions).iterrows()
-        ),
-    )
+    rows = worth_a_look(predictions)[["id", "true", "predicted", "confidence"]]
+    return _table(rows.assign(confidence=rows["confidence"].map(_percent)).to_dict("records"))
 
 
 def _opened(
     name: str, result: Mapping[str, Any], predictions: pd.DataFrame, examples: pd.DataFrame, anchors: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A class with its images: what they were taken for, the most frequent mistake first, and right answers last."""
+    """A class with its images: its mistakes, the most frequent first, then right answers."""
     counts: dict[Any, int] = predictions["predicted"][predictions["true"] == name].value_counts().to_dict()
     groups = []
     for predicted in sorted(counts, key=lambda predicted: (predicted == name, -counts[predicted])):
@@ -297,19 +286,19 @@ def _opened(
 
 def _picture(row: Mapping[Any, Any]) -> dict[str, Any]:
     sure = f"{100 * row['confidence']:.0f} %"
-    told = "which is right" if row["correct"] else f"which is wrong: it is {row['true']}"
-    words = f"{row['id']}: the answer is {row['predicted']}, {sure} sure, {told}."
+    told = "right" if row["correct"] else f"wrong: it is {row['true']}"
+    words = f"{row['id']}: the answer is {row['predicted']} with a confidence of {sure}, which is {told}."
     return {"row": row["row"], "says": [fit_name(row["predicted"], 14), sure], "words": words}
 
 
 def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The true class and each regime's answer below the picture."""
+    """Pictures with the true class and the answer of each regime."""
     pictures = []
     for row in rows.to_dict("records"):
         answers = {regime: answer for regime, answer in row.items() if regime not in ("row", "id", "true")}
         marks = {regime: "✓" if answer == row["true"] else "✗" for regime, answer in answers.items()}
         says = [f"{marks[regime]} {regime}: {fit_name(answer, 14)}" for regime, answer in answers.items()]
-        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} says {what}" for who, what in answers.items())
+        words = f"{row['id']} is {row['true']}. " + ", ".join(f"{who} answers {what}" for who, what in answers.items())
         pictures.append({"row": row["row"], "says": [fit_name(row["true"], 14), *says], "words": f"{words}."})
     return pictures
 
@@ -317,12 +306,12 @@ def _disagreements(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def _threshold(threshold: Mapping[str, Any]) -> str:
     if threshold["confidence"] is None:
         return (
-            f"No confidence is high enough for {_percent(threshold['precision'])} of the answers to be right on "
-            f"{threshold['held_out']['num_images']:,} images held out from training."
+            f"On {threshold['held_out']['num_images']:,} images held out from training, no confidence threshold makes "
+            f"{_percent(threshold['precision'])} of the answers right."
         )
     return (
-        f"To be right in {_percent(threshold['precision'])} of the answers, answer where the confidence is at least "
-        f"{threshold['confidence']:.3f}. This was chosen on images held out from training: it answers "
+        f"For {_percent(threshold['precision'])} right answers, use only answers with a confidence of at least "
+        f"{threshold['confidence']:.3f}. This threshold was chosen on images held out from training: it answers "
         f"{_answers(threshold['held_out'])}. Of the test images it answers {_answers(threshold['test'])}."
     )
 
@@ -337,87 +326,86 @@ def _answers(counts: Mapping[str, int]) -> str:
 
 def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:
     return _table(
-        ("regime", "without temperature", "with", "temperature"),
-        (
-            (
-                regime,
-                _percent(result["calibration_error_raw"]),
-                _percent(result["calibration_error"]),
-                f"{result['temperature']:.2f}",
-            )
-            for regime, result in metrics.items()
-        ),
+        {
+            "regime": regime,
+            "without temperature": _percent(result["calibration_error_raw"]),
+            "with": _percent(result["calibration_error"]),
+            "temperature": f"{result['temperature']:.2f}",
+        }
+        for regime, result in metrics.items()
     )
 
 
 def _stages(results: Results) -> _Table:
-    """What each stage has cost: of trainings by their history, which also counts what an interrupted run had done."""
+    """The cost of each stage. Trainings by their history, which includes interrupted runs."""
     classes = results.audit["classes"].values()
     judged = sum(counts["validation"] + counts["test"] for counts in classes)
     stages = [
-        ("looking at every image", "ingestion.look_at_images", results.audit["images"]),
+        ("inspecting the images", "ingestion.look_at_images", results.audit["images"]),
         ("preparing the images", "preprocessing.prepare_images", results.audit["used"]),
     ]
     evaluations = [(f"evaluating {name}", f"{name}.evaluate_classifier", judged) for name in results.histories]
 
-    def measured(stage: str, node: str, images: int) -> Iterator[tuple[str, ...]]:
-        if node in results.costs:
-            cost = results.costs[node]
-            yield _stage(stage, cost["seconds"], images, cost["peak_memory_gb"], cost["device"])
+    def measured(stages: Iterable[tuple[str, str, int]]) -> list[dict[str, str]]:
+        found = [(stage, results.costs[node], images) for stage, node, images in stages if node in results.costs]
+        return [_stage(name, images=images, **cost) for name, cost, images in found]
 
-    def trained(regime: str, history: pd.DataFrame) -> tuple[str, ...]:
-        seconds, images = history["seconds"].sum(), history["images"].sum()
-        return _stage(
-            f"training {regime}", seconds, images, history["peak_memory_gb"].max(), history["device"].iloc[-1]
+    trained = [
+        _stage(
+            f"training {regime}",
+            history["seconds"].sum(),
+            history["peak_memory_gb"].max(),
+            history["device"].iloc[-1],
+            history["images"].sum(),
         )
-
-    return _table(
-        ("stage", "seconds", "images/s", "peak memory, GB", "device"),
-        chain(
-            *(measured(*stage) for stage in stages),
-            (trained(*history) for history in results.histories.items()),
-            *(measured(*evaluation) for evaluation in evaluations),
-        ),
-    )
+        for regime, history in results.histories.items()
+    ]
+    return _table([*measured(stages), *trained, *measured(evaluations)])
 
 
-def _stage(name: str, seconds: float, images: float, peak_memory_gb: float, device: str) -> tuple[str, ...]:
+def _stage(name: str, seconds: float, peak_memory_gb: float, device: str, images: float) -> dict[str, str]:
     speed = images / seconds
-    # A few photographs on a busy machine are slower than one a second.
-    return name, f"{seconds:.1f}", f"{speed:.0f}" if speed >= 1 else f"{speed:.2g}", f"{peak_memory_gb:.1f}", device
+    return {
+        "stage": name,
+        "seconds": f"{seconds:.1f}",
+        "images/s": f"{speed:.0f}" if speed >= 1 else f"{speed:.2g}",
+        "peak memory, GB": f"{peak_memory_gb:.1f}",
+        "device": device,
+    }
 
 
 def _model_cost(cost: Mapping[str, float]) -> _Table:
-    return _table(
-        ("parameters", "GFLOPs an image", "file, MB", "ms an image, one by one", "ms an image, 64 at once"),
-        [
-            (
-                f"{cost['parameters']:,}",
-                f"{cost['gflops']:.2f}",
-                f"{cost['file_megabytes']:.1f}",
-                f"{cost['milliseconds_per_image_batch_1']:.1f}",
-                f"{cost['milliseconds_per_image_batch_64']:.1f}",
-            )
-        ],
-    )
+    row = {
+        "parameters": f"{cost['parameters']:,}",
+        "GFLOPs per image": f"{cost['gflops']:.2f}",
+        "file, MB": f"{cost['file_megabytes']:.1f}",
+        "ms per image, one by one": f"{cost['milliseconds_per_image_batch_1']:.1f}",
+        "ms per image, batches of 64": f"{cost['milliseconds_per_image_batch_64']:.1f}",
+    }
+    return _table([row])
 
 
 def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to look at in the data; ``None`` where nobody has looked."""
+    """What to check in the data; ``None`` without a review."""
     if not review:
         return None
     found = review["label_review"]
-    kinds = [(row["kind"].replace("_", " "), row["split"], row["images"]) for row in found["kinds"]]
-    doubted = [(row["given"], row["suggested"], row["images"]) for row in found["pairs"][:_NUM_PAIRS]]
-    quality = [(row["class"], _percent(row["quality"]), row["images"]) for row in found["classes"]]
-    alike = [(row["first"], row["second"], row["images"]) for row in found["overlapping_classes"]]
+    kinds = [row | {"kind": row["kind"].replace("_", " ")} for row in found["kinds"]]
+    quality = [row | {"quality": _percent(row["quality"])} for row in found["classes"]]
+    doubted, alike = found["pairs"][:_NUM_PAIRS], found["overlapping_classes"]
+
+    def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> _Table:
+        return _table({name: row[key] for key, name in columns.items()} for row in rows)
+
     return {
         "words": found["words"],
         "notes": found["notes"],
-        "kinds": _table(("what", "split", "images"), kinds),
-        "pairs": _table(("given", "looks like", "images"), doubted),
-        "classes": _table(("class", "labels that the heads agree with", "images"), quality),
-        "alike": _table(("class", "and", "images"), alike),
+        "kinds": table(kinds, {"kind": "what", "split": "split", "images": "images"}),
+        "pairs": table(doubted, {"given": "given", "suggested": "looks like", "images": "images"}),
+        "classes": table(
+            quality, {"class": "class", "quality": "labels that the heads agree with", "images": "images"}
+        ),
+        "alike": table(alike, {"first": "class", "second": "and", "images": "images"}),
         "more_images": review["more_images"]["words"],
     }
 

@@ -1,4 +1,4 @@
-"""Small pictures for a page: of which test images, and how small."""
+"""Thumbnails for a page: which test images, and how small."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -8,20 +8,17 @@ import pandas as pd
 from PIL import Image
 
 _MOST_EXAMPLES = 2_000
-# A page with all its thumbnails must stay small enough to be sent to a colleague.
+# The page must be small enough for an e-mail.
 _MOST_BYTES = 3_700_000
 _LARGEST_SIDE, _SMALLEST_SIDE = 224, 32
 _BYTES_PER_PIXEL = 0.16  # of photographs as WebP; noise takes more
 
 
 def examples_of_classes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Of each class its mistakes, and three right answers: the surest, the middle one and the least sure.
+    """The mistakes of each class, and three right answers: the most, the median and the least confident.
 
-    Where that would be too many pictures for one page, each kind of mistake of a class is shown before a second example
-    of any.
-
-    Returns:
-        Rows of ``predictions``, the surest first.
+    If there are too many, every pair of classes gets an example before any gets a second one. The most confident come
+    first.
     """
     ordered = predictions.sort_values("confidence", ascending=False, kind="stable")
     kinds = ordered.groupby(["true", "predicted"])["id"]
@@ -34,12 +31,7 @@ def examples_of_classes(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def thumbnails(images: np.ndarray, rows: Sequence[int]) -> dict[int, bytes]:
-    """Small WebP pictures by row, 3.7 MB at most together: the more there are, the smaller they are.
-
-    Args:
-        images: uint8 ``(N, size, size, 3)``.
-        rows: of ``images``.
-    """
+    """WebP thumbnails of some rows of uint8 images ``(N, size, size, 3)``. They have at most 3.7 MB together."""
     side = min(_LARGEST_SIDE, int((_MOST_BYTES / _BYTES_PER_PIXEL / max(len(rows), 1)) ** 0.5))
     while True:
         found = {row: as_webp(Image.fromarray(images[row]), side) for row in rows}
@@ -49,7 +41,7 @@ def thumbnails(images: np.ndarray, rows: Sequence[int]) -> dict[int, bytes]:
 
 
 def as_webp(picture: Image.Image, side: int | None = None) -> bytes:
-    """A picture as a WebP file, no larger than ``side`` pixels."""
+    """A picture as a WebP file, at most ``side`` pixels wide and high."""
     if side:
         picture.thumbnail((side, side))
     buffer = BytesIO()

@@ -1,4 +1,4 @@
-"""Which regime wins, and whether that is more than luck: every regime was asked the same test images."""
+"""Decide which regime wins, and whether the difference may be chance."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -11,32 +11,32 @@ import pandas as pd
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, wilson_interval
 
-# A difference with a p-value from here on may be luck.
+# Differences with a p-value of at least this may be chance.
 SIGNIFICANT = 0.05
-# With five, even all on one side have a p-value of 0.06.
+# If all of five images favour one side, the p-value is still 0.06.
 _FEWEST_DIFFERING = 6
 
 
 def judge(
     predictions: Mapping[str, pd.DataFrame], seconds: Mapping[str, float], unchanged: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Climb the ladder of regimes, and step up only where a test says that the next one is better.
+    """Compare each regime with the best one before it, and keep the better one.
 
-    A regime takes its place from the one before if McNemar's test tells them apart (p < 0.05) and it is the better
-    one; where the test cannot tell, the cheaper one stays. The test images choose among two or three models here and
-    nothing else, so what the champion's own accuracy gains by being chosen is small beside its interval.
+    A regime wins if it is better and McNemar's test is significant (p < 0.05). If the test is not significant, the
+    faster one to train wins. Choosing among two or three models on the test images biases the champion's accuracy much
+    less than its interval is wide.
 
     Args:
-        predictions: of each regime in the order of the ladder, with ``id`` and ``correct``.
-        seconds: of training, which is what "cheaper" means.
-        unchanged: regimes whose training found nothing better than its start, which are not judged.
+        predictions: by regime in the order of comparison, with ``id`` and ``correct``.
+        seconds: of training.
+        unchanged: regimes whose training found nothing better than its start. They are not compared.
 
     Returns:
-        ``champion`` (a regime), ``words`` (for people; 95 % intervals in brackets), ``num_images`` and ``steps``
-        between neighbours, as :func:`paired_difference` gives them with ``lower`` and ``upper`` (regimes).
+        ``champion`` (a regime), ``words`` (with 95 % intervals in brackets), ``num_images``, and ``steps`` between
+        neighbours: :func:`paired_difference` with ``lower`` and ``upper`` (regimes).
 
     Raises:
-        InputError: the regimes were not asked the same images.
+        InputError: the regimes have different test images.
     """
     hits = _hits(predictions)
     judged = [regime for regime in hits if regime not in unchanged]
@@ -63,19 +63,18 @@ def judge(
 def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
     """How much better the second of two classifiers is on the same images.
 
-    The interval is Tango's (1998, Statistics in Medicine 17:891) of all differences that a score test does not reject,
-    with McNemar's correction for continuity: it holds zero where the exact test finds nothing, but for a few counts.
-    In a simulation it held the true difference in 96 to 100 % of the cases with 2 to 200 images.
+    The interval is that of Tango (1998, Statistics in Medicine 17:891): all differences that a score test does not
+    reject, with McNemar's continuity correction. With few exceptions it contains zero if the exact test is not
+    significant. In simulations with 2 to 200 images it contained the true difference in 96 to 100 % of the cases.
 
     Args:
-        lower: whether the first was right, boolean ``(N,)``.
-        upper: whether the second was.
+        lower, upper: whether the first and the second one were right, boolean ``(N,)``.
 
     Returns:
-        ``difference`` of top-1 (−1 to 1) with its 95 % interval ``low``, ``high``, how many images ``only_lower`` and
-        ``only_upper`` got right, ``p_value`` of McNemar's exact test: a binomial test on the images on which they
-        differ (McNemar 1947), and ``detectable``: the smallest difference with a p-value below 0.05 if they differed on
-        as many images as they do, or on six, the fewest that can be enough. ``None`` where there are fewer.
+        ``difference`` of top-1 (−1 to 1) with its 95 % interval ``low`` and ``high``; ``only_lower`` and
+        ``only_upper``: images that only one got right; ``p_value`` of McNemar's exact test (1947); and ``detectable``:
+        the smallest significant difference if they differed on as many images as they do, but at least six. ``None`` if
+        there are fewer images.
     """
     count = len(lower)
     only_upper, only_lower = int((upper & ~lower).sum()), int((lower & ~upper).sum())
@@ -94,23 +93,23 @@ def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
 
 
 def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> str:
-    """Such as "8.3 points more than transfer (5.9 to 10.8)"; with a ``sign`` of −1 of the first against the second."""
+    """Such as "8.3 points more than transfer (5.9 to 10.8)"; a ``sign`` of −1 swaps the two."""
     points = 100 * sign * found["difference"]
     sign = -sign if points < 0 else sign
     low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
     amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
-    luck = ", which may be luck" if points and found["p_value"] >= SIGNIFICANT else ""
+    luck = ", which may be chance" if points and found["p_value"] >= SIGNIFICANT else ""
     return f"{amount} {than} ({low:z.1f} to {high:z.1f}){luck}"
 
 
 def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
-    """The least difference that the score test does not reject."""
+    """The smallest difference that the score test does not reject."""
     from scipy.optimize import brentq
 
     lead = only_upper - only_lower
 
     def excess(difference: float) -> float:
-        # The share of images that only the lower one gets right, at its most likely for this difference.
+        # Most likely share of images that only the lower one gets right, for this difference.
         linear = (2 * count - lead) * difference - only_upper - only_lower
         root = math.sqrt(max(linear**2 + 8 * count * only_lower * difference * (1 - difference), 0))
         variance = (root - linear) / (2 * count) + difference * (1 - difference)
@@ -120,7 +119,7 @@ def _lower_end(only_upper: int, only_lower: int, count: int) -> float:
 
 
 def _mcnemar(fewer: int, differing: int) -> float:
-    # Here, since Kedro imports this module before it starts. SciPy's own test takes most of a second more to import.
+    # Here, because Kedro imports this module at its start. SciPy's test takes most of a second more to import.
     from scipy.special import bdtr
 
     return min(2 * float(bdtr(fewer, differing, 0.5)), 1.0) if differing else 1.0
@@ -130,14 +129,14 @@ def _hits(predictions: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
     first, *others = predictions.values()
     if any(list(table["id"]) != list(first["id"]) for table in others):
         raise InputError(
-            f"The predictions of {', '.join(predictions)} are about different test images, so they cannot be compared. "
-            "Evaluate them on one set: `kedro run` does, without --load-versions."
+            f"The predictions of {', '.join(predictions)} are for different test images, so they cannot be compared. "
+            "Run `kedro run` without --load-versions to evaluate all on the same images."
         )
     return {regime: table["correct"].to_numpy(bool) for regime, table in predictions.items()}
 
 
 def _words(champion: str, hits: np.ndarray, steps: Iterable[Mapping[str, Any]], unchanged: Iterable[str]) -> str:
-    """The champion's accuracy, whom it beats, whom it may not beat, and who was not judged."""
+    """A summary: the accuracy of the champion, and its comparison with the other regimes."""
     num_images, name = f"{len(hits):,} test images", NAMES[champion]
     low, high = wilson_interval(int(hits.sum()), len(hits))
     told = f"{100 * hits.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}) of {num_images}"

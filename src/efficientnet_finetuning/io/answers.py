@@ -1,4 +1,4 @@
-"""Tables that are too long for memory: written part by part, as a CSV for people and as Parquet for programs."""
+"""Tables too long for memory, written part by part as CSV for people and as Parquet for programs."""
 
 import csv
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ import pandas as pd
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.io.local import LocalVersionedDataset
 
-# A spreadsheet takes a cell that begins so for a formula. See OWASP's page on CSV injection.
+# Spreadsheets take cells with these beginnings for formulas; see OWASP on CSV injection.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class AnswersDataset(Committed, LocalVersionedDataset[Any]):
-    """``<name>.csv`` and, beside it, ``<name>.parquet``, which is what is loaded, as one table.
+    """``<name>.csv`` and, beside it, ``<name>.parquet``, which is loaded as one table.
 
-    Text in the CSV that a spreadsheet would run as a formula gets an apostrophe in front; in Parquet it is as it was.
+    In the CSV, text that a spreadsheet would run as a formula gets a leading apostrophe; in Parquet it is unchanged.
     """
 
     def _write(self, data: Iterable[pd.DataFrame], path: Path) -> None:

@@ -40,10 +40,10 @@ class ExamplesDataset(Committed, LocalVersionedDataset[Examples]):
 
 
 def _link(array: np.ndarray, file: Path) -> bool:
-    """Give the file of which an array is a memory map a second name, rather than copy a hundred gigabytes."""
+    """Hard-link the file of a memory map instead of copying it; it may have a hundred gigabytes."""
     if not isinstance(array, np.memmap) or array.filename is None or not array.flags.c_contiguous:
         return False
-    with suppress(OSError):  # it is gone, or on another file system
+    with suppress(OSError):  # the file is gone or on another file system
         whole = np.load(array.filename, mmap_mode="r", allow_pickle=False)
         if (whole.shape, whole.dtype) == (array.shape, array.dtype):
             os.link(array.filename, file)

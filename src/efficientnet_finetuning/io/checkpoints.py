@@ -1,4 +1,4 @@
-"""The place where a long node keeps what it has done, handed to it as one of its inputs."""
+"""A folder where a long node stores its progress, passed to it as an input."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +11,10 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 class CheckpointsDataset(ToldDataset[Checkpoints | None]):
-    """A folder of folders, one for each recipe that a node is working on.
+    """A folder of folders, one per recipe that a node works on.
 
     Attributes:
-        key: of the recipe; whoever runs the node sets it. Without one there are no checkpoints.
+        key: of the recipe; the runner sets it. Without it there are no checkpoints.
     """
 
     key: str | None = None
@@ -25,12 +25,12 @@ class CheckpointsDataset(ToldDataset[Checkpoints | None]):
         self._filepath = Path(filepath)
 
     def load(self) -> Checkpoints | None:
-        """Take hold of the folder of this recipe."""
+        """Open and lock the folder of this recipe."""
         self.value = Checkpoints(self._folder) if self._folder else None
         return self.value
 
     def remove(self) -> None:
-        """Give the checkpoints of this recipe up, once what they were for is stored; there may be none."""
+        """Remove the checkpoints of this recipe, if any, after their results are stored."""
         if self.value is None and self._folder and self._folder.exists():
             with suppress(InputError):  # another process holds them
                 self.load()
@@ -39,7 +39,7 @@ class CheckpointsDataset(ToldDataset[Checkpoints | None]):
             self.value = None
 
     def check_place(self) -> None:
-        """Refuse a place where nothing could be kept; see :func:`storage.check_place`."""
+        """Refuse a place where nothing can be stored; see :func:`storage.check_place`."""
         check_place(self._filepath)
 
     @property

@@ -1,6 +1,6 @@
-"""Catalog datasets that commit: a version is there as a whole or not at all, and is checked before it is believed.
+"""Catalog datasets with atomic versions, which are checked before they are loaded.
 
-Kedro writes a version under its final name, where a killed run leaves a torn file that counts as the newest version.
+Kedro writes a version under its final name, so a killed run leaves a partial file that counts as the newest version.
 """
 
 import os
@@ -37,26 +37,26 @@ _UTF8 = {"open_args_save": {"mode": "w", "encoding": "utf-8"}, "open_args_load":
 
 
 class Committed(AbstractVersionedDataset):
-    """Mixin in front of any versioned dataset that writes local files.
+    """Mixin in front of a versioned dataset of local files.
 
-    A version is written to ``<dataset>/.staging/`` and renamed to ``<dataset>/<version>/`` once it is
-    complete, on the disk, and has its ``commit.json``: the checksums of its files and the recipe that it was made by.
+    Writes a version to ``<dataset>/.staging/``, adds ``commit.json`` with checksums and recipe, and renames it to
+    ``<dataset>/<version>/``.
 
     Attributes:
-        recipe: what the next version is made by, as JSON; it is stored with the version.
-        cost: tells what it has cost to make, as JSON, when it is stored.
+        recipe: inputs of the next version, as JSON; stored with it.
+        cost: returns the cost of the version, as JSON, when it is stored.
     """
 
     recipe: Mapping[str, Any] | None = None
     cost: Callable[[], Mapping[str, Any]] | None = None
-    _believed: str | None = None
+    _undamaged: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Otherwise Kedro, which wraps every class' __init__, would put its base class' in front of the next one's.
+        # Kedro wraps each class' __init__; without this one, its base class' would run before the next one's.
         super().__init__(*args, **kwargs)
 
     def save(self, data: Any) -> None:
-        """Write a version, all of it or nothing."""
+        """Write a version atomically."""
         staged = Path(self._get_save_path()).parent
         _sweep(staged.parent)
         make_folder(staged)
@@ -67,69 +67,68 @@ class Committed(AbstractVersionedDataset):
                 commit(staged, Path(self._filepath) / version, self._record(staged))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-            with suppress(OSError):  # another run is writing there, too
+            with suppress(OSError):  # another run writes there too
                 staged.parent.rmdir()
-        # What this run has written is what it reads, whatever another run writes meanwhile.
+        # This run reads what it wrote, whatever another run writes meanwhile.
         set_load_version(self, version)
-        self._believed = version
+        self._undamaged = version
 
     def load(self) -> Any:
-        """Read a version that is what was written."""
+        """Load a version, unless it is damaged."""
         if damage := self.find_damage():
-            raise DatasetError(
-                f"{damage}. Type the same `kedro run` again, which makes it anew, or remove its version folder."
-            )
+            raise DatasetError(f"{damage}. Repeat the same `kedro run` to make it again, or remove its version folder.")
         return super().load()  # type: ignore[safe-super]
 
     def check_place(self) -> None:
-        """Refuse, before hours of work, what :meth:`save` could not store; see :func:`storage.check_place`."""
+        """Refuse early what :meth:`save` could not store; see :func:`storage.check_place`."""
         for folder in (Path(self._filepath), Path(self._filepath) / _STAGING):
             check_place(folder)
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the user has said which version is to be loaded."""
+        """Whether the user chose the version to load."""
         return self._version is not None and self._version.load is not None
 
     @property
     def path(self) -> Path:
-        """The file or folder that would be loaded."""
+        """The file or folder to load."""
         return Path(self._get_load_path())
 
     @property
     def folder(self) -> Path:
-        """Of the version that would be loaded."""
+        """The folder of the version to load."""
         return self.path.parent
 
     def commit_record(self) -> dict[str, Any] | None:
-        """The record of the version that would be loaded; ``None`` where nothing is stored."""
+        """The record of the version to load; ``None`` if nothing is stored."""
         return read_commit(self.folder) if self.list_versions() else None
 
     def content(self) -> str | None:
-        """A hash of what would be loaded, equal for equal content; ``None`` where nothing is stored."""
+        """A hash of the version to load, equal for equal content; ``None`` if nothing is stored."""
         if not self.list_versions():
             return None
         record = self.commit_record() or {"files": checksums(self.folder)}
         return str(record.get("content") or digest(record["files"]))
 
     def resolve_load_version(self) -> str | None:
-        """The version that the user named, that this run has made or used, or that a run made or used last."""
+        """The version that the user chose, that this run made or used, or that any run made or used last."""
         if not self.is_pinned and load_version(self) is None and (stored := versions(Path(self._filepath))):
             set_load_version(self, stored[0])
         return super().resolve_load_version()
 
     def made_by(self, key: str) -> list[str]:
-        """Versions whose recipe has a key, the one that was used last first."""
+        """Versions whose recipe has this key, last used first."""
         return versions_made_by(Path(self._filepath), key)
 
     def use(self, version: str) -> None:
-        """Load this version from now on, as those do who name none."""
+        """Load this version, which was checked for damage, from now on; later runs load it by default."""
         set_load_version(self, version)
-        with suppress(OSError):  # where nothing can be written, it holds for this run alone
+        self._undamaged = version  # checksums of large arrays take seconds
+        with suppress(OSError):  # on read-only disks, only for this run
             note_use(Path(self._filepath), version, str(self.resolve_save_version()))
 
     def before(self) -> Self | None:
-        """The sound version with other content that was used last before the one that would be loaded."""
+        """The previous undamaged version with other content."""
         now, content = self.resolve_load_version(), self.content()
         stored = versions(Path(self._filepath))
         for version in stored[stored.index(now) + 1 :] if now in stored else []:
@@ -139,22 +138,22 @@ class Committed(AbstractVersionedDataset):
         return None
 
     def of(self, version: str) -> Self:
-        """This dataset with one of its versions pinned."""
+        """This dataset, pinned to one version."""
         pinned = copy(self)
-        pinned._version, pinned._believed = Version(version, None), None
+        pinned._version, pinned._undamaged = Version(version, None), None
         set_load_version(pinned, version)
         return pinned
 
     def find_damage(self) -> str:
-        """What is wrong with the version that would be loaded; each is read once, and then believed."""
+        """Describe the damage of the version to load, or return an empty text; checks each version once."""
         version = self.resolve_load_version()
         commit_file = self.folder / COMMIT_FILE
-        # A version that somebody put there by hand has no record.
-        if version == self._believed or not commit_file.exists():
+        # Versions that a person copied there have no record.
+        if version == self._undamaged or not commit_file.exists():
             return ""
         record = read_commit(self.folder)
-        damage = find_damage(self.folder, record) if record else f"{commit_file} is not what was written there"
-        self._believed = None if damage else version
+        damage = find_damage(self.folder, record) if record else f"{commit_file} has changed since it was written"
+        self._undamaged = None if damage else version
         return damage
 
     def _exists(self) -> bool:
@@ -176,7 +175,7 @@ def _suffix(process: int | str) -> str:
 
 
 def _sweep(staging: Path) -> None:
-    """Remove what killed processes of this machine were writing."""
+    """Remove staged versions of killed processes of this machine."""
     left_behind: list[Path] = []
     with suppress(FileNotFoundError):  # another run removes the folder when it is empty
         left_behind.extend(staging.glob(f"*{_suffix('*')}"))
@@ -212,7 +211,7 @@ class _Picture(matplotlib.MatplotlibDataset):
 
 
 class FigureDataset(Committed, _Picture):
-    """A figure, kept as a picture: what is loaded are the bytes of its PNG file."""
+    """A figure, stored as PNG; loading returns the bytes of the file."""
 
-    # Compressed in a third of the time, the file is a tenth larger.
+    # Takes a third of the time, for files a tenth larger.
     DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"format": "png", "dpi": 110, "pil_kwargs": {"compress_level": 3}}

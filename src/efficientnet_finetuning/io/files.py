@@ -9,7 +9,7 @@ from efficientnet_finetuning.io.local import LocalVersionedDataset
 
 
 class FilesDataset(Committed, LocalVersionedDataset[Mapping[str, bytes]]):
-    """A folder, as the content of its files by their paths below it."""
+    """A folder, as the content of its files by relative path."""
 
     def _write(self, data: Mapping[str, bytes], path: Path) -> None:
         path.mkdir()

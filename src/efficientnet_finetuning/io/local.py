@@ -1,4 +1,4 @@
-"""What the datasets of our own share: versioned and local."""
+"""Base class of our own versioned local datasets."""
 
 from abc import abstractmethod
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,7 @@ Data = TypeVar("Data")
 
 
 class LocalVersionedDataset(AbstractVersionedDataset[Data, Data], Generic[Data]):
-    """A dataset that is one file or one folder in a version folder; a child says how to write and read a path."""
+    """One file or folder per version; subclasses write and read a path."""
 
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Keras models, loaded in safe mode. Keras is imported when a model moves, so that listing a catalog stays quick."""
+"""Keras models, loaded in safe mode. Keras is imported late, so that listing a catalog is fast."""
 
 import hashlib
 import zipfile
@@ -14,7 +14,7 @@ from efficientnet_finetuning.storage import digest
 
 
 class _KerasFile(Committed):
-    """A ``.keras`` archive, whose content is its members but for the time at which it was saved."""
+    """A ``.keras`` archive; its content hash ignores the time of saving."""
 
     def _record(self, staged: Path) -> dict[str, Any]:
         with zipfile.ZipFile(next(staged.iterdir())) as archive:
@@ -27,9 +27,9 @@ class _KerasFile(Committed):
 
 
 class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
-    """A Keras model in a ``.keras`` file: a backbone or a head.
+    """A backbone or a head in a ``.keras`` file.
 
-    Always read from its file: a classifier put together from models in memory was stored with other content.
+    Always read from its file: a classifier built from models in memory would be stored with other content.
     """
 
     def _write(self, data: KerasModel, path: Path) -> None:
@@ -45,10 +45,10 @@ class KerasModelDataset(_KerasFile, LocalVersionedDataset[KerasModel]):
 
 
 class ClassifierDataset(_KerasFile, LocalVersionedDataset[TrainedClassifier]):
-    """A classifier in a ``.keras`` file that also holds its class names and input size.
+    """A classifier in a ``.keras`` file with its class names and input size.
 
-    One that this process has saved is handed out as it is, not read again, which takes a second: nodes copy a network
-    before they change it.
+    Loading returns the object that this process saved, which saves a second; nodes copy a network before they change
+    it.
     """
 
     _kind: type[TrainedClassifier] = TrainedClassifier
@@ -65,6 +65,6 @@ class ClassifierDataset(_KerasFile, LocalVersionedDataset[TrainedClassifier]):
 
 
 class ChampionDataset(ClassifierDataset):
-    """A classifier that is ready for use."""
+    """A classifier for use."""
 
     _kind = Classifier

@@ -1,4 +1,4 @@
-"""The listing of a raw image set."""
+"""The listing of raw images."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from efficientnet_finetuning.io.local import LocalVersionedDataset
 
 
 class SourceDataset(Committed, LocalVersionedDataset[Source]):
-    """A JSON file that says where the raw images lie and which there are; loading it opens the source again."""
+    """A JSON file that describes a source of raw images; loading it opens the source again."""
 
     def _write(self, data: Source, path: Path) -> None:
         path.write_text(json.dumps(data.describe(), ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a node is told of the run itself, handed to it as one of its inputs."""
+"""Inputs that come from the run itself instead of a file."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,10 +13,10 @@ Value = TypeVar("Value")
 
 
 class ToldDataset(AbstractDataset[NoReturn, Value]):
-    """An input that is stored nowhere, and no reason to run anything anew.
+    """An input that is not stored, and whose changes cause no new run.
 
     Attributes:
-        value: whoever runs the nodes sets it.
+        value: the runner sets it.
     """
 
     value: Value
@@ -25,11 +25,11 @@ class ToldDataset(AbstractDataset[NoReturn, Value]):
         self.metadata = metadata
 
     def load(self) -> Value:
-        """What was told."""
+        """Return the value."""
         return self.value
 
     def save(self, data: NoReturn) -> None:
-        """Refused: there is no place for it."""
+        """Refuse to save."""
         raise DatasetError(f"{self} is an input only")
 
     def _exists(self) -> bool:
@@ -40,34 +40,31 @@ class ToldDataset(AbstractDataset[NoReturn, Value]):
 
 
 class WorkersDataset(ToldDataset[Workers]):
-    """The workers of a run: this process alone, unless whoever starts the run has others."""
+    """The workers of a run; by default only this process."""
 
     value = Workers()
 
 
 class RecordsDataset(ToldDataset[Told]):
-    """An input that is read from the records of stored versions."""
+    """An input from the records of stored versions."""
 
     value: Told = MappingProxyType({})
 
 
 class CostsDataset(RecordsDataset):
-    """Cost of the stored versions by the name of the node that made them; of the newest ones, whoever ran them.
-
-    ``seconds``, ``peak_memory_gb`` and ``device`` by node.
-    """
+    """``seconds``, ``peak_memory_gb`` and ``device`` of the newest stored versions, by node."""
 
 
 class BeforeDataset(RecordsDataset):
-    """The run before, by the name of the dataset among the node's inputs, where it stored another table.
+    """The previous run, by the name of the input dataset, if it stored another table there.
 
-    Its ``table``, and ``differences``: what has changed since then in parameters, images, code and libraries.
+    Its ``table``, and the ``differences`` since then in parameters, images, code and libraries.
     """
 
 
 class RunDataset(RecordsDataset):
-    """The run that makes a node's outputs: its ``command``, its ``version`` (when it began) and the git ``commit``."""
+    """The current run: its ``command``, ``version`` (start time) and git ``commit``."""
 
 
 class LineageDataset(RecordsDataset):
-    """What a node's inputs descend from: ``version``, ``content`` and ``parameters`` by the name of the dataset."""
+    """``version``, ``content`` and ``parameters`` of all datasets that the inputs depend on, by name."""

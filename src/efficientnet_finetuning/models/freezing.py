@@ -1,4 +1,4 @@
-"""What is trained: whole blocks from one upward, with BatchNorm at its statistics unless told otherwise."""
+"""Freezing: which blocks are trained, and whether BatchNorm is."""
 
 import keras
 
@@ -6,20 +6,17 @@ from efficientnet_finetuning.models.architectures import ARCHITECTURES
 
 
 def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch_norm: bool) -> tuple[int, int]:
-    """Set what a classifier trains. Compile it afterwards.
+    """Set which layers of a classifier are trained, and return the numbers of trainable and frozen parameters.
 
-    Only whole blocks: a block's shortcut and its branch must move together (the Keras example "Image classification
-    via fine-tuning with EfficientNet" says so and why BatchNorm stays frozen: its statistics would wreck what the
-    first epoch has learnt).
+    Only whole blocks are trained, because a block's shortcut and its branch must change together. BatchNorm should stay
+    frozen, because changed statistics destroy what the first epoch has learnt. Source: the Keras example "Image
+    classification via fine-tuning with EfficientNet".
 
     Args:
-        model: the classifier's network, changed in place.
+        model: changed in place; compile it afterwards.
         backbone: name of its architecture.
-        unfreeze_from: ``all``, the lowest block that is trained, or ``head``.
-        freeze_batch_norm: keep the backbone's BatchNorm in inference mode, its gamma and beta too.
-
-    Returns:
-        Numbers of trainable and of frozen parameters.
+        unfreeze_from: ``all``, the lowest trained block, or ``head``.
+        freeze_batch_norm: keep the BatchNorm of the backbone in inference mode, including gamma and beta.
     """
     frozen = frozen_blocks(backbone, unfreeze_from)
     for layer in model.layers:
@@ -30,16 +27,13 @@ def unfreeze(model: keras.Model, backbone: str, unfreeze_from: str, freeze_batch
 
 
 def split(model: keras.Model, backbone: str, unfreeze_from: str) -> tuple[keras.Model, keras.Model]:
-    """Cut a classifier's network where its frozen part ends.
+    """Split a classifier where its frozen part ends. The parts share its layers.
 
-    Args:
-        model: the network; both parts share its layers.
-        backbone: name of its architecture.
-        unfreeze_from: the lowest block that is trained, or ``head``; some block lies below it.
+    At least one block must be below ``unfreeze_from`` (a block or ``head``).
 
     Returns:
-        The frozen part, from pixels to activations ``(batch, height, width, channels)``, or features
-        ``(batch, channels)`` where only the head is trained; and the trained part, from there to logits.
+        The frozen part, from pixels to activations ``(batch, height, width, channels)`` or, for ``head``, to features
+        ``(batch, channels)``; and the trained part, from there to logits.
     """
     frozen = frozen_blocks(backbone, unfreeze_from)
     if unfreeze_from == "head":
@@ -50,7 +44,7 @@ def split(model: keras.Model, backbone: str, unfreeze_from: str) -> tuple[keras.
 
 
 def frozen_blocks(backbone: str, unfreeze_from: str) -> tuple[str, ...]:
-    """Names of the blocks below the one from which training starts."""
+    """Names of the blocks below the lowest trained one."""
     blocks = ARCHITECTURES[backbone].blocks
     if unfreeze_from == "head":
         return blocks

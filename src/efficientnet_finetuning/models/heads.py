@@ -1,6 +1,4 @@
-"""A head on a backbone: features, logits, and the rates that regularize them while training."""
-
-from collections.abc import Callable
+"""Heads: features, logits, and the dropout rates of a training."""
 
 import keras
 import numpy as np
@@ -11,24 +9,24 @@ _POOLED, _FEATURES, _LOGITS, _CLASSIFIER = "avg_pool", "features", "logits", "_c
 
 
 def stage_of(layer: keras.Layer) -> str:
-    """The stage that a layer belongs to: ``block3`` for ``block3b_expand_conv``; else ``stem``, ``top``, ``logits``."""
+    """The stage of a layer: ``block3`` for ``block3b_expand_conv``; else ``stem``, ``top`` or ``logits``."""
     block = layer.name.split("_")[0]
     return block.rstrip("abcdefghijklmnopqrstuvwxyz") if block.startswith("block") else block
 
 
 def feature_extractor(backbone: keras.Model) -> keras.Model:
-    """The averages of each stage's last feature map: pixels in 0–255 to float32 ``(batch, channels)``.
+    """A model from pixels in 0–255 to the averages of each stage's last feature map, float32 ``(batch, channels)``.
 
-    Those of the backbone's output come last. The earlier stages help where the classes differ from ImageNet's. After
+    The averages of the backbone's output come last. Earlier stages help if the classes differ from ImageNet's. After
     Head2Toe (Evci et al. 2022, arXiv:2201.03529).
     """
     return keras.Model(backbone.input, _averaged_stages(backbone))
 
 
 def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float, batch_norm: bool = False) -> keras.Model:
-    """Put average pooling, BatchNorm if wanted, dropout and a dense layer of logits (random) on a backbone.
+    """Add average pooling, optionally BatchNorm, dropout and a random dense layer of logits to a backbone.
 
-    Logits stay in float32 under mixed precision, where a half-precision softmax loses small probabilities.
+    Logits are float32, because a half-precision softmax loses small probabilities.
     """
     x = _pool(backbone.output, _POOLED)
     if batch_norm:
@@ -37,19 +35,16 @@ def attach_head(backbone: keras.Model, num_classes: int, head_dropout: float, ba
 
 
 def dense_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
-    """A head alone: features ``(batch, channels)`` to logits ``(batch, num_classes)``."""
+    """A head without backbone: features ``(batch, channels)`` to logits ``(batch, num_classes)``."""
     head = keras.Sequential([keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], name=_LOGITS)])
     head.set_weights([kernel, bias])
     return head
 
 
 def assemble(backbone: keras.Model, head: keras.Model, head_dropout: float) -> keras.Model:
-    """Put a fitted :func:`dense_head` on its backbone: one model from pixels to logits.
+    """Connect a fitted :func:`dense_head` to its backbone: a model from pixels to logits.
 
-    Args:
-        backbone: as the features came from it.
-        head: takes all features of :func:`feature_extractor`, or those of the last feature map alone.
-        head_dropout: before the logits.
+    The head takes all features of :func:`feature_extractor`, or only those of the last feature map.
     """
     num_features, num_classes = head.input_shape[-1], head.output_shape[-1]
     if num_features == backbone.output_shape[-1]:
@@ -61,36 +56,34 @@ def assemble(backbone: keras.Model, head: keras.Model, head_dropout: float) -> k
 
 
 def with_rates(model: keras.Model, drop_connect_rate: float, head_dropout: float) -> keras.Model:
-    """A copy of a classifier, weights included, with other rates of stochastic depth and head dropout.
+    """A copy of a classifier, including weights, with other rates of stochastic depth and of the head's dropout.
 
-    Args:
-        model: a model of :func:`attach_head`.
-        drop_connect_rate: of the last block; a block's rate grows linearly with its index (Huang et al. 2016,
-            arXiv:1603.09382, as EfficientNet uses it). ``keras.applications`` no longer takes it as an argument.
-        head_dropout: before the logits.
+    ``drop_connect_rate`` is that of the last block. The rates of the blocks grow linearly (Huang et al. 2016,
+    arXiv:1603.09382, as in EfficientNet). ``keras.applications`` no longer takes it as an argument.
     """
     blocks = list(dict.fromkeys(layer.name.split("_")[0] for layer in model.layers if layer.name.startswith("block")))
 
-    def rate_of(name: str) -> float | None:
-        if name == HEAD_DROPOUT:
-            return head_dropout
-        if name.endswith(DROP_CONNECT_SUFFIX):
-            return drop_connect_rate * blocks.index(name.split("_")[0]) / len(blocks)
-        return None
+    def clone(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if layer.name == HEAD_DROPOUT:
+            config["rate"] = head_dropout
+        elif layer.name.endswith(DROP_CONNECT_SUFFIX):
+            config["rate"] = drop_connect_rate * blocks.index(layer.name.split("_")[0]) / len(blocks)
+        return layer.__class__.from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=_with_rate(rate_of))
+    copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
     return copy
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
-    """The backbone of a classifier, from pixels to the last feature map; it shares its layers."""
+    """The backbone of a classifier, from pixels to the last feature map. They share their layers."""
     name = model.name.removesuffix(_CLASSIFIER)
     return keras.Model(model.input, model.get_layer(_POOLED).input, name=name)
 
 
 def averaged_maps(model: keras.Model) -> list:
-    """The feature maps of a classifier that its head averages, as tensors, in the order of the head's features."""
+    """The feature maps, as tensors, that the head of a classifier averages, in the order of the features."""
     by_output = {id(layer.output): layer for layer in model.layers}
     joined = [layer for layer in model.layers if layer.name == _FEATURES]
     pools = [by_output[id(tensor)] for tensor in joined[0].input] if joined else [model.get_layer(_POOLED)]
@@ -98,35 +91,25 @@ def averaged_maps(model: keras.Model) -> list:
 
 
 def with_features(model: keras.Model) -> keras.Model:
-    """A classifier that says its logits and, after them, the averages of its last feature map.
-
-    Returns:
-        A model from pixels to float32 ``(batch, num_classes + channels)``, which shares its layers.
-    """
+    """A model from pixels to a classifier's logits and, after them, the averages of its last feature map, float32."""
     outputs = [model.output, model.get_layer(_POOLED).output]
     return keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(outputs))
 
 
 def with_head_inputs(model: keras.Model) -> keras.Model:
-    """:func:`with_features` that says, after all, what the layer of the logits takes."""
+    """As :func:`with_features`, followed by the inputs of the layer of logits."""
     outputs = [with_features(model).output, model.get_layer(_LOGITS).input]
     return keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(outputs))
 
 
 def logits_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` of a classifier's last layer."""
+    """Kernel ``(channels, num_classes)`` and bias ``(num_classes,)`` of the last layer of a classifier."""
     kernel, bias = model.get_layer(_LOGITS).get_weights()
     return kernel, bias
 
 
 def with_class(model: keras.Model, kernel: np.ndarray, bias: float) -> keras.Model:
-    """A classifier with one more class, the last; it shares the other layers.
-
-    Args:
-        model: a classifier.
-        kernel: of the new class, ``(channels,)``.
-        bias: likewise.
-    """
+    """A classifier with one more class, the last: ``kernel`` ``(channels,)`` and ``bias``. Other layers are shared."""
     kernels, biases = logits_of(model)
     logits = keras.layers.Dense(len(biases) + 1, dtype="float32", name=_LOGITS)
     wider = keras.Model(model.input, logits(model.get_layer(_LOGITS).input), name=model.name)
@@ -135,30 +118,19 @@ def with_class(model: keras.Model, kernel: np.ndarray, bias: float) -> keras.Mod
 
 
 def from_features(model: keras.Model) -> list[keras.Layer]:
-    """The layers of a classifier's head, from features to logits."""
+    """The layers of a classifier from features to logits."""
     start = max(index for index, layer in enumerate(model.layers) if layer.name in (_POOLED, _FEATURES))
     return model.layers[start + 1 :]
 
 
 def without_training_state(model: keras.Model) -> keras.Model:
-    """A copy, weights included, without optimizer, loss and frozen layers: what is worth keeping on disk."""
-    # Not clone_model, which compiles its copy as the original is compiled.
+    """A copy of a model, including weights, without optimizer, loss and frozen layers."""
+    # Not clone_model, which also copies the compilation.
     copy = keras.Model.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    for layer in copy.layers:  # setting it on the model does nothing where the model itself is not frozen
+    for layer in copy.layers:  # per layer: on an unfrozen model, setting it has no effect
         layer.trainable = True
     return copy
-
-
-def _with_rate(rate_of: Callable[[str], float | None]) -> Callable[[keras.Layer], keras.Layer]:
-    def clone(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        rate = rate_of(layer.name)
-        if rate is not None:
-            config["rate"] = rate
-        return layer.__class__.from_config(config)
-
-    return clone
 
 
 def _with_logits(backbone: keras.Model, features, num_classes: int, head_dropout: float) -> keras.Model:

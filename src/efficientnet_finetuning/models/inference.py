@@ -15,12 +15,12 @@ from efficientnet_finetuning.workers import MapBlocks
 
 logger = logging.getLogger(__name__)
 
-# Kedro resolves the annotations of nodes before it validates parameters, and importing Keras takes seconds.
+# Not keras.Model: Kedro resolves annotations of nodes before it validates parameters, and Keras imports slowly.
 KerasModel = Any
 
 
 class Images(Protocol):
-    """An array of images, or something that makes them when they are read."""
+    """An array of images, or an object that computes them when they are read."""
 
     shape: tuple[int, ...]
 
@@ -29,9 +29,9 @@ class Images(Protocol):
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
-# From so many pixels on, in all images together, conversion pays: 100 images of 224 px, 540 of 96 px.
+# Conversion is worthwhile from this number of pixels: 100 images of 224 px, 540 of 96 px.
 _PIXELS_THAT_PAY = 5_000_000
-# What is computed at once, by this process or another one, so that its outputs stay small beside what is computed from.
+# The size of a block, which limits the memory for its outputs.
 _PIXELS_OF_A_BLOCK, _IMAGES_OF_A_BLOCK = 16_000_000, 1024
 # Largest difference between the engine's and Keras' outputs, as a fraction of the largest output.
 _TOLERANCE = 1e-3
@@ -46,23 +46,19 @@ def predict(
     flip: bool = False,
     map_blocks: MapBlocks = map,
 ) -> np.ndarray:
-    """Outputs of ``model`` for every image exactly once, in the order of ``images``, the uneven last batch too.
+    """Outputs of ``model`` for all images, float32 ``(N, …)``.
 
     See :func:`predict_all` for how they are computed.
 
     Args:
         model: a ``keras.Model`` with one input and one output.
-        images: ``(N, height, width, channels)``, pixels in 0–255 for a whole network, uint8 or float; read batch by
-            batch, so a memory map is fine.
-        batch_size: images in a forward pass, at most.
-        description: what the progress bar says.
-        flip: average the outputs of each image and of its mirror image, for twice the time. On CIFAR-10 that makes
-            predictions more accurate by a point or so.
-        map_blocks: who computes the batches: :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`. Other
-            processes read the images themselves, and on like processors their outputs are the same to the bit.
-
-    Returns:
-        float32 ``(N, …)``.
+        images: ``(N, height, width, channels)``, uint8 or float, read batch by batch; memory maps are possible.
+        batch_size: largest number of images in a forward pass.
+        description: label of the progress bar.
+        flip: average the outputs of each image and its mirror image, for twice the time. On CIFAR-10 this gains about a
+            point.
+        map_blocks: computes the batches: :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`. Other processes
+            read the images themselves. On equal processors, their outputs are exactly equal.
     """
     return np.concatenate(
         list(predict_batches(model, images, batch_size, description, flip=flip, map_blocks=map_blocks))
@@ -78,7 +74,7 @@ def predict_batches(
     flip: bool = False,
     map_blocks: MapBlocks = map,
 ) -> Iterator[np.ndarray]:
-    """:func:`predict` batch by batch, where all outputs together would fill the memory."""
+    """:func:`predict` batch by batch, for outputs that do not fit into memory."""
     for _, batches in _in_batches(model, {"": images}, batch_size, description, flip, map_blocks):
         yield from batches
 
@@ -92,31 +88,18 @@ def predict_all(
     flip: bool = False,
     map_blocks: MapBlocks = map,
 ) -> dict[str, np.ndarray]:
-    """:func:`predict` for several arrays of images of one shape, with one conversion for all.
+    """Outputs of a model by name for several arrays of images of one shape; arguments as in :func:`predict`.
 
-    On a CPU with TensorFlow a float32 model is converted for XNNPACK where that pays, and Keras' own forward pass
-    serves otherwise: for few images and, with a line that says so, where conversion fails or the outputs differ.
-
-    The number of pixels decides, since conversion costs the same for every image size and a forward pass grows with
-    them: ``tests/benchmarks/inference.py`` has the seconds.
-
-    Args:
-        model: as in :func:`predict`.
-        arrays: name → images.
-        batch_size: images in a forward pass, at most.
-        description: what the progress bars say before the name.
-        flip: as in :func:`predict`.
-        map_blocks: likewise.
-
-    Returns:
-        float32 ``(N, …)`` for each key.
+    With TensorFlow on a CPU, a float32 model is converted for XNNPACK if there are enough pixels: conversion takes the
+    same time for all sizes (``tests/benchmarks/inference.py``). Otherwise, and if the conversion fails or its outputs
+    differ, Keras computes the outputs.
     """
     outputs = _in_batches(model, arrays, batch_size, description, flip, map_blocks)
     return {name: np.concatenate(list(batches)) for name, batches in outputs}
 
 
 def mirrored(images: np.ndarray) -> np.ndarray:
-    """Images ``(N, height, width, channels)`` with left and right exchanged, as a view of the same memory."""
+    """Images ``(N, height, width, channels)`` mirrored left to right, as a view."""
     return images[:, :, ::-1]
 
 
@@ -128,7 +111,7 @@ def _in_batches(
     flip: bool,
     map_blocks: MapBlocks,
 ) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
-    """For each array its name and outputs, to be read in this order: all batches are those of one function."""
+    """For each array its name and batches of outputs. They must be read in this order."""
     forward = _forward(model, list(arrays.values()), batch_size, flip)
     blocks = [(name, rows) for name, images in arrays.items() for rows in _blocks(images.shape, batch_size)]
     outputs = chain.from_iterable(map_blocks(partial(_outputs, forward, arrays, batch_size), blocks))
@@ -140,7 +123,7 @@ def _in_batches(
 
 
 def _blocks(shape: tuple[int, ...], batch_size: int) -> list[range]:
-    """Rows of several batches: handing a batch of small images to another process takes as long as computing it."""
+    """Rows of several batches: sending one batch of small images to a process takes as long as computing it."""
     images = min(_PIXELS_OF_A_BLOCK // math.prod(shape[1:-1]), _IMAGES_OF_A_BLOCK)
     size = batch_size * max(images // batch_size, 1)
     return [range(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]
@@ -149,7 +132,7 @@ def _blocks(shape: tuple[int, ...], batch_size: int) -> list[range]:
 def _outputs(
     forward: Callable, arrays: Mapping[str, Images], batch_size: int, block: tuple[str, range]
 ) -> list[np.ndarray]:
-    """Of the batches of a block. Whatever is bound to this function can be pickled."""
+    """Outputs of the batches of a block. All arguments can be pickled."""
     name, rows = block
     starts = range(rows.start, rows.stop, batch_size)
     batches = (arrays[name][start : min(start + batch_size, rows.stop)] for start in starts)
@@ -157,7 +140,7 @@ def _outputs(
 
 
 def _forward(model: KerasModel, arrays: list[Images], batch_size: int, flip: bool) -> Callable:
-    # Chosen by all images, here, so that another process computes as this one would.
+    # Chosen here from all images, so that all processes compute alike.
     engine = None if use_jit() else _engine(model, arrays, batch_size, passes=1 + flip)
     rows = min(batch_size, max(len(images) for images in arrays))
     plain = engine or partial(_by_keras, model, rows)
@@ -169,7 +152,7 @@ def _with_mirrored(forward: Callable, images: np.ndarray) -> np.ndarray:
 
 
 def _by_keras(model: KerasModel, rows: int, images: np.ndarray) -> np.ndarray:
-    # Not Model.predict: its input pipeline halves the throughput of small images on a CPU.
+    # Not Model.predict, whose input pipeline halves the speed for small images on a CPU.
     model.jit_compile = use_jit()
     if not model.jit_compile:
         return model.predict_on_batch(images)
@@ -177,18 +160,18 @@ def _by_keras(model: KerasModel, rows: int, images: np.ndarray) -> np.ndarray:
 
 
 def _padded(images: np.ndarray, rows: int) -> np.ndarray:
-    """Blank images after the last one: XLA compiles a network anew for each shape, on a GPU for up to a minute."""
+    """Images with blank ones added, because XLA compiles a network for each shape, on a GPU for up to a minute."""
     missing = rows - len(images)
     return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
 def _engine(model: KerasModel, arrays: list[Images], batch_size: int, passes: int) -> Callable | None:
-    """The converted model, if it pays and agrees with Keras on the first images; else nothing."""
+    """The converted model if conversion is worthwhile and agrees with Keras on some images, else ``None``."""
     pixels = passes * sum(math.prod(images.shape[:-1]) for images in arrays)
     if pixels < _PIXELS_THAT_PAY or {layer.compute_dtype for layer in model.layers} != {"float32"}:
         return None
     try:
-        # Here, since models must work where TensorFlow is not installed.
+        # Here, because TensorFlow may not be installed.
         from efficientnet_finetuning.models.litert import Engine
 
         first = arrays[0][:8]
@@ -198,7 +181,7 @@ def _engine(model: KerasModel, arrays: list[Images], batch_size: int, passes: in
         if difference <= _TOLERANCE * largest:
             return engine
         reason = f"the converted model's outputs differ by {difference:.1e} where the largest is {largest:.1e}"
-    except Exception as error:  # the converter has no kind of its own
+    except Exception as error:  # the converter raises many kinds of errors
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-    logger.warning("Keras computes this, more slowly than XNNPACK would: %s.", reason)
+    logger.warning("Keras is used instead of the faster XNNPACK: %s.", reason)
     return None

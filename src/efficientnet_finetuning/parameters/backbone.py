@@ -1,4 +1,4 @@
-"""The network below the head, and how one is chosen."""
+"""The backbone, and how one is recommended."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,11 @@ from efficientnet_finetuning.parameters.group import Group, ImageSize
 
 
 class BackboneParameters(Group):
-    """The network below the head.
+    """The pretrained network below the head.
 
     Attributes:
-        name: a key of the table in ``models/architectures.py``; ``auto``: the one that the pipeline
-            ``choose_backbone`` recommended for this job.
+        name: a key of the table in ``models/architectures.py``, or ``auto``: the recommendation of the pipeline
+            ``choose_backbone`` for this job.
         weights: ``imagenet``, ``none``, or a weights file. The baseline always starts from random weights.
     """
 
@@ -29,7 +29,7 @@ class BackboneParameters(Group):
             _check_backbone(self.name)
         if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
             raise ValueError(
-                f"weights {self.weights!r} is neither `imagenet` nor `none` nor an existing file."
+                f"weights {self.weights!r} is not `imagenet`, `none` or an existing file."
                 f"{near_matches(self.weights, ('imagenet', 'none'))}"
             )
         return self
@@ -43,14 +43,14 @@ def _check_backbone(name: str) -> None:
 
 
 class ChoiceParameters(Group):
-    """What the pipeline ``choose_backbone`` tries.
+    """The candidates of the pipeline ``choose_backbone``.
 
     Attributes:
-        backbones: keys of the table in ``models/architectures.py``, with ImageNet's weights. One whose weights cannot
-            be had is left out, with the reason.
-        image_sizes: sides in pixels; each backbone is tried at each of them.
-        max_images: training images that are looked at, at most, of each class the same share.
-        time_budget_minutes: that fine-tuning may take. What would take longer is not recommended.
+        backbones: keys of the table in ``models/architectures.py``, with ImageNet weights. A backbone whose weights are
+            not available is skipped.
+        image_sizes: sides in pixels. Each backbone is measured at each size.
+        max_images: largest number of training images used, with the same share of each class.
+        time_budget_minutes: limit for fine-tuning. Slower candidates are not recommended.
     """
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -66,6 +66,6 @@ class ChoiceParameters(Group):
 
 
 def image_size(preprocessing: PreprocessingParameters, backbone: BackboneParameters) -> int:
-    """Side of the square images in pixels: the given one, else the backbone's native resolution."""
+    """Side of the square images in pixels: the given one, or the backbone's native resolution."""
     assert preprocessing.image_size != "auto"
     return preprocessing.image_size or ARCHITECTURES[backbone.name].resolution

@@ -1,4 +1,4 @@
-"""Which images there are, which of them are left out, and how they become squares."""
+"""The images: where they are, which ones are excluded, and how they become squares."""
 
 import re
 import warnings
@@ -11,27 +11,27 @@ from efficientnet_finetuning.parameters.group import Auto, Count, Fraction, Grou
 
 
 class DatasetParameters(Group):
-    """Which images: a TensorFlow Datasets set by ``name``, or by ``path`` what lies on disk.
+    """The image set: a TensorFlow Datasets (TFDS) set by ``name``, or files by ``path``.
 
     Attributes:
-        name: TFDS name, with config and version where wanted: ``cifar100``, ``oxford_iiit_pet:4.0.0``.
-        data_dir: folder that holds or receives prepared TFDS sets; TFDS' own default where ``null``.
+        name: TFDS name, optionally with configuration and version: ``cifar100``, ``oxford_iiit_pet:4.0.0``.
+        data_dir: folder of prepared TFDS sets; ``null``: the default of TFDS.
         download: whether a set that is not prepared may be downloaded.
-        image_key, label_key: features of the set; its own supervised keys where ``null``.
-        path: folder with ``<class>/*``, or ``train/<class>/*`` and, where there are any, ``validation``, ``test``;
-            or a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` and ``group``; or one version of
-            a prepared TFDS set.
+        image_key, label_key: features of the set; ``null``: its supervised keys.
+        path: a folder with ``<class>/*`` or ``train/<class>/*`` and optionally ``validation`` and ``test``; a CSV with
+            the columns ``path``, ``label`` and optionally ``split`` and ``group``; or one version of a prepared TFDS
+            set.
         follow_symlinks: whether links may lead out of ``path``.
-        train_split, validation_split, test_split: splits of the set, TFDS sub-splits included (``train[:10%]``).
-            Where the last two are ``null`` the set's own are taken, and where it has none they are cut out of train.
-        validation_fraction, test_fraction: the share of each class that is cut where the set has no such split.
-        fraction: the share of each class of each split that is used at all, for a smoke run; ``null``: everything.
-        max_per_class: likewise, the most images of each class of each split.
-        group_pattern: a regular expression that is searched in each id (the path below ``path``); its one group is the
-            name of the image's group, as in a CSV's column ``group``. Images of one group stay on one side of every cut
-            and in one fold. An image without a name is a group of its own.
-        group_near_duplicates: whether images that look the same are one group, too.
-        corrections: a CSV of labels to change and images to leave out: see
+        train_split, validation_split, test_split: splits of the set, including TFDS sub-splits (``train[:10%]``).
+            ``null``: the set's own split or, if it has none, a part of the training split.
+        validation_fraction, test_fraction: share of each class that is split off if the set has no such split.
+        fraction: share of each class of each split to use, for a quick test; ``null``: everything.
+        max_per_class: largest number of images per class and split to use.
+        group_pattern: regular expression with one group in parentheses, searched in each id (the path below ``path``).
+            The group is the name of the image's group, as in the CSV column ``group``. Images of one group stay in one
+            split and in one fold. An image without a match is its own group.
+        group_near_duplicates: whether images that look the same form a group too.
+        corrections: a CSV of labels to change and images to exclude: see
             :mod:`~efficientnet_finetuning.data.corrections`.
     """
 
@@ -51,7 +51,7 @@ class DatasetParameters(Group):
     max_per_class: Count | None = None
     group_pattern: str | None = None
     group_near_duplicates: bool = True
-    # What depends on it takes its content as an input; the look at every image does not.
+    # Excluded, because nodes that need the corrections take their content as an input.
     corrections: Path | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class DatasetParameters(Group):
             given = "neither" if self.name is None else "both"
             raise ValueError(
                 f"give either `name` (a TensorFlow Datasets set) or `path` (a folder or a CSV), not {given}. "
-                "Set the other one to null."
+                "For a folder, add --env folder to the command; else set the other one to null."
             )
         if self.fraction is not None and self.max_per_class is not None:
             raise ValueError("give either `fraction` or `max_per_class`, not both.")
@@ -72,23 +72,23 @@ class DatasetParameters(Group):
         try:
             groups = re.compile(pattern).groups if pattern is not None else 1
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}.") from error
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}.") from error
         if groups != 1:
             raise ValueError(
-                f"{pattern!r} has {groups} groups in parentheses. It needs one, which holds the name, such as "
-                "'(patient[0-9]+)'; write the others as (?:…)."
+                f"{pattern!r} has {groups} groups in parentheses. It needs exactly one, for the name, such as "
+                "'(patient[0-9]+)'. Write the others as (?:…)."
             )
         return pattern
 
 
 class AuditParameters(Group):
-    """What happens to images that cannot or should not be learnt from.
+    """How unusable images are handled.
 
     Attributes:
-        on_bad_image: ``exclude`` leaves an undecodable, truncated, empty, too large, too small or single-coloured
-            image out; ``fail`` stops the run. Copies of another image are always left out.
-        max_excluded_fraction: the run stops where a larger share of the images would be left out.
-        max_megapixels: larger images are refused from their header. Pillow itself refuses more than 178.
+        on_bad_image: ``exclude`` skips images that are undecodable, truncated, empty, too large, too small or of a
+            single colour; ``fail`` stops the run. Copies of other images are always excluded.
+        max_excluded_fraction: the run stops if a larger share of the images would be excluded.
+        max_megapixels: larger images are refused before they are decoded. Pillow itself refuses more than 178.
     """
 
     on_bad_image: Literal["exclude", "fail"] = "exclude"
@@ -100,13 +100,13 @@ class PreprocessingParameters(Group):
     """How an image becomes a square.
 
     Attributes:
-        image_size: side in pixels; the backbone's native resolution where ``null``; what the pipeline
-            ``choose_backbone`` recommended where ``auto``. In the same time 128 px gave 2.7 points more than 96.
+        image_size: side in pixels; ``null``: the backbone's native resolution; ``auto``: the recommendation of the
+            pipeline ``choose_backbone``. In the same training time, 128 px gave 2.7 points more than 96.
         resize: ``stretch`` to a square, scale the shorter side and ``center_crop``, or scale the longer side and
-            ``pad`` with the background colour. By folds over 223 photographs of many shapes (224 px, a head on frozen
-            features, four draws): 86.8, 84.6 and 86.5 % right.
+            ``pad`` with the background colour. Cross-validated accuracy on 223 photographs of many shapes (224 px, a
+            head on frozen features, four draws): 86.8, 84.6 and 86.5 %.
         interpolation: ``bicubic`` or ``bilinear``, both with anti-aliasing.
-        background: ``#rrggbb``, seen where an image is transparent or padded.
+        background: ``#rrggbb`` behind transparent and padded areas.
     """
 
     image_size: ImageSize | Auto | None = None

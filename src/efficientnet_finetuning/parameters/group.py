@@ -1,4 +1,4 @@
-"""What every group of parameters has in common."""
+"""The common base of all parameter groups."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ ImageSize = Annotated[int, Field(ge=32)]
 
 
 class Group(BaseModel):
-    """A group of parameters: no unknown names, no change after validation, defaults checked too."""
+    """A group of parameters: unknown names are errors, values are immutable, defaults are validated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -23,5 +23,5 @@ class Group(BaseModel):
     @classmethod
     def _can_be_stored(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.isascii() and printable(value) != value:
-            raise ValueError(f"{value!a} has bytes that are no UTF-8. Rename it, for no record of a run can hold them.")
+            raise ValueError(f"{value!a} is not valid UTF-8, so it cannot be recorded. Rename the file or folder.")
         return value

@@ -1,4 +1,4 @@
-"""Where a run computes, and where it is recorded."""
+"""Where a run computes, and where MLflow records it."""
 
 from typing import Annotated, Literal
 
@@ -11,13 +11,13 @@ class DeviceParameters(Group):
     """Where the heavy nodes run.
 
     Attributes:
-        accelerator: ``auto`` (a GPU where there is one), ``gpu`` (an error where there is none) or ``cpu``.
-        mixed_precision: the compute type of backbones that are built: ``none`` is float32. Weights and logits
-            stay in float32. Worth it on a GPU only.
-        deterministic: the same run gives the same weights to the bit; slower where TensorFlow has faster ways.
-        workers: how many processes share the work: each has a GPU or, where there is none, a part of the cores; ``all``
-            is one for each GPU, or each core. More than one needs the extra ``cluster``, and trains with JAX.
-        verbose: let the libraries below Keras say what they do, too.
+        accelerator: ``auto`` (a GPU if there is one), ``gpu`` (an error if there is none) or ``cpu``.
+        mixed_precision: compute type of the backbone; ``none`` is float32. Weights and logits stay in float32. Only
+            GPUs benefit.
+        deterministic: whether equal runs give exactly equal weights; TensorFlow is slower then.
+        workers: number of processes that share the work, or ``all``: one per GPU or, without GPUs, one per core. More
+            than one needs the extra ``cluster`` and trains with JAX.
+        verbose: whether to print all log messages, including those of the libraries.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -28,17 +28,17 @@ class DeviceParameters(Group):
 
     @property
     def dtype_policy(self) -> str:
-        """Keras' name for the precision."""
+        """The name of the precision in Keras."""
         return "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
 
 
 class ClusterParameters(Group):
-    """Where the workers are, if there are several.
+    """Where several workers run.
 
     Attributes:
-        address: of a Ray cluster: ``auto`` on one of its machines, else ``ray://<host>:10001``; ``null``: a cluster of
-            this machine alone, which the run starts and stops.
-        max_restarts: how often the ranks of a training start again from the last checkpoint after one of them died.
+        address: of a Ray cluster: ``auto`` on one of its machines, else ``ray://<host>:10001``; ``null``: the run
+            starts and stops Ray on this machine.
+        max_restarts: how often a training restarts from its last checkpoint after a worker died.
     """
 
     address: str | None = None
@@ -48,7 +48,9 @@ class ClusterParameters(Group):
     @classmethod
     def _known_kind(cls, address: str | None) -> str | None:
         if address not in (None, "auto") and not address.startswith("ray://"):
-            raise ValueError(f"{address!r} is no address. Give auto, ray://<host>:10001, or null for this machine.")
+            raise ValueError(
+                f"{address!r} is not a valid address. Give auto, ray://<host>:10001, or null for this machine."
+            )
         return address
 
 
@@ -56,8 +58,9 @@ class TrackingParameters(Group):
     """Where MLflow records the runs.
 
     Attributes:
-        uri: MLflow's tracking URI; ``MLFLOW_TRACKING_URI``, else a SQLite file in the project, where ``null``.
-        experiment: MLflow's experiment.
+        uri: MLflow's tracking URI; ``null``: ``MLFLOW_TRACKING_URI`` or, if that is not set, a SQLite file in the
+            project.
+        experiment: name of the MLflow experiment.
     """
 
     uri: str | None = None

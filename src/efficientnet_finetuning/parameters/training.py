@@ -1,4 +1,4 @@
-"""How a network is trained and how a head is fitted."""
+"""How a network is trained, and how a head is fitted."""
 
 import warnings
 from typing import Annotated, Literal
@@ -9,17 +9,17 @@ from efficientnet_finetuning.parameters.group import Auto, ClassWeight, Count, F
 
 
 class AugmentationParameters(Group):
-    """Random changes of a training image, each drawn anew for every image of every epoch.
+    """Random changes of the training images, drawn again for every image and epoch.
 
     Attributes:
         flip: ``none``, ``horizontal`` or ``horizontal_and_vertical``.
         translation: largest shift, as a fraction of height and width.
-        rotation: largest turn either way, as a fraction of a full circle.
+        rotation: largest rotation in either direction, as a fraction of a full circle.
         contrast: largest relative change of contrast.
-        color_jitter: largest relative change of brightness, of contrast and of saturation, one after the other.
-        erasing: share of the images into which a square of one colour is painted (random erasing, Zhong et al. 2017,
-            arXiv:1708.04896). With a ``color_jitter`` of 0.3, 0.5 brought 1.6 points in twelve epochs on 2,000 images,
-            and cost 0.4 in three.
+        color_jitter: largest relative change of brightness, contrast and saturation, applied one after the other.
+        erasing: share of the images with a square of one colour painted in (random erasing, Zhong et al. 2017,
+            arXiv:1708.04896). With a ``color_jitter`` of 0.3, a share of 0.5 gained 1.6 points in twelve epochs on
+            2,000 images, and lost 0.4 in three.
     """
 
     flip: Literal["none", "horizontal", "horizontal_and_vertical"] = "horizontal"
@@ -31,48 +31,49 @@ class AugmentationParameters(Group):
 
 
 class TrainingParameters(Group):
-    """One training run, from whichever start.
+    """One training run.
 
-    What a lever brought is told in points of validation accuracy on CIFAR-10 (Lite0, 96 px); ``tests/benchmarks`` has
-    the tables, in ``levers.py`` those of thousands of images, in ``sizes.py`` those of few.
+    Measured effects are in points of validation accuracy on CIFAR-10 (Lite0, 96 px). The tables are in
+    ``tests/benchmarks``: ``levers.py`` for thousands of images, ``sizes.py`` for few.
 
     Attributes:
-        epochs: passes over the training images. ``auto``, here and below, follows the rules in ``training/rules.py``.
-            Twelve were no better than three without ``color_jitter`` and ``erasing``.
-        time_budget_minutes: takes the place of ``epochs``: the schedule follows the clock and ends with the budget, in
-            the middle of an epoch where need be. A training that goes on counts only the time that it ran.
-        batch_size: images in a step, or ``auto``.
+        epochs: passes over the training images. ``auto``, here and below, applies the rules in ``training/rules.py``.
+            Without ``color_jitter`` and ``erasing``, twelve were no better than three.
+        time_budget_minutes: replaces ``epochs``. The schedule follows the clock, and training ends with the budget,
+            even within an epoch. A resumed training counts only the time that it ran.
+        batch_size: images per step, or ``auto``.
         optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``rmsprop``.
-        learning_rate: peak of the schedule, or ``auto``; ``find`` asks the learning-rate finder first. Half and nearly
-            twice the rule's 6e-4 lost half a point.
-        schedule: ``cosine`` (linear warm-up, then down to zero) or ``constant``.
-        warmup_fraction: share of all steps that warm up.
-        stage_decay: a stage's learning rate as a share of that of the stage above it. 1 lost 0.7 points.
-        start_loss: scale the start's logits down until the training loss is this share of guessing's. A fitted head is
-            sure of the few images that it was fitted on, which then teach the backbone nothing. ``null``: as it is.
-            ``auto``: 0.8 where there are few images; from 1,800 on it brought nothing.
-        weight_decay: AdamW's decoupled decay, of kernels only. None at all was as good.
-        start_decay: likewise towards the weights that training starts from, of all but the head. ``auto``: 50 where
-            there are few images, which brought some 0.4 points, else 0.
+        learning_rate: peak of the schedule, or ``auto``; ``find`` runs the learning-rate finder first. Half and almost
+            twice the default 6e-4 lost half a point.
+        schedule: ``cosine`` (linear warm-up, then cosine decay to zero) or ``constant``.
+        warmup_fraction: share of all steps for warm-up.
+        stage_decay: learning rate of a stage divided by that of the next higher stage. 1 lost 0.7 points.
+        start_loss: scale the initial logits down until the training loss is this share of the loss of random guessing.
+            A fitted head is so confident on few images that the backbone learns nothing from them. ``null``: no
+            scaling. ``auto``: 0.8 for few images; from 1,800 images on it gained nothing.
+        weight_decay: decoupled weight decay of AdamW, for kernels only. Zero was as good.
+        start_decay: decay towards the initial weights, except in the head. ``auto``: 50 for few images, which gained
+            about 0.4 points, else 0.
         label_smoothing: share of a label that is spread over all classes. 0.1 changed the accuracy by -0.8 to +1.6.
-        class_weight: ``balanced`` weighs an image by the inverse of its class' frequency, one on average.
-        drop_connect_rate: stochastic depth: the rate of the last block, growing linearly from zero. 0 lost 0.8 points.
+        class_weight: ``balanced`` weights an image by the inverse frequency of its class, with a mean of one.
+        drop_connect_rate: stochastic depth: rate of the last block; the rates grow linearly from zero. 0 lost 0.8
+            points.
         head_dropout: dropout before the logits.
-        unfreeze_from: ``all``, the lowest block that is trained (``block6a``), or ``head``; below, all stays frozen.
-        cached_views: where something stays frozen, how many augmented views of each image are taken through it once
-            and kept (as float16 on the disk) for the epochs to take in turn; ``null``: every epoch computes its own.
-            From ``block4a``, four were as good as training all blocks, in four fifths of the time.
-        freeze_batch_norm: keep BatchNorm at its statistics, also in trained blocks; training it lost 11 points.
-        keep: the weights of the ``best`` epoch by validation accuracy, the start's included, or of the ``last`` one;
-            ``auto``: the best where validation has 200 images or more, since choosing by fewer is choosing by luck,
-            or where ``early_stopping_patience`` is given.
-        refit_head: after the last epoch, fit the head anew, on all stages as transfer does and on the validation images
-            too; else the head stays that was trained. It brought up to a point from 25 images a class on.
-        stop_at_loss: training ends after an epoch whose mean training loss is lower, since little is left to learn;
-            ``null``: never. ``auto``: 0.01 where there are few images and the number of epochs is ``auto`` too, which
-            halved the epochs from ten images a class and lost 0.2 points.
-        early_stopping_patience: epochs without better validation accuracy before training ends; ``null``: never.
-        checkpoint_minutes: longest time between two checkpoints; there is one after each epoch, too.
+        unfreeze_from: ``all``, the lowest trained block (``block6a``), or ``head``. Everything below stays frozen.
+        cached_views: number of augmented views per image that pass the frozen blocks once. Their activations are stored
+            as float16, and the epochs use them in turn. ``null``: every epoch computes new ones. From ``block4a``, four
+            views were as accurate as training all blocks, in four fifths of the time.
+        freeze_batch_norm: keep the BatchNorm statistics, also in trained blocks. Training them lost 11 points.
+        keep: the weights of the ``best`` epoch by validation accuracy, including the start, or of the ``last`` epoch.
+            ``auto``: the best if there are at least 200 validation images or an ``early_stopping_patience``; fewer
+            images make the choice random.
+        refit_head: after the last epoch, fit a new head on all stages, as transfer does, including the validation
+            images. It gained up to a point from 25 images per class on.
+        stop_at_loss: stop after an epoch with a lower mean training loss; ``null``: never. ``auto``: 0.01 for few
+            images if ``epochs`` is ``auto`` too. That halved the epochs from ten images per class on, and lost 0.2
+            points.
+        early_stopping_patience: stop after so many epochs without better validation accuracy; ``null``: never.
+        checkpoint_minutes: longest time between two checkpoints. Each epoch ends with one too.
     """
 
     epochs: Count | Auto
@@ -104,15 +105,15 @@ class TrainingParameters(Group):
     def _sound(self) -> "TrainingParameters":
         if self.optimizer == "rmsprop":
             warnings.warn(
-                "training.optimizer is rmsprop: momentum and moving averages suit pretrained weights badly, and "
-                "accuracy falls when they are unfrozen. adamw is the measured choice.",
+                "training.optimizer is rmsprop, which often lowers the accuracy when pretrained weights are unfrozen. "
+                "adamw was better in our measurements.",
                 stacklevel=2,
             )
         return self
 
 
 class SettledTrainingParameters(TrainingParameters):
-    """A training whose ``auto`` parameters have become numbers; only the learning-rate finder may still be asked."""
+    """Training parameters after the ``auto`` rules. Only the learning rate may still be ``find``."""
 
     epochs: Count
     batch_size: Count
@@ -130,22 +131,21 @@ class RegimeParameters(Group):
 
 
 class HeadParameters(Group):
-    """The head that is fitted on the frozen backbone's features: the averages of all stages.
+    """The head on frozen features: the averages of all stages of the backbone.
 
-    On CIFAR-10 all stages brought two to three points over the last map alone: ``tests/benchmarks/sizes.py`` has the
-    tables.
+    On CIFAR-10, all stages gained two to three points over the last feature map alone (``tests/benchmarks/sizes.py``).
 
     Attributes:
         batch_size: images in a forward pass of the backbone.
-        views: features of so many views of each training image: itself, then augmented ones. Two brought 0.8 points,
-            four 1.2, and the time grows with them.
-        inverse_regularizations: inverse L2 strengths (scikit-learn's ``C``) to try, from strong to weak;
-            the best on held-out images is kept.
-        folds: how many folds of the training images choose the strength, 2 or more; each image is held out once.
-            0: the validation split chooses. ``auto``: 5 where it has fewer than 200 images.
-        max_iterations: of the solver, for each strength.
+        views: views of each training image: the image itself, then augmented ones. Two gained 0.8 points, four gained
+            1.2. The time grows in proportion.
+        inverse_regularizations: candidates for the inverse L2 strength (``C`` in scikit-learn). The best on held-out
+            images is kept.
+        folds: number of folds of the training images that choose the strength, at least 2. 0: the validation split
+            chooses. ``auto``: 5 if the validation split has fewer than 200 images.
+        max_iterations: limit of the solver for each strength.
         class_weight: as in training.
-        head_dropout: dropout before the logits of the assembled model; without effect until it is fine-tuned.
+        head_dropout: dropout before the logits; it has an effect only in later fine-tuning.
         augmentation: of the views after the first.
     """
 
@@ -161,11 +161,11 @@ class HeadParameters(Group):
     @model_validator(mode="after")
     def _folds_leave_images(self) -> "HeadParameters":
         if self.folds == 1:
-            raise ValueError("folds is 1, which leaves no image to fit on. Give 0, auto, or 2 and more.")
+            raise ValueError("folds is 1, which leaves no image for fitting. Give 0, auto, or at least 2.")
         return self
 
 
 class TransferParameters(Group):
-    """The regime that keeps the backbone frozen."""
+    """The regime with a frozen backbone."""
 
     head: HeadParameters

@@ -13,9 +13,9 @@ class EvaluationParameters(Group):
 
     Attributes:
         batch_size: images in a forward pass.
-        flip: average the logits of each image and of its mirror image: 1.3 points on CIFAR-10 for twice the time.
-        precision: share of right answers for which a threshold of confidence is looked for.
-        folds: into which the pipeline ``cross_validation`` cuts all images.
+        flip: average the logits of each image and its mirror image: 1.3 points on CIFAR-10, for twice the time.
+        precision: wanted share of right answers; a confidence threshold is chosen for it.
+        folds: number of folds of the pipeline ``cross_validation``.
     """
 
     batch_size: Count = 64
@@ -25,12 +25,12 @@ class EvaluationParameters(Group):
 
 
 class PredictParameters(Group):
-    """What the pipeline ``predict`` classifies, and ``choose_next`` ranks.
+    """The photographs that the pipeline ``predict`` classifies and ``choose_next`` ranks.
 
     Attributes:
         path: photographs without labels: a file, a folder, a glob, or a CSV with a column ``path``.
-        model: a classifier's file, or a bundle's folder, in the place of the job's champion.
-        top: how many classes are named for each photograph.
+        model: the file of a classifier, or the folder of a bundle, to use instead of the job's champion.
+        top: number of classes in each answer.
         batch_size: photographs in a forward pass.
     """
 
@@ -46,13 +46,13 @@ class PredictParameters(Group):
 
 
 class AddClassParameters(Group):
-    """What the pipeline ``add_class`` adds to the champion.
+    """The class that the pipeline ``add_class`` adds to the champion.
 
     Attributes:
         path: photographs of the new class: a folder, or as in :class:`PredictParameters`.
-        name: of the class; the folder's where ``null``.
-        max_loss: share of the known classes' images that may be lost to it. The more may be, the more of its own are
-            recognized.
+        name: of the class; ``null``: the folder's name.
+        max_loss: largest share of the other classes' images that may be taken for the new class. A larger share
+            recognizes more images of the new class.
     """
 
     path: Path | None = None
@@ -61,11 +61,11 @@ class AddClassParameters(Group):
 
 
 class ExportParameters(Group):
-    """What the pipeline ``export`` writes.
+    """The formats that the pipeline ``export`` writes.
 
     Attributes:
-        formats: beside the Keras file: ``saved_model`` (TensorFlow), ``litert``, ``litert_float16``, ``litert_int8``
-            (LiteRT, once TensorFlow Lite) and ``onnx``, which needs the extra ``export``.
+        formats: in addition to the Keras file: ``saved_model`` (TensorFlow), ``litert``, ``litert_float16``,
+            ``litert_int8`` (LiteRT, formerly TensorFlow Lite) and ``onnx``, which needs the extra ``export``.
     """
 
     formats: tuple[Literal["saved_model", "litert", "litert_float16", "litert_int8", "onnx"], ...]

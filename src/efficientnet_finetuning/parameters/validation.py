@@ -1,4 +1,4 @@
-"""All parameters checked at once, and what is wrong with them said in words."""
+"""Validation of all parameters at once, with readable error messages."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ _TYPE_TAG = re.compile(r"constrained-|literal\[|float$")
 
 
 def validate(raw: Mapping[str, Any]) -> Parameters:
-    """Check all parameters at once.
+    """Validate all parameters at once.
 
     Args:
         raw: the merged configuration, groups by name. Names that start with ``_`` are YAML helpers.
 
     Raises:
-        InputError: anything is wrong; the message lists every fault with its full name and the near matches.
+        InputError: lists all errors with full names and similar known names.
     """
     given = {name: value for name, value in raw.items() if not str(name).startswith("_")}
     try:
@@ -31,7 +31,7 @@ def validate(raw: Mapping[str, Any]) -> Parameters:
 
 
 def flatten(parameters: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Every single parameter under its dotted name (``finetune.training.epochs``)."""
+    """All parameters by dotted name (``finetune.training.epochs``)."""
     return dict(_leaves(parameters, prefix))
 
 
@@ -45,16 +45,20 @@ def _leaves(parameters: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
-    # Of a parameter that takes one of several types pydantic names the type, too, like "literal['auto']".
+    # For a union, pydantic adds the type to the location, such as "literal['auto']".
     location = tuple(part for part in fault["loc"] if not _TYPE_TAG.match(str(part)))
     name = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         known = _group_at(root, fault["loc"][:-1]).model_fields
         unknown = str(fault["loc"][-1])
-        return f"{name}: unknown parameter.{near_matches(unknown, known)} Known here: {', '.join(known)}."
+        group = ".".join(str(part) for part in location[:-1])
+        elsewhere = [full for full in _names(root) if full.startswith(group) and full.endswith(f".{unknown}")]
+        elsewhere.sort(key=lambda full: not full.startswith("finetune"))  # what most people want to change
+        meant = f" Did you mean {' or '.join(elsewhere[:2])}?" if elsewhere else near_matches(unknown, known)
+        return f"{name}: unknown parameter.{meant} Known here: {', '.join(known)}."
     if fault["type"] == "missing":
-        return f"{name}: missing. Give it in a parameters*.yml of your environment."
+        return f"{name}: missing. Add it to a parameters*.yml of your environment."
     if not name:
         return message
     received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}."
@@ -62,9 +66,23 @@ def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
     return f"{name}: {message}{end}{received}"
 
 
+def _names(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all parameters."""
+    for name in group.model_fields:
+        if isinstance(inner := _type_of(group, name), type) and issubclass(inner, BaseModel):
+            yield from _names(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _type_of(group: type[BaseModel], name: str) -> Any:
+    """The annotation of a parameter, or the group in it where it is one."""
+    annotation = group.model_fields[name].annotation
+    candidates = (annotation, *get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), annotation)
+
+
 def _group_at(group: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
     for name in location:
-        annotation = group.model_fields[str(name)].annotation
-        candidates = (annotation, *get_args(annotation))
-        group = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        group = _type_of(group, str(name))
     return group

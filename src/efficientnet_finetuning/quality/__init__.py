@@ -1,1 +1,1 @@
-"""What the data itself is like: labels that may be wrong, images that do not belong, what more images would bring."""
+"""Quality of the data: wrong labels, outliers, shortcuts, weak spots, and the gain from more images."""

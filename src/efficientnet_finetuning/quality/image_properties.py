@@ -1,8 +1,8 @@
-"""Properties of each image that need no network, and the images that stand out by them, by cleanvision's rules.
+"""Measure properties of each image and find images that stand out, by cleanvision's rules.
 
-All but the sizes is judged on the prepared squares, which are decoded already. An image that was enlarged to its square
-is brought back to its own size before its blur is judged: of 3,000 CIFAR-10 images at 96 px cleanvision calls 20 %
-blurry as they are, and 1 % so.
+All properties except the sizes come from the prepared squares, which are already decoded. Blur is measured at the
+original size if that is smaller: of 3,000 CIFAR-10 images enlarged to 96 px cleanvision calls 20 % blurry, and 1 % at
+their own size.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from PIL import Image
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.threads import map_in_threads
 
-# The audit has cleanvision's other kinds, duplicates and colour spaces.
+# The audit covers cleanvision's other kinds: duplicates and colour spaces.
 KINDS = ("dark", "light", "blurry", "low_information", "odd_size", "odd_aspect_ratio")
-# A kind that is found in a larger share of the images is what the set is like, not what is wrong with some of it.
+# A kind that affects a larger share of the images is normal for the set.
 _LARGEST_SHARE = 0.2
-# Percentiles of the brightness of larger squares take most of the time and say the same.
+# On larger squares, brightness percentiles take much longer and give the same result.
 _BRIGHTNESS_SIDE = 96
 _SATURATION_SIDE = 32
 
@@ -27,19 +27,15 @@ _SATURATION_SIDE = 32
 def measure_properties(manifest: pd.DataFrame, examples: Mapping[str, Examples]) -> pd.DataFrame:
     """Measure every prepared image on all cores, in bounded memory.
 
-    Where images are padded to squares, the bands count as part of the image: they are what a network sees.
-
-    Args:
-        manifest: with ``id``, ``split``, ``width`` and ``height``.
-        examples: prepared images of each split.
+    Bands of padded images count as part of the image, because the network sees them too. The manifest needs ``id``,
+    ``split``, ``width`` and ``height``; ``examples`` holds the prepared images by split.
 
     Returns:
-        One row an image, split by split in the order of the examples: ``id``, ``split``; ``brightness``, ``contrast``
-        (between the 5th and the 95th percentile of the brightness), ``saturation``, ``border_brightness`` and
-        ``border_spread`` (mean and standard deviation over a thin frame), all in 0–1; and what cleanvision computes,
-        under its names: ``brightness_perc_*``, ``blurriness`` (the spread of the edges: higher is sharper),
-        ``blurriness_grayscale_std``, ``entropy`` in bits, ``size`` (root of the area in pixels) and ``aspect_ratio``
-        (shorter to longer side) of the image before it was resized.
+        One row per image, in the order of the examples: ``id``, ``split``; ``brightness``, ``contrast`` (95th minus 5th
+        percentile of the brightness), ``saturation``, ``border_brightness`` and ``border_spread`` (mean and standard
+        deviation over a thin frame), all in 0–1; and under cleanvision's names ``brightness_perc_*``, ``blurriness``
+        (spread of the edges; higher is sharper), ``blurriness_grayscale_std``, ``entropy`` in bits, and, of the
+        original image, ``size`` (root of the area in pixels) and ``aspect_ratio`` (shorter to longer side).
     """
     tables = []
     for split, part in examples.items():
@@ -55,16 +51,13 @@ def measure_properties(manifest: pd.DataFrame, examples: Mapping[str, Examples])
 
 
 def find_property_issues(properties: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Images that are dark, light, blurry, of low information, or of an odd size or aspect ratio.
+    """Find images that are dark, light, blurry, of low information, or of an odd size or aspect ratio.
 
-    The scores and thresholds are cleanvision's own defaults.
-
-    Args:
-        properties: of :func:`measure_properties`.
+    Scores and thresholds are cleanvision's defaults, applied to the table of :func:`measure_properties`.
 
     Returns:
-        The images that are flagged: ``id``, ``split``, ``kind`` (of :data:`KINDS`) and ``score`` (0–1, lower is worse),
-        by kind, the worst first; and a sentence for each kind that is left out since it holds for too many.
+        The flagged images: ``id``, ``split``, ``kind`` (of :data:`KINDS`) and ``score`` (0–1, lower is worse), by kind,
+        the worst first; and a sentence for each kind that is skipped because too many images have it.
     """
     from cleanvision.issue_managers.image_property_issue_manager import ImagePropertyIssueManager
 
@@ -76,8 +69,8 @@ def find_property_issues(properties: pd.DataFrame) -> tuple[pd.DataFrame, list[s
         flagged = manager.issues[f"is_{kind}_issue"].astype(bool)
         if flagged.mean() > _LARGEST_SHARE:
             words.append(
-                f"{flagged.sum():,} of {len(flagged):,} images are {kind.replace('_', ' ')}: so the set is like that, "
-                "and none of them is listed for it."
+                f"{flagged.sum():,} of {len(flagged):,} images are {kind.replace('_', ' ')}. This is normal for "
+                "this set, so they are not listed."
             )
             continue
         rows = properties.loc[flagged, ["id", "split"]]
@@ -87,7 +80,7 @@ def find_property_issues(properties: pd.DataFrame) -> tuple[pd.DataFrame, list[s
 
 
 class _Measure:
-    """Measures one ``(pixels, (width, height))``; cleanvision's objects are made once."""
+    """Measures one ``(pixels, (width, height))``; creates cleanvision's objects only once."""
 
     def __init__(self) -> None:
         from cleanvision.issue_managers.image_property import BlurrinessProperty, BrightnessProperty, EntropyProperty
@@ -110,7 +103,7 @@ class _Measure:
 
 
 def _frame(pixels: np.ndarray) -> np.ndarray:
-    """Grey values of a frame as wide as a thirty-second part of the side."""
+    """Grey values of a frame; its width is 1/32 of the side."""
     width = max(len(pixels) // 32, 1)
     parts = pixels[:width], pixels[-width:], pixels[width:-width, :width], pixels[width:-width, -width:]
     rgb = np.concatenate([part.reshape(-1, 3) for part in parts])

@@ -1,4 +1,4 @@
-"""All that may be wrong with the images and their labels, as one table."""
+"""All possible problems with images and labels, as one table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,23 +30,21 @@ def find_issues(
     class_names: Sequence[str],
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What may be wrong with the images and their labels.
+    """Find possible problems with images and labels.
 
     Args:
         logits: of :func:`~efficientnet_finetuning.quality.judgement.out_of_sample_logits`, ``(N, num_classes)``.
-        features: that they come from, ``(N, channels)``.
-        labels: ``(N,)``.
-        ids: ``(N,)``.
-        splits: ``(N,)``.
+        features: that gave the logits, ``(N, channels)``.
+        labels, ids, splits: of the images, each ``(N,)``.
         properties: of :func:`~efficientnet_finetuning.quality.image_properties.measure_properties`.
         class_names: by label.
-        seed: of the projection on which images are compared.
+        seed: of the projection in which images are compared.
 
     Returns:
-        The table of :func:`image_issues`; and, as JSON, what :func:`summarize` counts, ``num_images``, ``num_doubted``
-        (labels that are worth a look), ``share_wrong`` (of the labels, with its 95 % interval),
-        ``overlapping_classes``, ``classes`` (their label quality), ``notes`` and ``words``, sentences. What is
-        estimated of the set is estimated from training and validation images.
+        The table of :func:`image_issues`; and, as JSON, the counts of :func:`summarize`, ``num_images``,
+        ``num_doubted`` (labels to check), ``share_wrong`` (share of wrong labels with its 95 % interval),
+        ``overlapping_classes``, ``classes`` (their label quality), and sentences: ``notes`` and ``words``. Estimates
+        use training and validation images only.
     """
     learnt = splits != "test"
     judged = can_be_judged(labels, learnt)
@@ -82,19 +80,17 @@ def image_issues(
     labels: np.ndarray,
     class_names: Sequence[str],
 ) -> pd.DataFrame:
-    """One row an issue of an image, by kind in the order given and the likeliest first.
+    """Make one table with a row per issue, by kind in the given order, likeliest first.
 
     Args:
-        found: by kind, tables with ``row`` (in 0 to N − 1) and ``score`` and, where a kind has them, ``suggested`` (a
-            label), its ``probability``, and ``neighbour`` (a row).
-        ids: ``(N,)``.
-        splits: ``(N,)``.
-        labels: ``(N,)``.
+        found: by kind, tables with ``row`` (0 to N − 1), ``score`` and optionally ``suggested`` (a label), its
+            ``probability``, and ``neighbour`` (a row).
+        ids, splits, labels: of the images, each ``(N,)``.
         class_names: by label.
 
     Returns:
-        ``id``, ``split``, ``kind``, ``score`` (0–1, the worse the higher), ``given`` and ``suggested`` (class names),
-        ``probability`` (of the suggested one, 0–1) and ``neighbour`` (an id). What a kind does not have is empty.
+        ``id``, ``split``, ``kind``, ``score`` (0–1, higher is worse), ``given`` and ``suggested`` (class names),
+        ``probability`` (of the suggested class, 0–1) and ``neighbour`` (an id); missing values are empty.
     """
     names = np.array(class_names, dtype=object)
     tables = []
@@ -119,14 +115,11 @@ def image_issues(
 
 
 def summarize(issues: pd.DataFrame, num_doubted: int) -> dict[str, Any]:
-    """Counts for people: by kind and split, and of the doubted labels by pair of classes.
-
-    Args:
-        issues: of :func:`image_issues`.
-        num_doubted: how many labels, from the first on, are doubted; the rows after them are a ranking only.
+    """Count the first ``num_doubted`` label issues, which are likely errors, and all other issues.
 
     Returns:
-        ``kinds``: images by kind and split; ``pairs``: ``given``, ``suggested`` and ``images``, the most first.
+        ``kinds``: images by kind and split; ``pairs``: ``given``, ``suggested`` and ``images`` of the doubted labels,
+        largest first.
     """
     doubted = issues[issues["kind"] == "label"].head(num_doubted)
     others = issues[issues["kind"] != "label"]

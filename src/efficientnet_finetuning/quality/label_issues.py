@@ -1,4 +1,4 @@
-"""Which labels may be wrong, the likeliest first, and which classes are taken for each other."""
+"""Rank labels by how likely they are wrong, and find classes that are confused with each other."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# So large a share of each split is ranked at least, whether its labels are doubted or not.
+# Minimum share of each split in the ranking, even if fewer labels are doubted.
 _RANKED = 0.1
 _LISTED = 10
 
@@ -14,21 +14,20 @@ _LISTED = 10
 def rank_labels(
     probabilities: np.ndarray, labels: np.ndarray, splits: np.ndarray, judged: np.ndarray, num_doubted: int
 ) -> pd.DataFrame:
-    """Doubted labels, the most doubtful first.
+    """Rank labels, the most doubtful first, by the probability of the given class.
 
-    The order is that of the probability of the given class, cleanlab's ``self_confidence`` (Northcutt et al. 2021,
-    arXiv:1911.00068), of which a tenth of each split is named at least.
+    This is cleanlab's ``self_confidence`` (Northcutt et al. 2021, arXiv:1911.00068). At least a tenth of each split is
+    listed.
 
     Args:
         probabilities: out of sample and calibrated, ``(N, num_classes)``.
-        labels: ``(N,)``.
-        splits: ``(N,)``.
-        judged: boolean ``(N,)``; the others are left out.
-        num_doubted: how many of all are doubted.
+        labels, splits: of the images, each ``(N,)``.
+        judged: boolean ``(N,)``; other images are not ranked.
+        num_doubted: how many labels are doubted.
 
     Returns:
-        ``row`` (in 0 to N − 1), ``score`` (0–1, the likelier wrong the higher), ``suggested`` (the likeliest other
-        label) and its ``probability``.
+        ``row`` (0 to N − 1), ``score`` (0–1, higher is more likely wrong), ``suggested`` (the likeliest other label)
+        and its ``probability``.
     """
     from cleanlab.rank import get_label_quality_scores
 
@@ -55,10 +54,10 @@ def rank_labels(
 def label_quality_of_classes(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Classes by the share of their labels that is right, as cleanlab estimates it; the worst first.
+    """The classes with the smallest share (0–1) of right labels, as cleanlab estimates it.
 
     Returns:
-        At most ten of ``class``, ``quality`` (0–1) and ``images``. A class without images has no quality.
+        At most ten of ``class``, ``quality`` (0–1) and ``images``, worst first, without classes that have no images.
     """
     from cleanlab.dataset import rank_classes_by_label_quality
 
@@ -76,11 +75,11 @@ def label_quality_of_classes(
 def overlapping_classes(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Pairs of classes whose images are taken for each other most, by cleanlab's confident joint.
+    """The pairs of classes that are confused most often, by cleanlab's confident joint.
 
     Returns:
-        At most ten of ``first``, ``second`` (names) and ``images``, an estimate of how many are labelled as one and
-        look like the other. A class without images is in no pair.
+        At most ten of ``first``, ``second`` (names) and ``images``: estimated number labelled as one class that look
+        like the other.
     """
     from cleanlab.dataset import find_overlapping_classes
 
@@ -100,7 +99,7 @@ def overlapping_classes(
 
 
 def _of_present_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The classes that have an image, as cleanlab wants them all to, and labels and probabilities among these."""
+    """The classes with images, which cleanlab requires, with labels and probabilities among them."""
     present = np.unique(labels)
     shares = probabilities[:, present] / np.maximum(probabilities[:, present].sum(1, keepdims=True), 1e-12)
     return present, np.searchsorted(present, labels), shares

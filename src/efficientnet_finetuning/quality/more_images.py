@@ -1,11 +1,10 @@
-"""Would more images help? The error of heads on parts of the images, and where its power law leads.
+"""Would more images help? Extrapolate the error of heads on parts of the images by a power law.
 
-Heads are fitted on growing parts of the images and judged on images that are held out. Their error follows
-``a + b · (n + d)^(−c)``, a power law (Rosenfeld et al. 2020, arXiv:1909.12673; Mahmood et al. 2022, arXiv:2207.01725)
-with a shift, without which it is too flat where images are few (Mohr et al. 2022, LCDB). A few points do not tell these
-numbers well, so no single curve is taken: all of a grid count, each by its likelihood (as Domhan et al. 2015
-extrapolate learning curves), and the interval contains what is not known of the shape.
-``tests/benchmarks/more_images.py`` has how often the intervals held what was reached.
+Heads are fitted on growing parts of the images and tested on held-out images. Their error follows ``a + b · (n +
+d)^(−c)``, a power law (Rosenfeld et al. 2020, arXiv:1909.12673; Mahmood et al. 2022, arXiv:2207.01725) whose shift
+avoids too flat curves for few images (Mohr et al. 2022, LCDB). A few points do not determine these numbers, so all
+curves of a grid count, weighted by likelihood (as Domhan et al. 2015 extrapolate learning curves), and the interval
+includes the uncertainty of the shape. ``tests/benchmarks/more_images.py`` measures how often the intervals are right.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,17 +19,17 @@ from efficientnet_finetuning.parameters import HeadParameters
 
 _FOLDS = 5
 _NUM_SIZES = 4
-# Exponents c, the share of the error that more images do not take away, and d as a share of the images.
+# Exponents c, the share of the error that more images do not remove, and d as a share of the images.
 _EXPONENTS = np.geomspace(0.05, 2.0, 20)
 _FLOORS = np.linspace(0.0, 0.95, 20)
 _SHIFTS = np.append(0.0, np.geomspace(0.01, 1.0, 8))
-# Two sets of n images give heads whose accuracies differ: by p (1 − p) times this over n, in variance.
+# Heads of two sets of n images differ in accuracy, with the variance p (1 − p) times this over n.
 _OF_SETS = 0.3
 _SAMPLES = 4000
 _INTERVAL = (0.1, 0.5, 0.9)
-# The strength of L2 depends little on the number of images; so many choose it.
+# Images that choose the strength of L2, which depends little on their number.
 _CHOOSE_BY = 2000
-# Images of one class whose gain is told.
+# Additional images of a class whose gain is reported.
 _NEXT = 50
 
 
@@ -38,12 +37,12 @@ Cut = tuple[np.ndarray, np.ndarray]
 
 
 class Judged(NamedTuple):
-    """How often heads on parts of the images are wrong.
+    """Errors of heads on parts of the images.
 
     Attributes:
-        sizes: images of the parts, on average, ascending: ``(S,)``.
-        rows: of the images that were judged ``(M,)``.
-        errors: the share (0–1) of the heads of each size that are wrong about each of them: ``(S, M)``.
+        sizes: mean number of images in the parts, ascending: ``(S,)``.
+        rows: of the tested images ``(M,)``.
+        errors: the share (0–1) of each size's heads that is wrong about each tested image: ``(S, M)``.
         repeats: parts of each size.
     """
 
@@ -57,11 +56,11 @@ class Curves(NamedTuple):
     """Samples: ``error · (floor + (1 − floor) · ((n / num_images + shift) / (1 + shift))^(−exponent))``.
 
     Attributes:
-        error: with the images that there are, 0–1 ``(samples,)``.
-        floor: the share of it that stays.
+        error: with the current images, 0–1 ``(samples,)``.
+        floor: the share of it that remains.
         exponent: of the rest.
         shift: as a share of the images.
-        num_images: that there are.
+        num_images: current number.
     """
 
     error: np.ndarray
@@ -71,7 +70,7 @@ class Curves(NamedTuple):
     num_images: int
 
     def at(self, num_images: np.ndarray | float) -> np.ndarray:
-        """Errors ``(samples, …)`` with so many images ``(…)``."""
+        """Errors ``(samples, …)`` for numbers of images ``(…)``."""
         relative = np.asarray(num_images, float) / self.num_images
         error, floor, exponent, shift = (part.reshape(-1, *[1] * relative.ndim) for part in self[:4])
         return error * (floor + (1 - floor) * ((relative + shift) / (1 + shift)) ** -exponent)
@@ -85,28 +84,28 @@ def value_of_more_images(
     parameters: HeadParameters,
     seed: int,
 ) -> dict[str, Any]:
-    """Predict what a head on the frozen backbone would gain from twice as many images, and each class from 50 more.
+    """Predict the gain of a head on the frozen backbone from twice the images, and of each class from 50 more.
 
     Args:
-        features: of all images but the test split's, float32 ``(N, channels)``.
+        features: of all images except test images, float32 ``(N, channels)``.
         labels: class indices ``(N,)``.
         class_names: by index.
-        groups: name of each image's group ``(N,)``; a group is never on both sides.
+        groups: name of each image's group ``(N,)``; a group stays on one side.
         parameters: of the head.
         seed: of the parts and of the samples.
 
     Returns:
-        ``num_images``; ``points`` of the curve and the fitted ``curve`` up to twice the images, each with ``images``
-        and ``accuracy``, ``low`` and ``high`` (0–1, 80 % interval); ``fit`` (medians of what :class:`Curves` holds);
-        ``doubled`` (``images``, ``accuracy``, ``low``, ``high``, ``gain``, ``gain_low``, ``gain_high``); ``classes``,
-        those that gain most first (``class``, ``images``, ``recall``, and what 50 more images add to it: ``gain``,
-        ``low``, ``high``); ``told``, whether the interval says something; and ``words``, sentences. Where there are
-        too few images, ``points``, ``curve`` and ``classes`` are empty, ``fit`` and ``doubled`` are ``None``.
+        ``num_images``; ``points`` of the curve and the fitted ``curve`` up to twice the images, each with ``images``,
+        ``accuracy``, ``low`` and ``high`` (0–1, 80 % interval); ``fit`` (medians of :class:`Curves`); ``doubled``
+        (``images``, ``accuracy``, ``low``, ``high``, ``gain``, ``gain_low``, ``gain_high``); ``classes`` by gain
+        (``class``, ``images``, ``recall``, and for 50 more images ``gain``, ``low``, ``high``); ``told``: whether the
+        interval is narrow enough; and ``words``, sentences. With too few images, ``points``, ``curve`` and ``classes``
+        are empty, ``fit`` and ``doubled`` are ``None``.
     """
     found: dict[str, Any] = {"num_images": len(labels), "points": [], "curve": [], "fit": None, "doubled": None}
     if len(labels) < max(5 * len(class_names), 40):
-        few = f"{len(labels)} images of {len(class_names)} classes are too few to tell what more would bring: it takes "
-        return found | {"classes": [], "told": False, "words": [few + "five of each class and 40 in all."]}
+        few = f"{len(labels)} images of {len(class_names)} classes are too few to predict the gain from more images. "
+        return found | {"classes": [], "told": False, "words": [few + "It takes five of each class and 40 in all."]}
     generator = np.random.default_rng(seed)
     codes = np.unique(groups, return_inverse=True)[1]
     judged = judge_parts(features, labels, len(class_names), codes, parameters, generator)
@@ -126,19 +125,13 @@ def judge_parts(
     parameters: HeadParameters,
     generator: np.random.Generator,
 ) -> Judged:
-    """Fit heads on growing parts of the images, a fifth held out each time, more often where there are few images.
+    """Fit heads on growing parts of the images, with a fifth held out; repeats more often for few images.
 
-    Args:
-        features: float32 ``(N, channels)``.
-        labels: class indices ``(N,)``.
-        num_classes: how many.
-        groups: numbers from 0 on ``(N,)``.
-        parameters: of the head.
-        generator: of the parts.
+    Takes float32 features ``(N, channels)``, class indices ``(N,)``, and groups as numbers from 0 on ``(N,)``.
     """
     total = len(labels)
     repeats = max(min(10_000 // total, 50), _FOLDS if total <= 5000 else 2)
-    # With fewer than two images a class the error does not follow the power law yet.
+    # With fewer than two images per class, the error does not follow the power law.
     shares = np.geomspace(max(0.1, 2 * num_classes / total), 1 - 1 / _FOLDS, _NUM_SIZES) / (1 - 1 / _FOLDS)
     cuts = list(_cuts(labels, groups, repeats, generator))
     strength = _strength(features, labels, num_classes, cuts, parameters)
@@ -153,7 +146,7 @@ def judge_parts(
 
 
 def _cuts(labels: np.ndarray, groups: np.ndarray, repeats: int, generator: np.random.Generator) -> Iterator[Cut]:
-    """Rows to learn from, in an order whose beginnings hold the same share of each class, and rows held out."""
+    """Rows to train on, in an order that keeps the class shares in every prefix, and held-out rows."""
     of_group = labels[np.unique(groups, return_index=True)[1]]  # the class of its first image
     for repeat in range(repeats):
         if repeat % _FOLDS == 0:
@@ -165,7 +158,7 @@ def _cuts(labels: np.ndarray, groups: np.ndarray, repeats: int, generator: np.ra
 
 
 def _places(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Of each item its place in its class, in a random order."""
+    """The place of each item in its class, in random order."""
     order = np.lexsort((generator.random(len(classes)), classes))
     return pd.Series(order).groupby(classes[order]).cumcount().to_numpy()[np.argsort(order)]
 
@@ -173,7 +166,7 @@ def _places(classes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def _strength(
     features: np.ndarray, labels: np.ndarray, num_classes: int, cuts: Sequence[Cut], parameters: HeadParameters
 ) -> float:
-    """The inverse strength of L2 that serves best, judged by a few thousand answers."""
+    """The best inverse strength of L2, by a few thousand predictions."""
     cuts = [(rest[:_CHOOSE_BY], held_out) for rest, held_out in cuts[: max(_CHOOSE_BY // len(labels), 1)]]
     strengths = sorted(set(parameters.inverse_regularizations))
     hits = np.zeros(len(strengths))
@@ -191,7 +184,7 @@ def _mistakes(
     parts: Sequence[tuple[np.ndarray, float]],
     parameters: HeadParameters,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of a head on each part, cut by cut: the part's place in its cut, the rows held out, and whether it is wrong."""
+    """For a head on each part, cut by cut: the part's place in its cut, the held-out rows, and its errors on them."""
     from efficientnet_finetuning.training.head import fit_parts  # imports SciPy
 
     for index, (kernel, bias) in enumerate(fit_parts(features, one_hot(labels, num_classes), parts, parameters)):
@@ -201,22 +194,23 @@ def _mistakes(
 
 
 def _covariance(judged: Judged, groups: np.ndarray, num_images: int) -> np.ndarray:
-    """Of the mean errors of all sizes ``(S, S)``: which images judge, and which images the parts happened to get."""
+    """Covariance of the mean errors of all sizes ``(S, S)``: from the choice of tested images and of parts."""
     means = judged.errors.mean(1, keepdims=True)
     members = np.unique(groups[judged.rows], return_inverse=True)[1]
-    sums = np.stack([np.bincount(members, off) for off in judged.errors - means])  # of groups, whose images are alike
+    # Sum by group, because images of a group are similar.
+    sums = np.stack([np.bincount(members, off) for off in judged.errors - means])
     by_images = sums @ sums.T / len(judged.rows) ** 2
-    # All parts come from the same images, so that one level moves all sizes; what each size got beside is chance.
+    # All parts come from the same images, which shift all sizes together; the rest is chance of each size.
     spread = np.sqrt(_OF_SETS * (means * (1 - means))[:, 0])
     chance = spread**2 * (1 / judged.sizes - 1 / num_images) / judged.repeats
     return by_images + np.outer(spread, spread) / num_images + np.diag(chance + 1e-8)
 
 
 def sample_curves(judged: Judged, covariance: np.ndarray, num_images: int, generator: np.random.Generator) -> Curves:
-    """Power laws, as likely as they are given the mean errors and their covariance.
+    """Sample power laws by their likelihood, given the mean errors and their covariance.
 
-    Floors, exponents and shifts are a grid; given these, the error is linear in the last parameter, whose likelihood is
-    normal.
+    Floors, exponents and shifts form a grid; given these, the error is linear in the last parameter, with a normal
+    likelihood.
     """
     floors, exponents, shifts = (grid.ravel() for grid in np.meshgrid(_FLOORS, _EXPONENTS, _SHIFTS))
     shapes = Curves(np.ones(len(floors)), floors, exponents, shifts, num_images).at(judged.sizes)
@@ -247,7 +241,7 @@ def _rows(images: np.ndarray, *columns: np.ndarray) -> list[dict[str, float]]:
 
 
 def _doubled(curves: Curves, generator: np.random.Generator) -> dict[str, float]:
-    """Accuracy with twice the images, and the gain, of one head each, as a user will see them."""
+    """Accuracy and gain with twice the images, for one head each, as a user will measure them."""
     images = 2 * curves.num_images
     after = curves.at(images)
     noise = np.sqrt(_OF_SETS * after * (1 - after) / images) * generator.normal(size=_SAMPLES)
@@ -265,10 +259,10 @@ def _classes(
     class_names: Sequence[str],
     generator: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """What each class gains from 50 more images of it while the others grow likewise.
+    """The gain of each class from 50 more images of it while the others grow proportionally.
 
-    A class has too few images for a curve of its own. Its error is taken to follow the set's curve, steeper or flatter
-    by a factor, which is drawn towards one as far as the factors differ by chance alone (empirical Bayes).
+    A class has too few images for its own curve. Its error follows the set's curve, times a factor that is shrunk
+    towards one as far as the factors differ only by chance (empirical Bayes).
     """
     shape = curves.at(judged.sizes).mean(0)
     slopes = (shape - shape.mean()) @ judged.errors / ((shape - shape.mean()) ** 2).sum()
@@ -303,18 +297,18 @@ def _told(found: dict[str, Any], once: list[str]) -> dict[str, Any]:
     told = low > 0 or high - low < 3
     words = [
         f"Twice as many images ({doubled['images']:,} instead of {found['num_images']:,}): {gain:+.1f} points of "
-        f"accuracy (80 % interval {low:.1f} to {high:.1f}), by the learning curve of a head on the frozen backbone."
+        f"accuracy (80 % interval {low:.1f} to {high:.1f}), from the learning curve of a head on the frozen backbone."
     ]
     if not told:
-        words.append("The interval is too wide to tell whether more images would help: there are too few to judge by.")
+        words.append("The interval is too wide to tell whether more images would help: there are too few images.")
     best, others = classes[0], classes[1:]
     if others and best["low"] > float(np.median([row["gain"] for row in others])):
         words.append(
             f"If all classes grow alike, {best['class']} gains most from its next {_NEXT} images: "
-            f"{100 * best['gain']:+.1f} points of its recall ({100 * best['low']:.1f} to {100 * best['high']:.1f})."
+            f"{100 * best['gain']:+.1f} points of recall ({100 * best['low']:.1f} to {100 * best['high']:.1f})."
         )
     else:
-        words.append(f"No class is sure to gain more than the others from its next {_NEXT} images.")
+        words.append(f"No class clearly gains more than the others from its next {_NEXT} images.")
     if once:
-        words.append(f"Of classes with one image, or one group, no curve can be measured: {shorten(once)}.")
+        words.append(f"These classes have only one image or group, so they have no curve: {shorten(once)}.")
     return {"told": told, "words": words}

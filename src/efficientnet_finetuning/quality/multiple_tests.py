@@ -1,4 +1,4 @@
-"""The correction of p-values for their number."""
+"""Correction of p-values for multiple tests."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """P-values ``(N,)`` corrected for their number (Holm 1979), in the given order, 0–1."""
+    """Holm-corrected p-values ``(N,)`` in the given order, 0–1 (Holm 1979)."""
     order = np.argsort(p_values)
     steps = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))

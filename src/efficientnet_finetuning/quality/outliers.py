@@ -1,7 +1,7 @@
-"""Images that look like none of the classes, and images that look the same, by what the network sees of them.
+"""Outliers and near duplicates, by the features and logits of the network.
 
-Ranked by the logits of the given and of the likeliest class, images of foreign classes were found with an area under
-ROC of 0.90 and 0.94: ``tests/benchmarks/data_quality.py`` has what else was tried.
+Ranking by the logits of the given and of the likeliest class found images of foreign classes with an area under ROC of
+0.90 and 0.94; ``tests/benchmarks/data_quality.py`` lists other methods.
 """
 
 import math
@@ -11,26 +11,26 @@ import pandas as pd
 
 from efficientnet_finetuning.quality.projection import project, unit
 
-# The images that are named, as a share of all.
+# Share of the images that is reported.
 _NAMED = 0.01
-# Of the median distance between nearest neighbours, as in cleanlab's Datalab.
+# Fraction of the median distance between nearest neighbours, as in cleanlab's Datalab.
 _NEAR = 0.13
-# Directions that keep what tells images apart, for a sixteenth of the work.
+# Components that still separate images, for a sixteenth of the work.
 _CHANNELS = 128
 _BLOCK = 1_000
-# Every image is compared with every other, which takes a minute or so for as many.
+# Comparing every image with every other takes about a minute for this many.
 _MOST_COMPARED = 100_000
 
 
 def unlike_any_class(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The hundredth of the images that look least like their class and like any class, the worst first.
+    """The hundredth of the images that look least like their class and like any class, worst first.
 
     Args:
         logits: out of sample, ``(N, num_classes)``.
         labels: ``(N,)``.
 
     Returns:
-        ``row`` and ``score`` (0–1, the share of all images that look more like a class).
+        ``row`` and ``score`` (0–1, the share of images that look more like a class).
     """
     order = np.argsort(likeness(logits, labels), kind="stable")
     count = math.ceil(_NAMED * len(order))
@@ -38,19 +38,19 @@ def unlike_any_class(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 
 
 def likeness(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How much an image looks like its class and like any class: the mean of the two logits, ``(N,)``."""
+    """How much an image looks like its class and like any class ``(N,)``: the mean of the two logits."""
     return (logits[np.arange(len(labels)), labels] + logits.max(1)) / 2
 
 
 def near_duplicates(features: np.ndarray, seed: int) -> pd.DataFrame:
-    """Images whose nearest neighbour is much nearer than is usual, the nearest first.
+    """Images whose nearest neighbour is unusually near, nearest first.
 
     Args:
         features: of a frozen backbone, ``(N, channels)``.
-        seed: of the projection on which distances are measured.
+        seed: of the projection.
 
     Returns:
-        ``row``, ``neighbour`` (its nearest row) and ``score`` (0–1; 1: the same). None of more than 100,000 images.
+        ``row``, ``neighbour`` (its nearest row) and ``score`` (0–1; 1: equal). Empty for more than 100,000 images.
     """
     if not 2 <= len(features) <= _MOST_COMPARED:
         return pd.DataFrame({"row": [], "neighbour": [], "score": []}).astype({"row": int, "neighbour": int})
@@ -62,7 +62,7 @@ def near_duplicates(features: np.ndarray, seed: int) -> pd.DataFrame:
 
 
 def directions(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features as unit vectors of the components that differ most between images: float32 ``(N, 128)`` or fewer."""
+    """Features as unit vectors of their first 128 principal components or fewer, float32 ``(N, C)``."""
     return unit(project(features.astype(np.float32), _CHANNELS, seed))
 
 

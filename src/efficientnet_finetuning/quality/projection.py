@@ -1,10 +1,10 @@
-"""Features in fewer dimensions, in which images are compared."""
+"""Reduce the dimensions of features before images are compared."""
 
 import numpy as np
 
 
 def project(features: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
-    """The components that differ most between images: ``(N, dimensions)`` of ``(N, channels)``, or fewer."""
+    """The first principal components of features ``(N, channels)``: ``(N, dimensions)`` or fewer."""
     from sklearn.decomposition import PCA
 
     channels = min(dimensions, *features.shape)
@@ -12,5 +12,5 @@ def project(features: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Rows with a length of one."""
+    """Scale rows to unit length."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

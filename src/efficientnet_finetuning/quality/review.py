@@ -1,4 +1,4 @@
-"""What somebody who looks through the issues of a set needs: the issues, the images, what is near, what was decided."""
+"""The data of the review page: issues, images, similar images and decisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import pandas as pd
 from efficientnet_finetuning.data.corrections import Decision
 from efficientnet_finetuning.data.examples import Examples
 
-# Of one class so many images, evenly spread over all, are compared with one that is looked at: a tenth of a second.
+# Images of a class, evenly spread, that are compared with the current one: this takes a tenth of a second.
 _MOST_CANDIDATES = 5_000
 _ISSUE_COLUMNS = ["id", "kind", "suggested", "probability", "neighbour"]
 _MANIFEST_COLUMNS = ["id", "split", "class_name", "sha256", "corrected"]
 
 
 def read_table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A stored table whose texts stay texts, such as a class called "NA"."""
+    """Read a stored table; texts such as a class called "NA" stay texts."""
     numbers = {"score": float, "probability": float}
     table = pd.read_csv(file, dtype=str, keep_default_na=False, usecols=columns)
     return table.assign(**{name: pd.to_numeric(table[name], "coerce") for name in numbers if name in table})
@@ -27,16 +27,16 @@ def read_table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Review:
-    """The issues of a set with all that is shown beside them.
+    """The issues of a set, with everything that the page shows beside them.
 
     Attributes:
-        issues: ``id``, ``kind``, ``suggested`` (class name or empty), ``probability`` of it (0–1 or not a number) and
-            ``neighbour`` (id or empty), sorted by kind, the likeliest first.
+        issues: ``id``, ``kind``, ``suggested`` (class name or empty), its ``probability`` (0–1 or NaN) and
+            ``neighbour`` (id or empty), by kind, the likeliest first.
         manifest: ``split``, ``class_name``, ``sha256`` and ``corrected`` by id.
-        own_names: the classes that the set itself has.
+        own_names: the set's own classes.
         splits: the prepared images.
-        features: unit-length directions ``(N, C)``, float16 or float32.
-        feature_ids: ``(N,)`` strings.
+        features: unit vectors ``(N, C)``, float16 or float32.
+        feature_ids: strings ``(N,)``.
     """
 
     issues: pd.DataFrame
@@ -50,14 +50,9 @@ class Review:
     def open(
         cls, issues: Path, manifest: Path, own_names: Sequence[str], images: Sequence[Path], features: Path
     ) -> "Review":
-        """Open what runs have stored; images and features stay on the disk.
+        """Open CSVs and folders that runs stored; images and features stay on disk.
 
-        Args:
-            issues: CSV of the issues. Those of images that are no longer used are left out.
-            manifest: CSV of the manifest.
-            own_names: the classes that the set itself has.
-            images: folders of prepared images.
-            features: folder with ``features.npy`` and ``ids.npy``.
+        Drops issues of images that are no longer used. The folder ``features`` holds ``features.npy`` and ``ids.npy``.
         """
         rows = read_table(manifest, _MANIFEST_COLUMNS)
         used = rows[rows["split"] != ""].set_index("id")
@@ -73,12 +68,12 @@ class Review:
 
     @cached_property
     def by_kind(self) -> dict[str, pd.DataFrame]:
-        """The issues of each kind, in the order of their first appearance."""
+        """The issues by kind, in the order in which the kinds first appear."""
         groups = self.issues.groupby("kind", sort=False)
         return {str(kind): rows.reset_index(drop=True) for kind, rows in groups}
 
     def image(self, id_: str) -> np.ndarray | None:
-        """Prepared pixels, uint8 ``(size, size, 3)``; ``None`` where none are stored."""
+        """Prepared pixels, uint8 ``(size, size, 3)``; ``None`` if they are not stored."""
         if (place := self._places.get(id_)) is None:
             return None
         split, row = place
@@ -86,42 +81,39 @@ class Review:
         return pixels
 
     def nearest(self, id_: str, class_name: str, count: int) -> list[str]:
-        """Ids of the images of a class that are most like an image by the cosine of their features, nearest first."""
+        """Ids of a class' images with the most similar features (cosine), nearest first."""
         rows = self._rows_of_class.get(class_name, np.empty(0, int))
         if id_ not in self._feature_rows or not len(rows):
             return []
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, _MOST_CANDIDATES).astype(int))]
         own = self._feature_rows[id_]
         rows = rows[rows != own]
-        # float16 would be multiplied without BLAS.
+        # BLAS has no float16.
         cosines = self.features[rows].astype(np.float32) @ self.features[own].astype(np.float32)
         return [str(name) for name in self.feature_ids[rows[np.argsort(-cosines, kind="stable")[:count]]]]
 
     def current(self, decisions: Mapping[int, Decision]) -> dict[str, Decision]:
-        """By id, the last decision about each image that is still the one that was looked at."""
+        """The last decision about each image, by id, unless the image has changed since."""
         last = {decision.id: decision for decision in decisions.values()}
         sums = self.manifest["sha256"].reindex(list(last)).to_dict()
         return {id_: decision for id_, decision in last.items() if sums.get(id_) == decision.sha256}
 
     def num_looked_at(self, kind: str, decided: Mapping[str, Decision]) -> int:
-        """How many issues of a kind are about images that have been decided."""
+        """How many issues of a kind concern images with a decision."""
         return int(self.by_kind[kind]["id"].isin(list(decided)).sum())
 
     def first_open(self, kind: str, decided: Mapping[str, Decision]) -> int:
-        """Where to go on: the first issue of a kind that has not been decided, else the first one."""
+        """Index of the first issue of a kind without a decision, else 0."""
         return int((~self.by_kind[kind]["id"].isin(list(decided))).to_numpy().argmax())
 
     def decide(self, id_: str, action: str, label: str = "") -> Decision:
-        """Put a decision into words that mean the same in the next run, whatever labels are corrected then.
+        """Make a decision that stays valid in later runs, whatever labels they correct.
 
-        Args:
-            id_: of the image.
-            action: ``keep``, ``label`` or ``exclude``.
-            label: for ``label``, any class; one that the set does not have becomes a new one.
+        The action is ``keep``, ``label`` or ``exclude``; ``label`` takes any class name, also a new one.
         """
         image = self.manifest.loc[id_].astype(str)
         if action == "keep" and image["corrected"]:
-            # What is kept is the corrected label; the line that corrected it is about to be replaced.
+            # Write the corrected label again, because this decision replaces the line that corrected it.
             action, label = "label", str(image["class_name"])
         if action == "label" and label not in self.own_names:
             action = "new_class"

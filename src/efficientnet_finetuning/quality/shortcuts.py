@@ -1,15 +1,15 @@
-"""Does something that has nothing to do with the object tell the class?
+"""Shortcuts: properties that have nothing to do with the object, but reveal its class.
 
-A network learns whatever tells the classes of its training images apart: the white border of one class' studio, the
-camera of another (Geirhos et al. 2020, arXiv:2004.07780). Here models see such properties alone, without the pixels,
-and judge images that they were not fitted on.
+A network uses whatever separates the classes of its training images: the white border of one class' studio, or the
+camera of another (Geirhos et al. 2020, arXiv:2004.07780). Here models get only such properties, without pixels, and
+predict images that they were not fitted on.
 
-Some of it is real: of 10,000 CIFAR-10 images the contrast tells the class of 16 % (chance 10 %), the border of 17 %,
-all together of 24 %. So a warning asks for a class that stands out: Youden's J (recall less false alarms) is above 0.2
-for what belongs to the file, or 0.5 for what belongs to the pixels, with 95 % confidence. The largest bounds by
-pixels are 0.22 (CIFAR-10), 0.02 (drawn images) and 0.15 (223 photographs, whose vegetables stand out by their size of
-some 60 pixels at 0.22 to 0.33). A class of 30 images that alone has a format, a size, a frame or more light comes to
-0.9; of 300 sets of 60 to 400 images without a shortcut one gave a warning.
+Some properties are informative without being a shortcut: for 10,000 CIFAR-10 images, contrast alone predicts the class
+of 16 % (chance 10 %), the border 17 %, all properties together 24 %. So a warning requires a class that stands out:
+Youden's J (recall minus false alarms) is above 0.2 for properties of the file, or 0.5 for properties of the pixels,
+with 95 % confidence. The largest bounds by pixels are 0.22 (CIFAR-10), 0.02 (drawn images) and 0.15 (223 photographs,
+whose vegetables reach 0.22 to 0.33 by their size of some 60 pixels). A class of 30 images with its own format, size,
+frame or brightness reaches 0.9; of 300 sets of 60 to 400 images without a shortcut, one gave a warning.
 """
 
 import unicodedata
@@ -25,7 +25,7 @@ from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.errors import shorten
 from efficientnet_finetuning.quality.multiple_tests import holm
 
-# Objects have no part in these, and may have one in the others: the sky is bright, a crow is dark.
+# These do not depend on the object. Properties of pixels may: the sky is bright, a crow is dark.
 _OF_THE_FILE = {
     "format": "file format",
     "mode": "colour mode",
@@ -36,7 +36,7 @@ _OF_THE_FILE = {
 }
 _OF_THE_PIXELS = {"brightness": "brightness", "contrast": "contrast", "saturation": "saturation", "border": "border"}
 _TITLES = _OF_THE_FILE | _OF_THE_PIXELS
-# How much a class must stand out by a property to be worth a warning, as a lower bound of Youden's J.
+# Thresholds of a warning, for the lower bound of Youden's J.
 _FAR, _FAR_BY_PIXELS = 0.2, 0.5
 _LEVEL = 0.01
 _MOST_IMAGES = 10_000
@@ -45,24 +45,23 @@ _TREES = 25
 
 
 def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Tell the class from properties alone: from each by a decision tree, from all by a random forest.
+    """Predict the class from properties: from each by a decision tree, from all by a random forest.
 
-    Every image is judged out of fold; images of one ``group`` share a fold. The accuracy is balanced (the mean over the
-    classes), so that chance is one in the number of classes whatever their sizes.
+    Predictions are out of fold; images of one ``group`` share a fold. Accuracy is balanced (the mean over the classes),
+    so chance is one over the number of classes.
 
     Args:
         manifest: in the source's order: ``id``, ``split``, ``source_split``, ``label``, ``class_name``, ``format``,
-            ``mode``, ``width``, ``height`` and ``group``. Images of train and validation alone are looked at.
+            ``mode``, ``width``, ``height`` and ``group``. Only train and validation images are used.
         properties: of :func:`~efficientnet_finetuning.quality.image_properties.measure_properties`.
-        seed: of the folds, of the forest, and of the choice where there are more than 10,000 images.
+        seed: of the folds, the forest, and the sample of 10,000 images if there are more.
 
     Returns:
         As JSON: ``num_images``; ``chance``, and ``accuracy`` of all properties together with its 95 % interval ``low``
-        and ``high`` (``None`` where nothing can be told); ``properties``: for each that is not the same everywhere
-        ``accuracy``, ``low``, ``high``, ``p_value`` (one-sided, corrected by Holm for their number), ``tells`` (more
-        than luck), and of the class that stands out most ``class_name``, ``recall``, ``false_alarms`` (the share of the
-        other images that are taken for it) and ``stands_out`` (how far the first exceeds the second at least);
-        ``words``: sentences; ``warnings``: those of them that a user should act on.
+        and ``high`` (``None`` if unknown); ``properties``: for each property that varies ``accuracy``, ``low``,
+        ``high``, ``p_value`` (one-sided, Holm-corrected), ``tells`` (more than luck), and for the class that stands out
+        most ``class_name``, ``recall``, ``false_alarms`` (share of other images predicted as it) and ``stands_out``
+        (lower bound of their difference); ``words``: sentences; ``warnings``: the sentences that call for action.
     """
     manifest = manifest[manifest["split"].isin(["train", "validation"])].reset_index(drop=True)
     columns, words = _columns(manifest, properties)
@@ -72,18 +71,18 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
     groups = all_groups[rows]
     report: dict[str, Any] = {"num_images": len(rows), "chance": None, "accuracy": None, "low": None, "high": None}
     if len(present) < 2:
-        unknown = f"Whether a property tells the class is unknown: it takes two classes of {_FOLDS} images or groups."
+        unknown = f"The search for shortcuts needs two classes with {_FOLDS} images or groups each."
         return report | {"properties": {}, "words": [unknown], "warnings": []}
     class_names = manifest.groupby("label")["class_name"].first()[present].to_list()
     if missing := sorted(set(manifest["class_name"]) - set(class_names)):
-        words.append(f"Left out, with fewer than {_FOLDS} images or groups: {shorten(missing)}.")
+        words.append(f"These classes have fewer than {_FOLDS} images or groups and are ignored: {shorten(missing)}.")
     folds = _folds(labels, groups, seed)
     columns = {name: values[rows] for name, values in columns.items() if (values[rows] != values[rows][:1]).any()}
     known = labels, groups, class_names
     judged = {name: _score(_out_of_fold(values, labels, folds), *known) for name, values in columns.items()}
     corrected = holm([found["p_value"] for found in judged.values()]).tolist()
     for found, p_value in zip(judged.values(), corrected, strict=True):
-        # Where one class of many stands out, the rest is a guess that may hide it in the mean.
+        # One class of many may stand out although the mean over all classes is at chance.
         found |= {"p_value": p_value, "tells": p_value < _LEVEL or found["stands_out"] > _FAR}
     if judged:
         together = _out_of_fold(np.concatenate(list(columns.values()), axis=1), labels, folds, forest_seed=seed)
@@ -94,7 +93,7 @@ def find_shortcuts(manifest: pd.DataFrame, properties: pd.DataFrame, seed: int) 
 
 
 def _columns(manifest: pd.DataFrame, properties: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Numbers ``(N, …)`` of each property, and why one is missing."""
+    """Numbers ``(N, …)`` of each property, and sentences about missing properties."""
     measured = properties.set_index("id").loc[manifest["id"]]
     width, height = (manifest[side].to_numpy(float) for side in ("width", "height"))
     columns = {name: _codes(manifest[name]) for name in ("format", "mode")}
@@ -105,7 +104,7 @@ def _columns(manifest: pd.DataFrame, properties: pd.DataFrame) -> tuple[dict[str
     columns["border"] = measured[["border_brightness", "border_spread"]].to_numpy(float)
     order = _order(manifest)
     if order is None:
-        return columns, ["The files are sorted by class, so their order says nothing."]
+        return columns, ["The files are sorted by class, so their order is not tested."]
     return columns | {"order": order[:, None]}, []
 
 
@@ -115,14 +114,14 @@ def _codes(values: pd.Series) -> np.ndarray:
 
 
 def _folders(manifest: pd.DataFrame) -> pd.Series:
-    """What a file's folder is called, without the parts that are the same for a whole split or name the class.
+    """Folders of files, without the parts that all files of a split share or that name the class.
 
-    Folders of one class each may be what names it, where nothing else does; and where a class has several they are
-    those of a patient or a video: neither is a shortcut, and they count as none.
+    If each folder holds one class, folders may just be the classes' names; several folders per class may be patients or
+    videos. Neither is a shortcut, so the result is then empty.
     """
     paths = manifest["id"].map(lambda id_: _plain(id_).split("/")[:-1])
     for _, of_split in paths.groupby(manifest["source_split"]):
-        first, last = min(of_split), max(of_split)  # whatever these two share, all between them do
+        first, last = min(of_split), max(of_split)  # a common prefix of these two is common to all between them
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
         paths[of_split.index] = of_split.map(lambda path, shared=shared: path[shared:])
     own = manifest["class_name"].map(lambda name: _plain(name).split("/"))
@@ -140,10 +139,10 @@ def _plain(name: str) -> str:
 
 
 def _order(manifest: pd.DataFrame) -> np.ndarray | None:
-    """Where each file stands in its split, 0–1, or ``None`` where files are sorted by class, which tells it trivially.
+    """The position of each file in its split, 0–1; ``None`` if files are sorted by class.
 
-    Numbers in the files' names say it where they run through the whole set (``IMG_0123``), not where each class has its
-    own (``cat/1.jpg``, ``dog/1.jpg``): the larger class has the larger ones. Otherwise it is the source's order.
+    Numbers in file names define the order if they run through the whole set (``IMG_0123``), not if each class starts
+    again (``cat/1.jpg``, ``dog/1.jpg``). Otherwise the source's order counts.
     """
     splits = manifest["source_split"]
     numbers = manifest["id"].map(lambda id_: PurePosixPath(id_).stem).str.extract(r"(\d+)\D*$")[0].astype(float)
@@ -152,7 +151,7 @@ def _order(manifest: pd.DataFrame) -> np.ndarray | None:
     for order in [numbers, listed] if run_through else [listed]:
         ranks = order.groupby(splits).rank(method="first")
         labels = manifest["label"].to_numpy()[np.lexsort((ranks, splits))]
-        # A corrected label stands alone among those of another class, and the files are sorted all the same.
+        # Ignore single labels among those of another class: they are corrected ones in a sorted list.
         is_alone = (labels[1:-1] != labels[:-2]) & (labels[:-2] == labels[2:])
         labels = np.delete(labels, 1 + np.flatnonzero(is_alone))
         if np.count_nonzero(np.diff(labels)) >= 1.5 * splits.nunique() * len(np.unique(labels)):
@@ -162,14 +161,14 @@ def _order(manifest: pd.DataFrame) -> np.ndarray | None:
 
 
 def _judged_rows(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Some of the images, in order, of all classes that have enough of them for each fold."""
+    """A sample of images, in order, without classes that are too small for the folds."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:_MOST_IMAGES])
     num_groups = pd.Series(groups[rows]).groupby(labels[rows]).nunique()
     return rows[np.isin(labels[rows], num_groups.index[num_groups >= _FOLDS])]
 
 
 def _folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The fold of each image ``(N,)``: groups are dealt out at random, class after class by their first images.
+    """The fold of each image ``(N,)``: deals groups at random, class by class of their first images.
 
     Scikit-learn's ``StratifiedGroupKFold`` takes most of a minute for 10,000 images of 120 classes.
     """
@@ -183,11 +182,11 @@ def _folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 def _out_of_fold(
     values: np.ndarray, labels: np.ndarray, folds: np.ndarray, forest_seed: int | None = None
 ) -> np.ndarray:
-    """The class that a tree, or a forest with a seed, predicts for each image ``(N,)``."""
+    """The class ``(N,)`` that a tree, or with a seed a forest, predicts for each image."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
 
-    # Some ten leaves a class: smaller ones follow single images, and larger ones miss a class of few.
+    # About ten leaves per class: smaller leaves overfit, larger ones miss small classes.
     smallest = max(3, len(labels) // (10 * (labels.max() + 1)))
     predicted = np.empty_like(labels)
     for fold in range(_FOLDS):
@@ -203,7 +202,7 @@ def _out_of_fold(
 
 
 def _score(predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Balanced accuracy, its interval, and how likely chance is to reach it; a group counts as one observation."""
+    """Balanced accuracy, its interval, and its p-value against chance; a group counts as one observation."""
     from scipy.stats import norm
 
     num_images, hits = np.bincount(labels), predicted == labels
@@ -213,7 +212,7 @@ def _score(predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_
     def deviation(expected: np.ndarray) -> float:
         return float(np.sqrt((np.bincount(groups, weight * (hits - expected[labels])) ** 2).sum()))
 
-    # Answers that know nothing of the class hit each one as often as they name it.
+    # Random predictions hit each class as often as they predict it.
     by_chance = np.bincount(predicted, minlength=len(recall)) / len(predicted)
     accuracy, spread = float(recall.mean()), 1.96 * deviation(recall)
     return {
@@ -227,10 +226,10 @@ def _score(predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_
 def _standing_out(
     predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """The class that a property tells best, by a lower bound of Youden's J (recall less false alarms).
+    """The class that a property reveals best, by a lower bound of Youden's J (recall minus false alarms).
 
-    One class of many that a property gives away hardly moves the accuracy, which is the mean of J over the classes,
-    scaled. The bound is Bonferroni's for the number of classes, so that the best of many is not the luckiest.
+    One revealed class of many hardly changes the accuracy, which is the scaled mean of J over the classes. The bound
+    has Bonferroni's correction for the number of classes.
     """
     from scipy.stats import norm
 
@@ -243,7 +242,7 @@ def _standing_out(
     num_groups = pd.Series(groups).groupby(labels).nunique().to_numpy()
     variance = np.zeros(num_classes)
     for share, observed in ((recall, num_groups), (false_alarms, num_groups.sum() - num_groups)):
-        smoothed = (share * observed + 1) / (observed + 2)  # or all of five would be certain
+        smoothed = (share * observed + 1) / (observed + 2)  # otherwise five hits of five would have no variance
         variance += smoothed * (1 - smoothed) / observed
     lower = recall - false_alarms - norm.isf(0.05 / num_classes) * np.sqrt(variance)
     best = lower.argmax()
@@ -256,22 +255,22 @@ def _standing_out(
 
 
 def _sentences(report: dict[str, Any], words: list[str]) -> dict[str, list[str]]:
-    """``words`` of every property that tells, the strongest first, and the ``warnings`` among them."""
+    """``words`` about every property that reveals the class, strongest first, and the ``warnings`` among them."""
     chance = report["chance"]
     told = [(name, found) for name, found in report["properties"].items() if found["tells"]]
     if not told:
-        nothing = "No property of the files, their brightness, colours or border tells the class."
+        nothing = "No property of the files, and neither brightness, colours nor border, predicts the class."
         return {"words": [nothing, *words], "warnings": []}
     sentences = {}
     for name, found in sorted(told, key=lambda item: -item[1]["stands_out"]):
         sentence = (
-            f"The {_TITLES[name]} alone tells the class of {found['accuracy']:.0%} of the images (chance "
-            f"{chance:.0%}); a model that sees nothing else recognizes {found['recall']:.0%} of the images of "
-            f"{found['class_name']}, and takes {found['false_alarms']:.0%} of the others for {found['class_name']}."
+            f"The {_TITLES[name]} alone predicts the class of {found['accuracy']:.0%} of the images (chance "
+            f"{chance:.0%}). From it, a model recognizes {found['recall']:.0%} of the images of "
+            f"{found['class_name']}, and confuses {found['false_alarms']:.0%} of the others with {found['class_name']}."
         )
         sentences[sentence] = found["stands_out"] > (_FAR if name in _OF_THE_FILE else _FAR_BY_PIXELS)
     together = (
-        f"All properties together tell the class of {report['accuracy']:.0%} of the images ({report['low']:.0%} to "
+        f"All properties together predict the class of {report['accuracy']:.0%} of the images ({report['low']:.0%} to "
         f"{report['high']:.0%}; chance {chance:.0%})."
     )
     sentences[together] = (report["low"] - chance) / (1 - chance) > _FAR_BY_PIXELS

@@ -1,13 +1,12 @@
-"""Groups of like images that a classifier gets wrong far more often than their classes let expect.
+"""Weak spots: groups of similar images that a classifier gets wrong far more often than expected from their classes.
 
-Clusters in feature space, as Domino (Eyuboglu et al. 2022, arXiv:2203.14960) and Spotlight (d'Eon et al. 2022,
-arXiv:2107.00758) look for them. Those let the errors shape the groups, and must then judge them on other images. Here
-the clusters are of features alone: which images went wrong has no part in them, so all images may judge all clusters,
-and only their number has to be corrected for.
+Images are clustered in feature space, as in Domino (Eyuboglu et al. 2022, arXiv:2203.14960) and Spotlight (d'Eon et al.
+2022, arXiv:2107.00758). Those methods use the errors to form clusters and then need other images to test them. Here
+only features form the clusters, so all images can test all clusters, with a correction for their number.
 
-There are clusters of all images, for what is weak in several classes at once (on CIFAR-10: pictures with a frame), and
-clusters within each class. Of ten planted weak spots
-``tests/benchmarks/shortcuts_and_weak_spots.py`` finds six on CIFAR-10, and none in ten draws without any.
+Clusters over all images find problems across classes (on CIFAR-10: pictures with a frame); clusters within each class
+find the others. Of ten planted weak spots ``tests/benchmarks/shortcuts_and_weak_spots.py`` finds six on CIFAR-10; it
+reports none in ten draws without any.
 """
 
 from collections import Counter
@@ -22,17 +21,17 @@ from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.quality.multiple_tests import holm
 from efficientnet_finetuning.quality.projection import project, unit
 
-# Mean sizes of clusters: smaller ones hold too few mistakes to be told from luck, and larger ones mix what is unlike.
+# Mean cluster sizes. Smaller clusters have too few mistakes for a test; larger ones mix different images.
 _OF_ALL, _OF_CLASS = 100, 25
 _FEWEST_OF_ALL, _MOST_OF_ALL, _MOST_OF_CLASS = 8, 100, 20
 _SMALLEST_GROUP = 10
 _FEWEST_IMAGES = 200
 _DIMENSIONS = 64
 _LEVEL = 0.05
-# By so much must the accuracy fall short of what the classes let expect.
+# Minimum gap between the accuracy and the accuracy expected from the classes.
 _MUCH = 0.1
 _MOST_SPOTS, _EXAMPLES = 8, 8
-# How far the mean rank of a group within its classes (0–1, 0.5 on average) is off where it is worth a word.
+# Deviation of a group's mean rank within its classes (0–1, 0.5 on average) that is worth reporting.
 _UNLIKE = 0.2
 _MORE_OR_LESS = {
     "brightness": ("brighter", "darker"),
@@ -53,29 +52,29 @@ def find_weak_spots(
     class_names: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Cluster the images and find the clusters where the classifier fails.
+    """Cluster the images and find the clusters with far too many errors.
 
-    A cluster is compared with the other images class by class, so that one of a difficult class is not found for that
-    alone: metrics by class say it already. Its number of errors is then a sum of hypergeometric ones, whose
-    distribution is exact; Holm's correction for the number of clusters follows.
+    Each cluster is compared with the other images class by class, so that a difficult class alone makes no weak spot.
+    Under chance, the number of errors is a sum of hypergeometric variables with an exact distribution; Holm's method
+    corrects for the number of clusters.
 
     Args:
         features: float32 ``(N, channels)``.
-        probabilities: of models that have not seen the image, ``(N, num_classes)``.
+        probabilities: of models that did not see the image, ``(N, num_classes)``.
         labels: class indices ``(N,)``.
-        images: a row an image: ``id``, ``split``, and the properties of
-            :func:`~efficientnet_finetuning.quality.image_properties.measure_properties` that are known. Images of
-            the test split are passed over: what is found here may decide which images to collect.
+        images: one row per image: ``id``, ``split``, and properties of
+            :func:`~efficientnet_finetuning.quality.image_properties.measure_properties`. Test images are ignored,
+            because weak spots may guide the collection of images.
         class_names: by label.
         seed: of the clusters.
 
     Returns:
-        As JSON: ``num_images``, ``num_clusters``, ``words`` and ``spots``, at most eight, the surest first. Of each:
-        ``size``; ``accuracy`` in the group and ``elsewhere``, both with Wilson's 95 % interval ``…_low``, ``…_high``;
-        ``expected``, the accuracy of the same classes elsewhere; ``p_value`` (corrected by Holm); ``classes``: images
-        by class; ``true``, ``predicted`` and ``confused``: the mistake that occurs most often, and how often;
-        ``unlike``: what the images are, beside others of their classes; ``examples``: ids of mistakes, at most eight,
-        the nearest to the centre first; ``words``.
+        As JSON: ``num_images``, ``num_clusters``, ``words`` and at most eight ``spots``, by p-value. Each spot has
+        ``size``; ``accuracy`` in the group and ``elsewhere``, each with Wilson's 95 % interval ``…_low``, ``…_high``;
+        ``expected``, the accuracy of the same classes elsewhere; ``p_value`` (corrected); ``classes``: images by class;
+        ``true``, ``predicted`` and ``confused``: the most frequent mistake and its count; ``unlike``: how the images
+        differ from others of their classes; ``examples``: ids of at most eight mistakes, nearest to the centre first;
+        ``words``.
     """
     used = (images["split"] != "test").to_numpy()
     features, labels, images = features[used], labels[used], images[used].reset_index(drop=True)
@@ -84,27 +83,27 @@ def find_weak_spots(
     report: dict[str, Any] = {"num_images": len(labels), "num_clusters": 0, "spots": []}
     if len(labels) < _FEWEST_IMAGES:
         return report | {
-            "words": [f"It takes {_FEWEST_IMAGES} images to look for weak spots, and there are {len(labels)}."]
+            "words": [f"The search for weak spots needs {_FEWEST_IMAGES} images, and there are {len(labels)}."]
         }
-    # Each channel counts the same, or those of some stages would outweigh all others.
+    # Give each channel the same weight; the scales of the stages differ.
     standardized = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
     groups = _groups(project(unit(standardized), _DIMENSIONS, seed), labels, seed)
     p_values = holm([_probability_of_as_many(group, labels, is_wrong) for group in groups])
     spots: list[dict[str, Any]] = []
     is_known = np.zeros(len(labels), bool)
     for p_value, group in sorted(zip(p_values, groups, strict=True), key=lambda found: found[0]):
-        # A group within a class may be the better part of one of all images.
+        # A cluster within a class may be most of a cluster over all images.
         if p_value < _LEVEL and len(spots) < _MOST_SPOTS and is_known[group].mean() < 0.5:
             spot = {"p_value": float(p_value)} | _describe(group, labels, predicted, images, class_names)
             if spot["expected"] - spot["accuracy"] > _MUCH:
                 spots.append(spot | {"words": _sentence(spot)})
                 is_known[group] = True
-    words = [spot["words"] for spot in spots] or [f"None of {len(groups)} groups of like images is a weak spot."]
+    words = [spot["words"] for spot in spots] or [f"None of {len(groups)} groups of similar images is a weak spot."]
     return report | {"num_clusters": len(groups), "spots": spots, "words": words}
 
 
 def _groups(points: np.ndarray, labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Rows of each cluster that is large enough, the nearest to its centre first."""
+    """Rows of each sufficiently large cluster, nearest to its centre first."""
     count = int(np.clip(len(points) // _OF_ALL, _FEWEST_OF_ALL, _MOST_OF_ALL))
     groups = _clusters(points, np.arange(len(points)), count, seed)
     for label in np.unique(labels):
@@ -124,7 +123,7 @@ def _clusters(points: np.ndarray, rows: np.ndarray, count: int, seed: int) -> li
 
 
 def _probability_of_as_many(group: np.ndarray, labels: np.ndarray, is_wrong: np.ndarray) -> float:
-    """How likely a group has as many mistakes or more, were its images drawn from their classes at random."""
+    """Probability of at least as many mistakes if the images were drawn at random from their classes."""
     from scipy.stats import hypergeom
 
     distribution = np.ones(1)
@@ -138,7 +137,7 @@ def _probability_of_as_many(group: np.ndarray, labels: np.ndarray, is_wrong: np.
 def _describe(
     group: np.ndarray, labels: np.ndarray, predicted: np.ndarray, images: pd.DataFrame, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """What a spot is; ``group`` holds its rows in the order of the examples."""
+    """Describe a spot; ``group`` holds its rows in the order of the examples."""
     is_right = predicted == labels
     others = np.setdiff1d(np.arange(len(labels)), group)
     recall = pd.Series(is_right[others]).groupby(labels[others]).mean()
@@ -149,7 +148,7 @@ def _describe(
         low, high = wilson_interval(int(is_right[rows].sum()), len(rows))
         found |= {name: float(is_right[rows].mean()), f"{name}_low": low, f"{name}_high": high}
     return found | {
-        # A class that is nowhere else is expected to be as it is here.
+        # A class without images elsewhere is expected to have the accuracy of the group.
         "expected": float(recall.reindex(labels[group]).fillna(found["accuracy"]).mean()),
         "classes": {class_names[label]: count for label, count in Counter(labels[group]).most_common()},
         "true": class_names[true],
@@ -170,6 +169,7 @@ def _sentence(spot: dict[str, Any]) -> str:
     classes = shorten([f"{count} {name}" for name, count in spot["classes"].items()], limit=3)
     unlike = f" They are {', '.join(spot['unlike'])} than others of their classes." if spot["unlike"] else ""
     return (
-        f"{spot['size']} like images ({classes}): {spot['accuracy']:.0%} right, where {spot['expected']:.0%} would be "
-        f"expected of their classes; {spot['confused']} times {spot['true']} is taken for {spot['predicted']}.{unlike}"
+        f"{spot['size']} similar images ({classes}): {spot['accuracy']:.0%} are right, but {spot['expected']:.0%} are "
+        f"expected from their classes. {spot['confused']} images of {spot['true']} are predicted as "
+        f"{spot['predicted']}.{unlike}"
     )

@@ -1,1 +1,1 @@
-"""What surrounds the nodes of a `kedro run`: how it begins and ends, what it leaves out, what MLflow is told of it."""
+"""How a `kedro run` starts, what it computes, what it prints, and what it records in MLflow."""

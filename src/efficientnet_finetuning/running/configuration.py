@@ -1,4 +1,4 @@
-"""Configuration as Kedro loads it, with the recommended backbone and image size in the place of ``auto``."""
+"""Kedro configuration. ``auto`` is replaced by the recommended backbone and image size."""
 
 import logging
 from functools import cache, cached_property
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's own loader, which every reader of parameters goes through."""
+    """Kedro's loader. All code that needs parameters loads them with it."""
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """Load one kind of configuration, such as ``parameters``."""
@@ -28,10 +28,10 @@ class ConfigLoader(OmegaConfigLoader):
 
     @cached_property
     def validated(self) -> Parameters:
-        """All parameters, checked.
+        """All parameters, validated.
 
         Raises:
-            InputError: anything is wrong with them.
+            InputError: a parameter is wrong.
         """
         return validate(self["parameters"])
 
@@ -39,8 +39,8 @@ class ConfigLoader(OmegaConfigLoader):
         path = Path(self.conf_source).parent / self["catalog"]["backbone_choice"]["filepath"]
         dataset = JSONDataset(filepath=path.as_posix(), version=Version(None, None))
         if not dataset.exists():
-            return  # the pipeline that needs it refuses to run, and the one that makes it runs
-        with naming_unreadable(f"The recommendation in {dataset.path}"):
+            return  # a pipeline that needs the recommendation stops with an error; choose_backbone must run
+        with naming_unreadable(f"The backbone recommendation in {dataset.path}"):
             choice = dataset.load()
             name, image_size = choice["backbone"], choice["image_size"]
         parameters["backbone"]["name"], parameters["preprocessing"]["image_size"] = name, image_size
@@ -48,18 +48,18 @@ class ConfigLoader(OmegaConfigLoader):
 
 
 def parameters_of(config_loader: AbstractConfigLoader) -> Parameters:
-    """All parameters of a context's configuration, checked once; raises what :attr:`ConfigLoader.validated` does."""
+    """The validated parameters of a context. Raises the errors of :attr:`ConfigLoader.validated`."""
     assert isinstance(config_loader, ConfigLoader)
     return config_loader.validated
 
 
 @cache  # a run loads its parameters several times
 def _tell(backbone: str, image_size: int) -> None:
-    logger.info("auto: %s at %s px, as choose_backbone recommended", backbone, image_size)
+    logger.info("auto: choose_backbone recommended %s at %s px", backbone, image_size)
 
 
 def _names_auto(parameters: dict[str, Any]) -> bool:
-    """Whether both are left to the recommendation; what is wrong with the parameters is said by who validates them."""
+    """Whether backbone and image size are both ``auto``. Invalid parameters are reported later, by the validation."""
     try:
         return bool(parameters["backbone"]["name"] == parameters["preprocessing"]["image_size"] == "auto")
     except (KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What a user sees of a run: a plan, one line a step, and below them a bar where the output is a terminal."""
+"""Console output of a run: the plan, one line per step and, on a terminal, a progress bar."""
 
 import logging
 import sys
@@ -18,20 +18,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Without a terminal, a long step shows that it is alive: an epoch is printed if this many seconds were silent.
+# Without a terminal, an epoch is printed only if nothing was printed for this many seconds.
 _SILENCE = 30.0
 
 
 class Display:
-    """Tells the user what a run does. Every line goes through a logger, so that it reaches a log file, too."""
+    """Prints the progress of a run. Every line is a log record, so log files contain it too."""
 
     def __init__(self, verbose: bool = False, stream: TextIO | None = None) -> None:
-        """Set up.
-
-        Args:
-            verbose: print every log record, and draw no bar.
-            stream: where log records are printed; the standard output by default.
-        """
+        """Print all log records and no progress bar if ``verbose``. ``stream`` defaults to the standard output."""
         self._verbose = verbose
         self._stream = stream or sys.stdout
         self._bar: _Bar | None = None
@@ -39,7 +34,7 @@ class Display:
 
     @contextmanager
     def of(self, steps: Sequence["Step"]) -> Iterator[None]:
-        """Tell the plan, and draw the bar while the steps run."""
+        """Print the plan, and show the progress bar while the steps run."""
         self._width = max((len(step.node.name) for step in steps), default=0)
         self._total = len(steps)
         for line in plan_lines(steps):
@@ -54,13 +49,13 @@ class Display:
 
     @contextmanager
     def during(self, step: "Step") -> Iterator[None]:
-        """Tell one step: in the bar while it runs, by a line when it has ended."""
+        """Show one step in the progress bar while it runs, and print a line when it has ended."""
         began = time.monotonic()
         number = f"[{step.number:>{len(str(self._total))}}/{self._total}]"
         if step.version:
             logger.debug("fresh  %s (version of %s)", step.node.name, _clock(step.version))
         else:
-            logger.debug("stale  %s: %s", step.node.name, step.reason or "nothing is stored yet")
+            logger.debug("stale  %s: %s", step.node.name, step.reason or "no result is stored yet")
         if self._bar and not step.version:
             self._bar.begin(step, f"{number} {step.node.name}")
         yield
@@ -71,7 +66,7 @@ class Display:
 
 
 def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
-    """How much there is to do, about how long it takes, and why what was stored before is made again."""
+    """The number of steps to run, the estimated time, and why stored results are computed again."""
     to_do = [step for step in steps if not step.version]
     if not to_do:
         yield f"The results of all {len(steps)} steps are stored."
@@ -90,7 +85,7 @@ def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
 
 
 def spell(seconds: float) -> str:
-    """A duration for people: ``0.4 s``, ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``0.4 s``, ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -101,16 +96,16 @@ def spell(seconds: float) -> str:
 
 
 def _clock(version: str) -> str:
-    """The local time of a version's name, with its day unless that is today."""
+    """The local time of a version, with its date unless that is today."""
     try:
         made = datetime.strptime(version, "%Y-%m-%dT%H.%M.%S.%fZ").replace(tzinfo=UTC).astimezone()
-    except ValueError:  # somebody named it
+    except ValueError:  # the user chose the name
         return version
     return f"{made:%H:%M}" if made.date() == datetime.now().astimezone().date() else f"{made:%Y-%m-%d %H:%M}"
 
 
 class _Bar(logging.Handler):
-    """A bar that counts steps, and shows the last epoch and about how much time is left."""
+    """A progress bar over the steps. It shows the last epoch and the estimated time left."""
 
     def __init__(self, steps: Sequence["Step"], console: Console) -> None:
         super().__init__(logging.INFO)
@@ -149,7 +144,7 @@ class _TimeLeft(ProgressColumn):
 
 @contextmanager
 def _drawn(steps: Sequence["Step"], stream: TextIO) -> Iterator[_Bar]:
-    """Keep a bar at the end of a terminal, and let whatever else is printed there appear above it."""
+    """Keep a progress bar at the bottom of the terminal. Other output appears above it."""
     bar = _Bar(steps, console := Console(file=stream))
     before = sys.stdout, sys.stderr
     handlers = _printing_to(stream)
@@ -170,7 +165,7 @@ def _drawn(steps: Sequence["Step"], stream: TextIO) -> Iterator[_Bar]:
 
 
 class _Above(FileProxy):
-    """Prints above the bar. Other bars see that this is no terminal, and are not drawn."""
+    """Prints above the bar. It claims to be no terminal, so other libraries draw no bars of their own."""
 
     def isatty(self) -> bool:
         return False

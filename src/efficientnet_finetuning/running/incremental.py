@@ -1,7 +1,8 @@
-"""Running only what is stale, and saying why: every stored version knows the recipe that it was made by.
+"""Run only the nodes whose stored outputs are out of date, and say why they are.
 
-A recipe is all that a node's result depends on: the content of its inputs, its validated parameters, the code that is
-reached from its function, the versions of the libraries that compute, and the files that parameters point to.
+Each stored version is kept with its recipe: everything that the result depends on. A recipe holds the content of the
+inputs, the validated parameters, the code that the node's function calls, the versions of the libraries that compute,
+and the files that parameters name.
 """
 
 import re
@@ -50,15 +51,14 @@ _OF_THE_LINEAGE = ("version", "content", "parameters")
 
 @dataclass
 class Step:
-    """A node, and whether it must run.
+    """A node of a run, and whether its stored outputs can be used.
 
     Attributes:
-        node: of the pipeline.
-        number: its place in the pipeline, from 1.
-        recipe: what its outputs would be made by now; empty as long as an input may still change.
-        reason: why its stored outputs are not what it would make; empty where they are, or where there are none yet.
-        version: the stored version of its outputs that is what it would make.
-        seconds: what it took when it ran last; ``None`` where it never has.
+        number: position in the pipeline, from 1.
+        recipe: the recipe of a new result; empty while an input may still change.
+        reason: why the stored outputs are out of date; empty if they are up to date or if none are stored.
+        version: the stored version that is up to date, or empty.
+        seconds: duration of the last execution, or ``None``.
     """
 
     node: Node
@@ -69,19 +69,18 @@ class Step:
     seconds: float | None = None
 
     def judge(self, catalog: CatalogProtocol, forced: bool) -> None:
-        """Find the version that need not be made again, and let the nodes that follow load it; or say why none will do.
+        """Find an up-to-date stored version and select it in the catalog, or set the reason why there is none.
 
-        Args:
-            catalog: whose datasets are told which version to load.
-            forced: run the node in any case.
+        With ``forced``, the node runs in any case.
         """
         self.recipe = recipe_of(self.node, catalog)
-        _tell_checkpoints(self.node, catalog, self.recipe)
+        for checkpoints in _checkpoints(self.node, catalog):
+            checkpoints.key = self.recipe["key"]
         if forced:
-            self.reason = "it was asked for"
+            self.reason = "you selected it"
             return
         outputs = [dataset for name in self.node.outputs if isinstance(dataset := catalog[name], Committed)]
-        # What --load-versions names is used, whatever made it.
+        # A version from --load-versions is used, whatever its recipe.
         free = [dataset for dataset in outputs if not dataset.is_pinned]
         self.version, damage = _sound_version(free, self.recipe["key"])
         for dataset in free if self.version else ():
@@ -93,7 +92,7 @@ class Step:
 
 
 def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, str]:
-    """The version of all outputs that was used last of those with this recipe, else what is damaged about one."""
+    """The last used undamaged version that all outputs have with this recipe, else the damage that was found."""
     versions = [dataset.made_by(key) for dataset in outputs]
     damage = ""
     for version in (name for name in (versions or [[]])[0] if all(name in others for others in versions)):
@@ -105,26 +104,20 @@ def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, str]:
 
 
 class IncrementalRunner(SequentialRunner):
-    """Kedro's sequential runner that leaves out the nodes whose outputs are stored already, in whichever version.
+    """Kedro's sequential runner, which skips nodes whose stored outputs are up to date.
 
-    A node is judged before the first one runs if none of its inputs is to be made anew, else when its turn comes, by
-    the content of its inputs. Where an input was made anew and came out as before, the node's stored outputs are used.
+    A node is checked before the run starts if no node before it must run. Otherwise it is checked when its turn comes.
+    If a recomputed input has the same content as before, the node is skipped as well.
     """
 
     def __init__(self, *, forced: bool = False, is_async: bool = False, display: Display | None = None) -> None:
-        """Set up a run.
-
-        Args:
-            forced: run every node that was asked for, fresh or not.
-            is_async: load and save in threads.
-            display: shows the user what happens.
-        """
+        """Create a runner. ``forced`` runs all selected nodes; ``is_async`` loads and saves in threads."""
         super().__init__(is_async=is_async)
         self._forced = forced
         self._display = display or Display()
 
     def __repr__(self) -> str:
-        # Kedro-Viz keeps the times of nodes for runs whose runner calls itself so.
+        # Kedro-Viz stores node times only for runners with this representation.
         return "<kedro.runner.sequential_runner.SequentialRunner object, incremental>"
 
     def _run(
@@ -148,7 +141,7 @@ class IncrementalRunner(SequentialRunner):
 
 
 def plan(pipeline: Pipeline, catalog: CatalogProtocol, forced: bool = False) -> list[Step]:
-    """The nodes in their order, each judged where no input of it is to be made anew."""
+    """The nodes in execution order. A node is checked here if none of its inputs is recomputed."""
     steps, changing = [], set[str]()
     for number, node in enumerate(pipeline.nodes, 1):
         step = Step(node, number)
@@ -161,11 +154,6 @@ def plan(pipeline: Pipeline, catalog: CatalogProtocol, forced: bool = False) -> 
     return steps
 
 
-def _tell_checkpoints(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
-    for dataset in _checkpoints(node, catalog):
-        dataset.key = recipe["key"]
-
-
 def _tell_outputs(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
     cost = _meter(node)
     for name in node.outputs:
@@ -174,7 +162,7 @@ def _tell_outputs(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> None:
 
 
 def _meter(node: Node) -> Callable[[], dict[str, Any]]:
-    """What a node has cost since now, its inputs' loading and its outputs' storing included."""
+    """Start measuring the cost of a node, including the time to load its inputs and to store its outputs."""
     reset_peak_memory()
     began = time.monotonic()
 
@@ -214,7 +202,7 @@ def _before(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[tuple[st
 
 
 def _lineage_differences(was: Mapping[str, Any], now: Mapping[str, Any], catalog: CatalogProtocol) -> Iterator[str]:
-    """What two lineages do not share, as far as both are still there: their causes, not what follows from them."""
+    """Causes of a difference between two lineages, as far as the stored data still shows them."""
     both = [name for name in was.keys() & now.keys() if was[name]["code"] and now[name]["code"]]
     if "manifest" in both:
         manifests = [catalog["manifest"].of(lineage["manifest"]["version"]) for lineage in (was, now)]
@@ -228,7 +216,7 @@ def _lineage_differences(was: Mapping[str, Any], now: Mapping[str, Any], catalog
 
 
 def _lineage(stored: Mapping[str, Committed]) -> dict[str, dict[str, Any]]:
-    """``version``, ``content`` and recipe of all that datasets descend from, in the versions that records name."""
+    """``version``, ``content`` and recipe of all ancestors of some datasets, in the versions that were recorded."""
     jobs = {dataset.folder.parent.parent for dataset in stored.values()}  # data/<layer>/<job>/<dataset>/<version>
     folders = {name: path for job in jobs for name, path in folders_of(job.parents[1], job.name).items()}
     wanted = [(name, str(dataset.resolve_load_version())) for name, dataset in stored.items()]
@@ -240,10 +228,10 @@ def _lineage(stored: Mapping[str, Committed]) -> dict[str, dict[str, Any]]:
 
 
 def _costs(catalog: CatalogProtocol) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of all nodes that there are, since what this run starts from has cost something, too."""
+    """Costs of all nodes of the project, because stored inputs of this run had a cost too."""
     for node in {node.name: node for pipeline in pipelines.values() for node in pipeline.nodes}.values():
         if costs := _costs_of(node, catalog):
-            yield node.name, max(costs, key=lambda cost: cost["seconds"])  # that of the output stored last
+            yield node.name, max(costs, key=lambda cost: cost["seconds"])  # of the output that was stored last
 
 
 def _costs_of(node: Node, catalog: CatalogProtocol) -> list[dict[str, Any]]:
@@ -252,11 +240,11 @@ def _costs_of(node: Node, catalog: CatalogProtocol) -> list[dict[str, Any]]:
 
 
 def _give_up_checkpoints(node: Node, catalog: CatalogProtocol, was_made: bool) -> None:
-    """Once the outputs are stored, also those that a run left that was killed just then."""
+    """Delete checkpoints once the outputs are stored, including those that an interrupted run left behind."""
     if not was_made and any(
         isinstance(output := catalog[name], Committed) and output.is_pinned for name in node.outputs
     ):
-        return  # whatever is to be used, it need not be what these checkpoints lead to
+        return  # the pinned version may be unrelated to these checkpoints
     for dataset in _checkpoints(node, catalog):
         dataset.remove()
 
@@ -268,39 +256,35 @@ def _checkpoints(node: Node, catalog: CatalogProtocol) -> Iterator[CheckpointsDa
 
 
 def recipe_of(node: Node, catalog: CatalogProtocol) -> Recipe:
-    """All that a node's outputs depend on, as JSON.
+    """Everything that the outputs of a node depend on, as JSON.
 
     Returns:
         ``parameters``, ``inputs`` (hashes of their content), ``files``, ``code`` and ``libraries``; ``key``, a hash of
-        all these, equal for equal recipes; and ``versions``, those of the inputs, for people.
+        these; and ``versions`` of the inputs, for messages only.
     """
     datasets = {name: catalog[name] for name in node.inputs}
     given = {name: dataset.load() for name, dataset in datasets.items() if name.startswith("params:")}
     stored = {name: dataset for name, dataset in datasets.items() if isinstance(dataset, Committed)}
+    plain = {name.removeprefix("params:"): value for name, value in given.items()}
     recipe = {
-        "parameters": dict(sorted(_parameters(given))),
+        "parameters": dict(sorted(leaf for item in plain.items() for leaf in _parameters(*item))),
         "inputs": {name: dataset.content() for name, dataset in stored.items()},
         "files": dict(_files(given)),
         "code": sources_of(node.func),
         "libraries": libraries_of(node.func),
     }
-    # A new parameter that is null by default changes nothing.
+    # Ignore null values, so that a new parameter with the default null keeps stored results valid.
     told = {part: {name: value for name, value in of.items() if value is not None} for part, of in recipe.items()}
     versions = {name: dataset.resolve_load_version() for name, dataset in stored.items()}
     return recipe | {"key": digest(told), "versions": versions}
 
 
-def _parameters(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in given.items():
-        plain = name.removeprefix("params:")
-        # What is marked as excluded changes how a result is reached, not the result.
-        yield from _leaves(plain, value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _parameters(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, BaseModel):  # parameters marked with exclude=True do not change the result
+        value = value.model_dump(mode="json")
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}", inner)
+            yield from _parameters(f"{name}.{key}", inner)
     else:
         yield name, str(value) if isinstance(value, Path) else value
 
@@ -321,11 +305,11 @@ def _files(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
-    """Why what a node has stored last is not what it would make now; empty where it has stored nothing yet."""
+    """Why the last stored outputs of a node are out of date; empty if none are stored."""
     for name in node.outputs:
         dataset = catalog[name]
         if not isinstance(dataset, Committed):
-            return f"{name} is not kept"
+            return f"{name} is not stored"
         if dataset.is_pinned or not dataset.list_versions():
             continue
         if damage := dataset.find_damage():
@@ -359,7 +343,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _lines_changed(name: str, version: str | None, catalog: CatalogProtocol) -> str:
-    """How many rows of a table came and went, where both versions are still there."""
+    """How many rows of a CSV table were added and removed, if both versions still exist."""
     dataset = catalog[name]
     if not isinstance(dataset, Committed) or version is None:
         return ""

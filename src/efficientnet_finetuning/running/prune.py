@@ -1,4 +1,4 @@
-"""Old versions go when the user says so, and never by themselves: ``make prune``."""
+"""Delete old stored versions: ``make prune``. Nothing else deletes them."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -10,16 +10,10 @@ from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 
 def prune(data: Path, keep_versions: int) -> tuple[int, int]:
-    """Remove all but the last versions of every dataset, and of the checkpoints of what was given up.
+    """Delete old versions of every dataset, except for the last ``keep_versions``, and abandoned checkpoints.
 
-    A version stays where it is among those that runs made or used last, or where one that stays was made from it.
-
-    Args:
-        data: the project's folder of that name.
-        keep_versions: how many versions of each dataset stay.
-
-    Returns:
-        How many versions went, and their bytes.
+    Versions that the remaining ones were made from stay too. ``data`` is the project's folder of that name. Returns the
+    number of deleted versions and their size in bytes.
     """
     count = freed = 0
     for version in _old(data, keep_versions):
@@ -41,14 +35,14 @@ def _old(data: Path, keep: int) -> list[Path]:
     for recipes in data.glob("0[2-8]_*/*/*_checkpoints"):
         folders_by_age = sorted(filter(Path.is_dir, recipes.iterdir()), key=lambda folder: folder.stat().st_mtime)
         for checkpoints in folders_by_age[:-keep]:
-            with suppress(InputError):  # a run works there
+            with suppress(InputError):  # a run uses them
                 Checkpoints(checkpoints)
                 old.append(checkpoints)
     return old
 
 
 def main() -> None:
-    """Prune the project in the working folder, by its parameter ``keep_versions``."""
+    """Prune the project in the working folder, as its parameter ``keep_versions`` says."""
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
@@ -60,7 +54,7 @@ def main() -> None:
         context = session.load_context()  # type: ignore[attr-defined]
         keep = parameters_of(context.config_loader).keep_versions
     count, freed = prune(project / "data", keep)
-    print(f"{count} old versions were removed ({freed / 1e6:,.0f} MB); the last {keep} of each dataset stay.")  # noqa: T201
+    print(f"{count} old versions were deleted ({freed / 1e6:,.0f} MB); the last {keep} of each dataset stay.")  # noqa: T201
 
 
 if __name__ == "__main__":

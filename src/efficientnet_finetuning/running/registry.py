@@ -1,6 +1,6 @@
-"""The champions of a job as versions of one registered MLflow model, of which one bears the alias ``champion``.
+"""The champions of a job as versions of one registered MLflow model; the best one has the alias ``champion``.
 
-The alias goes to the newest champion, unless that is clearly worse on the same test images.
+A new champion takes the alias unless it is clearly worse on the same test images.
 """
 
 import logging
@@ -26,21 +26,18 @@ logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
 _PACKAGE = Path(__file__).parents[1]
-# What the code behind `serving` imports to answer. MLflow adds itself.
+# The libraries that `serving` needs. MLflow adds itself.
 _LIBRARIES = ("h5py", "keras", "numpy", "pandas", "pillow", "pydantic", "tqdm")
 
 
 def describe(
     job: str, save_version: str, champion: TrainedClassifier, result: Mapping[str, Any], predictions: pd.DataFrame
 ) -> dict[str, Any]:
-    """What :func:`register` needs besides the file, as JSON.
+    """The description of a champion that :func:`register` needs, as JSON.
 
-    Args:
-        job: whose champion it is.
-        save_version: of the run that made it.
-        champion: the classifier.
-        result: its row of :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`.
-        predictions: its answers on the test images, with ``id`` and ``true``.
+    ``save_version`` is that of its run, ``result`` its row of
+    :func:`~efficientnet_finetuning.evaluation.comparison.compare_regimes`, ``predictions`` has ``id`` and ``true`` of
+    the test images.
     """
     return {
         "name": f"efficientnet-finetuning.{job}",
@@ -51,7 +48,7 @@ def describe(
             "test_accuracy_low": str(result["top1_low"]),
             "test_accuracy_high": str(result["top1_high"]),
             "num_test_images": str(len(predictions)),
-            # With their labels: an accuracy on mended labels is another one.
+            # Including the labels: accuracies on corrected labels cannot be compared with earlier ones.
             "test_images": digest(sorted(zip(predictions["id"], predictions["true"], strict=True))),
         },
         "metadata": {
@@ -66,26 +63,21 @@ def describe(
 
 
 def register(client: "MlflowClient", experiment_id: str, run_id: str, champion: Mapping[str, Any]) -> None:
-    """Log a champion to its run, register it, and let it have the alias if it is not worse than who has it.
+    """Log a champion to its run, register it, and give it the alias unless it is worse than the current champion.
 
-    Done again, it does only what is missing.
-
-    Args:
-        client: of the tracking server, which is the registry, too.
-        experiment_id: of the run.
-        run_id: of the run that made the champion.
-        champion: what :func:`describe` gave, and ``path``, of the classifier's file.
+    ``champion`` is the result of :func:`describe` with the ``path`` of the classifier's file. A second call does only
+    what is still missing.
     """
     name, tags = champion["name"], champion["tags"]
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     if not found and not Path(champion["path"]).is_file():
-        return  # it has been pruned since
+        return  # the file has been pruned since
     if found:
         number = str(found[0].version)
     else:
         model = _log(client, experiment_id, run_id, champion)
         _make_registered_model(client, name)
-        # By its place, since a local registry would look `models:/…` up in the process-wide store.
+        # By location, because a local registry would look up `models:/…` in the process-wide store.
         made = client.create_model_version(name, model.artifact_location, run_id, tags, model_id=model.model_id)
         number = str(made.version)
     _move_alias(client, name, number, tags)
@@ -106,7 +98,7 @@ def _log(client: "MlflowClient", experiment_id: str, run_id: str, champion: Mapp
 
 
 def _save(folder: str, run_id: str, model_id: str, champion: Mapping[str, Any]) -> None:
-    # Not mlflow.pyfunc.log_model, which goes through a process-wide tracking URI and loads the model to try it.
+    # Not mlflow.pyfunc.log_model, which uses a process-wide tracking URI and loads the model as a test.
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -127,7 +119,7 @@ def _save(folder: str, run_id: str, model_id: str, champion: Mapping[str, Any]) 
 
 
 def _copy_code(module: str, folder: Path) -> Path:
-    """The part of this package that a module needs, since each file is a request to the server."""
+    """Copy only the modules that a module needs, because each file is a separate request to the server."""
     for file in files_of(module):
         copy = folder / file.relative_to(_PACKAGE.parent)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -148,35 +140,26 @@ def _make_registered_model(client: "MlflowClient", name: str) -> None:
 def _move_alias(client: "MlflowClient", name: str, number: str, tags: Mapping[str, str]) -> None:
     present = client.get_registered_model(name).aliases.get(ALIAS)
     if present is None:
-        outcome, moves = "the first champion", True
+        outcome, moves = "it is the first champion", True
     elif str(present) == number:
         return
     else:
         outcome, moves = _compare(tags, client.get_model_version(name, present).tags, f"version {present}")
     if moves:
         client.set_registered_model_alias(name, ALIAS, number)
-    logger.info("MLflow: %s version %s is registered: %s", name, number, outcome)
+    logger.info("MLflow: registered %s version %s; %s", name, number, outcome)
 
 
 def _compare(new: Mapping[str, str], present: Mapping[str, str], who: str) -> tuple[str, bool]:
-    """Whether a new champion takes the alias from the present one.
-
-    Args:
-        new: tags of its version.
-        present: tags of the version that has the alias.
-        who: names that version.
-
-    Returns:
-        The reason, for people, and whether it does.
-    """
-    if present.get("save_version", "") > new["save_version"]:  # it was sent late
-        return f"{who}, which was made later, stays the champion", False
+    """The reason why a new champion takes the alias or not, and whether it does. Arguments: tags of both versions."""
+    if present.get("save_version", "") > new["save_version"]:  # the record arrived late
+        return f"{who} is newer and stays the champion", False
     if present.get("test_images") != new["test_images"]:
-        return f"the champion from now on, not compared with {who}, whose test images or labels differ", True
-    told = f"{_interval(new)}, {who} {_interval(present)} on the same test images"
+        return f"it is the new champion, without comparison: {who} has other test images or labels", True
+    told = f"it gets {_interval(new)}, {who} {_interval(present)} of the same test images right"
     if float(new["test_accuracy_high"]) < float(present["test_accuracy_low"]):
-        return f"{told}, which stays the champion", False
-    return f"the champion from now on: {told}", True
+        return f"{who} stays the champion: {told}", False
+    return f"it is the new champion: {told}", True
 
 
 def _interval(tags: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What happens around a run: inputs are checked, a device is chosen, the outcome is said."""
+"""Kedro hooks that check the inputs of a run, choose the device, and print the result."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def is_parameter(dataset_name: str) -> bool:
-    """Whether a node's input is a parameter rather than stored data."""
+    """Whether an input of a node is a parameter rather than stored data."""
     return dataset_name == "parameters" or dataset_name.startswith("params:")
 
 
 class RunHooks:
-    """What is checked and chosen before the first node, and said after the last."""
+    """Checks before the first node, and results printed after the last."""
 
     _workers: "RayWorkers | None" = None
 
@@ -55,7 +55,7 @@ class RunHooks:
                 "add_class.path is not given. Name a folder of photographs: --params add_class.path=<folder>."
             )
         _check_inputs(pipeline, catalog)
-        # Where versions are stored, a run that makes none may still be let in, such as from a disk for reading alone.
+        # If versions are stored, the run may need to write nothing, so a read-only disk is allowed.
         for dataset in _kept(pipeline.datasets(), catalog):
             if isinstance(dataset, CheckpointsDataset) or not dataset.list_versions():
                 dataset.check_place()
@@ -68,7 +68,7 @@ class RunHooks:
         prepare_process(parameters.device)
         if "source" in pipeline.all_outputs():
             check_dataset(parameters.dataset)
-        # A GPU that is not there must not be found out in the middle; otherwise Keras is imported when it is needed.
+        # Report a missing GPU before the run starts. Otherwise Keras is imported only when it is needed.
         if parameters.device.accelerator == "gpu" and any("gpu" in node.tags for node in pipeline.nodes):
             self._say_device()
         self._workers = _open_workers(pipeline, catalog, parameters, self._data)
@@ -110,7 +110,7 @@ class RunHooks:
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
-    """Let a file that the user names take the champion's place where photographs are answered or ranked."""
+    """Use the model file that the user gave in the place of the champion."""
     if parameters.predict.path is None:
         raise InputError(
             "predict.path is not given. Name the photographs: --params predict.path=<file, folder, glob, or CSV>."
@@ -123,7 +123,7 @@ def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
 def _open_workers(
     pipeline: Pipeline, catalog: CatalogProtocol, parameters: Parameters, data: Path
 ) -> "RayWorkers | None":
-    """Workers on other devices and machines, where there are to be some and something for them to do."""
+    """Start workers on other devices and machines if the parameters and the pipeline ask for them."""
     if parameters.device.workers == 1 or "workers" not in pipeline.inputs():
         return None
     from efficientnet_finetuning.cluster.workers import RayWorkers
@@ -144,7 +144,7 @@ def _answered(dataset: Committed) -> str:
     counts = answers.loc[~unreadable, "class_1"].value_counts()
     told = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
     return f"""
-{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} not sure enough, \
+{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} too unsure to answer, \
 {unreadable.sum():,} could not be read
 {told}
 
@@ -154,10 +154,10 @@ Answers: {dataset.path.resolve()} (and .parquet beside it)
 
 def _ranked(table: Committed, sheet: Committed) -> str:
     return f"""
-{len(table.load()):,} photographs are ranked: the first are those whose labels would help most.
+{len(table.load()):,} photographs are ranked. Labels for the first ones would help most.
 
-Label first: {table.path.resolve()} (from the top)
-The first:   {sheet.path.resolve()}
+Ranking:         {table.path.resolve()}
+First pictures:  {sheet.path.resolve()}
 """
 
 
@@ -174,7 +174,7 @@ def _extended(catalog: CatalogProtocol) -> str:
 {told}
 Model:  {model}
 Use it: kedro run --pipelines predict --params predict.model=<that file>,predict.path=<photographs>
-        To recognize more of the class at the cost of the others: add_class.max_loss=0.02
+        To recognize more images of the new class and lose more of the others: add_class.max_loss=0.02
 """
 
 
@@ -186,12 +186,12 @@ def _reviewed(catalog: CatalogProtocol, job: str) -> str:
 {told}
 
 Issues: {catalog["image_issues"].path.resolve()}
-Next:   make review JOB={job} (look at them and mend the labels)
+Next:   make review JOB={job} (look at the images and correct the labels)
 """
 
 
 def _outcome(catalog: CatalogProtocol) -> str:
-    """What a user wants to know when all is done."""
+    """The comparison, the verdict, and where to find the report."""
     words = _wrapped(catalog["verdict"].load()["words"])
     return f"""
 {format_comparison(catalog["comparison"].load())}
@@ -199,7 +199,7 @@ def _outcome(catalog: CatalogProtocol) -> str:
 {words}
 
 Report: {catalog["report"].path.resolve()}
-Next:   make viz (the lineage with its pictures), make mlflow (the runs)
+Next:   make viz (the pipeline with its figures), make mlflow (all runs)
 """
 
 
@@ -210,20 +210,20 @@ def _kept(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[Committed 
 
 
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Refuse to start from what is not stored, or not as it was written, and without parameters."""
+    """Stop a run whose inputs are missing or damaged, or whose parameters are missing."""
     known = set(catalog)
     if absent := sorted(name for name in pipeline.inputs() if name.startswith("params:") and name not in known):
         raise InputError(
-            f"This run needs {', '.join(absent)}, which this environment does not give. For seed_parity there is --env "
-            "seed_recipe."
+            f"This run needs {', '.join(absent)}, which this environment does not define. For seed_parity, "
+            "add --env seed_recipe."
         )
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
         if isinstance(dataset, Committed) and dataset.list_versions() and (damage := dataset.find_damage()):
-            raise InputError(f"{damage}. The same command without --from-nodes, --nodes or --tags makes it anew.")
+            raise InputError(f"{damage}. Run the command without --from-nodes, --nodes or --tags to make it again.")
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(
-            f"This run starts from {', '.join(missing)}, of which no version is stored yet. Run what makes them "
-            "first: `kedro run`, or the same command without --from-nodes, --nodes or --tags. What another job has "
-            "stored needs its environment, such as --env folder."
+            f"This run needs {', '.join(missing)}, but no version is stored yet. First run `kedro run`, or the command "
+            "without --from-nodes, --nodes or --tags. To use the stored data of another job, give its environment, "
+            "such as --env folder."
         )

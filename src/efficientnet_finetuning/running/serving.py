@@ -1,11 +1,16 @@
-"""The champion behind MLflow's scoring server: photographs in base64 go in, classes with probabilities come out.
+r"""The champion for MLflow's scoring server: photographs in base64 in, classes with probabilities out.
 
-MLflow makes the model by running this file ("models from code"), so nothing is pickled. The package's code travels with
-the model: it is found there first, and the project need not be installed where the model is served. The libraries are
-those of the serving environment: with ``--env-manager local`` what is installed, else what the model's
-``requirements.txt`` names.
+MLflow creates the model by running this file ("models from code"), so nothing is pickled. The model contains this
+package's code, so the project need not be installed on the server. The libraries come from the serving environment: the
+installed ones with ``--env-manager local``, else those in the model's ``requirements.txt``.
 
-The server reads a request as a whole before it gets here, so the bounds below protect the decoder, not the network.
+A request to a server that `mlflow models serve` has started on port 5001::
+
+    echo "{\"dataframe_split\": {\"columns\": [\"image\"], \"data\": [[\"$(base64 -w0 photo.jpg)\"]]}}" |
+      curl -s http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d @-
+
+The server has no password: keep it on 127.0.0.1, or put it behind a proxy that limits the size of requests. It reads
+each request completely, so the limits below protect only the decoder.
 """
 
 import base64
@@ -28,32 +33,31 @@ from efficientnet_finetuning.data.encoded import EncodedImage
 
 ARTIFACT = "champion"
 MAX_IMAGES = 64
-# Of base64, in millions of characters.
+# Millions of base64 characters.
 MAX_MEGABYTES = 20
 MAX_MEGAPIXELS = 50
 _TOP = 5
 
 
 class Served(PythonModel):
-    """A classifier that takes a table with a column ``image`` and gives that of ``Classifier.predict``, without ids."""
+    """A model that takes a table with a column ``image`` and returns ``Classifier.predict`` without ids."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self._classifier = Classifier.load(context.artifacts[ARTIFACT])
         self._lock = Lock()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Classify the photographs of one request, while others wait: it uses all cores, and memory is bounded.
+        """Classify the photographs of one request. Requests wait for each other, since each uses all cores.
 
         Returns:
-            A row a photograph. One that cannot be read has its ``reason``, empty classes, and ``None`` for
-            probabilities.
+            One row per photograph. An unreadable one has a ``reason``, empty classes and ``None`` as probabilities.
 
         Raises:
-            MlflowException: there are too many photographs, or none; the server answers with status 400.
+            MlflowException: there are no photographs or too many; the server answers with status 400.
         """
         if not 1 <= len(model_input) <= MAX_IMAGES:
             raise MlflowException(
-                f"The request holds {len(model_input)} images. Send 1 to {MAX_IMAGES} at a time.",
+                f"The request has {len(model_input)} images. Send 1 to {MAX_IMAGES} at a time.",
                 INVALID_PARAMETER_VALUE,
             )
         with self._lock:
@@ -61,19 +65,19 @@ class Served(PythonModel):
             photographs = [EncodedImage(str(row), content) for row, content in enumerate(contents)]
             answers = self._classifier.predict(photographs, _TOP, MAX_IMAGES).drop(columns="id")
         answers["reason"] = [ours or its for ours, its in zip(refusals, answers["reason"], strict=True)]
-        return answers.astype(object).where(answers.notna(), None)  # JSON has no word for "not a number"
+        return answers.astype(object).where(answers.notna(), None)  # JSON has no NaN
 
 
 def _decode(text: Any) -> tuple[bytes, str]:
-    """The bytes of a photograph, or none and the reason why it is not looked at."""
+    """The content of a photograph, or no content and the reason why it is refused."""
     if not isinstance(text, str):
-        return b"", "undecodable: no text"
+        return b"", "undecodable: the image is not a string"
     if len(text) > MAX_MEGABYTES * 1e6:
-        return b"", f"too_large: {len(text) / 1e6:.0f} MB of base64, where {MAX_MEGABYTES} MB are taken"
+        return b"", f"too_large: {len(text) / 1e6:.0f} MB of base64; the limit is {MAX_MEGABYTES} MB"
     try:
         content = base64.b64decode("".join(text.split()), validate=True)  # encoders break lines
     except ValueError:
-        return b"", "undecodable: no base64"
+        return b"", "undecodable: the image is not base64"
     reason = _why_too_large(content)
     return (b"" if reason else content), reason
 
@@ -87,7 +91,7 @@ def _why_too_large(content: bytes) -> str:
 
 
 def signature(num_classes: int) -> ModelSignature:
-    """What goes in and what comes out."""
+    """Input and output columns of the model."""
     columns: list[ColSpec | TensorSpec] = []
     for place in range(1, min(_TOP, num_classes) + 1):
         columns.append(ColSpec(DataType.string, f"class_{place}"))
@@ -98,7 +102,7 @@ def signature(num_classes: int) -> ModelSignature:
 
 
 def example() -> pd.DataFrame:
-    """A request that shows the form: a grey square, since nobody's photograph should travel with a model."""
+    """An example request with a grey square, so that no photograph is published with a model."""
     file = BytesIO()
     Image.new("RGB", (64, 64), "grey").save(file, "PNG")
     return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})

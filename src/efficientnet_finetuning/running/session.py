@@ -1,4 +1,4 @@
-"""How a run begins and ends: parameters first, errors without a traceback, signals that leave nothing RUNNING."""
+"""Start and end of a run: parameters are checked first, user errors have no traceback, signals end runs cleanly."""
 
 import fcntl
 import logging
@@ -29,13 +29,13 @@ from efficientnet_finetuning.running.incremental import IncrementalRunner
 from efficientnet_finetuning.storage import make_folder
 
 _CHOICES = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
-# Levels of the loggers that tell the user more where device.verbose asks for it.
+# Logger levels without and with device.verbose.
 _LOGGERS = {"efficientnet_finetuning": (logging.INFO, logging.DEBUG), "kedro": (logging.WARNING, logging.INFO)}
 _EXIT_STATUS = {KeyboardInterrupt: 130, SystemExit: 143}
 
 
 class Session(KedroSession):
-    """Kedro's session with this project's manners."""
+    """Kedro's session, with early checks, short error messages and incremental runs."""
 
     def __init__(self, session_id: str, *args: Any, **options: Any) -> None:
         super().__init__(session_id, *args, **options)
@@ -43,7 +43,7 @@ class Session(KedroSession):
         self.session_id = own_version(self._project_path / "data")
 
     def load_context(self) -> KedroContext:
-        """The project's context: one for the session, so that parameters are read and checked once."""
+        """The project's context. It is loaded once, so parameters are read and checked once."""
         if self._context is None:
             self._context = super().load_context()
         return self._context
@@ -54,12 +54,12 @@ class Session(KedroSession):
         """Run pipelines; see :meth:`kedro.framework.session.KedroSession.run`.
 
         Raises:
-            click.ClickException: the user gave something wrong; the command line shows its message alone.
-            SystemExit: the run was interrupted, with 130 after Ctrl-C and 143 after SIGTERM.
+            click.ClickException: the user made a mistake; the command line prints only the message.
+            SystemExit: the run was interrupted, with status 130 after Ctrl-C and 143 after SIGTERM.
         """
         names = [pipeline_name] if pipeline_name else list(pipeline_names or [])
         try:
-            # Relative paths in parameters are the project's, from wherever the command is typed.
+            # Relative paths in parameters are relative to the project, not to the working folder.
             with chdir(self._project_path), Interruptible():
                 _check_names(names)
                 verbose = parameters_of(self.load_context().config_loader).device.verbose
@@ -81,18 +81,14 @@ class Session(KedroSession):
             raise click.ClickException(str(mistake)) from error
 
     def _tell_hooks(self, interruption: BaseException) -> None:
-        # Kedro tells its hooks of exceptions only, and these two are none, so that nothing swallows them.
+        # Kedro calls its error hooks only for subclasses of Exception, which these two are not.
         hooks_of(self).hook.on_pipeline_error(
             error=interruption, run_params={"run_id": self.session_id}, pipeline=Pipeline([]), catalog=None
         )
 
 
 def own_version(folder: Path) -> str:
-    """A save version that no other run has: of two that begin in the same millisecond Kedro's are the same.
-
-    Args:
-        folder: of the data, where the last version is written down.
-    """
+    """A unique save version, stored in the data folder. Kedro's are equal for runs that start in one millisecond."""
     try:
         make_folder(folder)
         with (folder / ".last_version").open("a+", encoding="utf-8", errors="replace") as file:
@@ -109,7 +105,7 @@ def own_version(folder: Path) -> str:
 
 
 def _runner(options: dict[str, Any], display: Display) -> AbstractRunner:
-    """The incremental runner, where the user asked for none or for the one that it extends."""
+    """The incremental runner, unless the user chose another one."""
     asked = options.get("runner")
     if asked is not None and type(asked) is not SequentialRunner:
         return asked
@@ -125,13 +121,13 @@ def _check_names(names: list[str]) -> None:
             )
     if len(comparing := [name for name in COMPARING if name in names]) > 1:
         raise InputError(
-            f"{' and '.join(comparing)} each end in a comparison of their own, so they cannot be one run. "
-            "`kedro run` without a name trains and compares all regimes; `finetune` does so without the baseline."
+            f"{' and '.join(comparing)} each write a comparison, so they cannot run together. `kedro run` without a "
+            "name trains and compares all regimes; `finetune` does the same without the baseline."
         )
 
 
 def _check_choice(names: list[str], options: dict[str, Any]) -> None:
-    """Refuse names of nodes, tags, namespaces and datasets that choose nothing."""
+    """Reject names of nodes, tags, namespaces and datasets that select nothing."""
     pipeline = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
     choice = {option.replace("namespaces", "node_namespaces"): options.get(option) for option in _CHOICES}
     try:
@@ -141,23 +137,23 @@ def _check_choice(names: list[str], options: dict[str, Any]) -> None:
         known = [*(node.name for node in pipeline.nodes), *pipeline.datasets(), "gpu", "cpu"]
         hint = "".join(near_matches(name, known) for name in wanted if name not in known)
         raise InputError(
-            f"Nothing is chosen by {', '.join(wanted)}: {str(error).rstrip('.')}.{hint} Tags are gpu and cpu; "
+            f"No node matches {', '.join(wanted)}: {str(error).rstrip('.')}.{hint} The tags are gpu and cpu; "
             "`make viz` shows all names."
         ) from error
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
-    """The user's mistake behind an error, which Kedro wraps when it happens while data is saved."""
+    """The user's mistake that caused an error. Kedro wraps errors that occur while it saves data."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
 
 
 class Interruptible:
-    """A ``with`` block that Ctrl-C ends with :class:`KeyboardInterrupt` and SIGTERM with :class:`SystemExit`.
+    """A ``with`` block that ends with :class:`KeyboardInterrupt` on Ctrl-C and :class:`SystemExit` on SIGTERM.
 
-    Python drops an exception that is raised while an object is being destroyed or inside a callback from C, of which
-    a training step has many. So the signal is repeated until the block is left.
+    Python drops exceptions that are raised in destructors and in callbacks from C, which training steps use often. So
+    the signal is repeated until the block ends.
     """
 
     def __init__(self, repeat_after: float = 2.0) -> None:
@@ -165,7 +161,7 @@ class Interruptible:
         self._again = threading.Timer(repeat_after, signal.raise_signal)
 
     def __enter__(self) -> None:
-        # A run in the background of a shell ignores Ctrl-C, and is meant to.
+        # A background job of a shell ignores Ctrl-C on purpose.
         heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._interrupt) for number in heard}
 

@@ -1,4 +1,4 @@
-"""Which code a function's result depends on: read from the syntax, so that comments and docstrings change nothing."""
+"""The code that a function depends on, from its syntax tree. Comments and docstrings do not count."""
 
 import ast
 import hashlib
@@ -11,21 +11,21 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
-# What these say reaches a result through the values of parameters alone, or not at all.
+# These affect a result only through parameter values, or not at all.
 _WITHOUT_EFFECT = {"errors", "parameters", "storage", "device", "workers"}
-# Import names of the libraries whose version can change a result, with the names of their distributions.
+# Libraries whose version can change a result: import name and distribution name.
 _COMPUTING = {"PIL": "pillow", "imagehash": "imagehash", "keras": "keras"}
 
 
 def sources_of(function: Callable[..., Any]) -> dict[str, str]:
-    """Hashes of the function itself and of every module of this package that it reaches, by file.
+    """Hashes of the function and of every module of this package that it imports, by file.
 
-    Of the function's own module only what it uses counts, since many nodes share one.
+    In the function's own module only the definitions that it uses count, because many nodes share a module.
     """
     module = function.__module__
     hashes = {_file(name): _module_hash(name) for name in _reached(function)}
     own = _own_code(function)
-    # What is imported counts by itself; other names on the same line belong to other nodes.
+    # Imported modules have their own hashes; an import line may also name things for other nodes.
     own.body = [node for node in own.body if not isinstance(node, ast.Import | ast.ImportFrom)]
     return dict(sorted((hashes | {f"{_file(module)}::{function.__name__}": _tree_hash(own)}).items()))
 
@@ -41,14 +41,14 @@ def libraries_of(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def files_of(module: str) -> set[Path]:
-    """Files of all modules of this package that a module needs: itself, what it reaches, and the packages above."""
+    """Files of a module, of all modules of this package that it imports, and of their parent packages."""
     files = {path for name in _closure([module]) if (path := _path(name))}
     above = {folder / "__init__.py" for file in files for folder in file.parents if folder.is_relative_to(_ROOT)}
     return files | above
 
 
 def _own_code(function: Callable[..., Any]) -> ast.Module:
-    """The definitions of a module that a function uses, itself included, and the imports of what they name."""
+    """The definitions of a module that a function uses, including itself and the imports."""
     tree = _tree(function.__module__)
     definitions = {name: node for node in tree.body for name in _defined(node)}
     wanted, used = [function.__name__], dict[str, ast.stmt]()
@@ -76,7 +76,7 @@ def _reached(function: Callable[..., Any]) -> set[str]:
 
 
 def _closure(modules: Iterable[str]) -> set[str]:
-    """Modules of this package with all that they import, directly or not."""
+    """Modules of this package with all that they import, directly or indirectly."""
     reached: set[str] = set()
     wanted = list(modules)
     while wanted:
@@ -90,7 +90,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
 def _modules(tree: ast.AST) -> Iterator[str]:
     """Modules of this package that a piece of code imports, at its top or inside."""
     for name in _imports(tree):
-        if name.partition(".")[0] == _PACKAGE and _is_module(name):
+        if name.partition(".")[0] == _PACKAGE and _path(name):
             yield name
 
 
@@ -103,15 +103,11 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _is_module(name: str) -> bool:
-    return _path(name) is not None
-
-
 @cache
 def _tree(module: str) -> ast.Module:
     """The syntax of a module of this package, without its docstrings."""
     path = _path(module)
-    assert path is not None, f"{module} is no module of this package"
+    assert path is not None, f"{module} is not a module of this package"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
@@ -120,14 +116,14 @@ def _tree(module: str) -> ast.Module:
 
 
 def _path(name: str) -> Path | None:
-    """The file of a module of this package. Not by importlib, which would import what lies above it."""
+    """The file of a module of this package. importlib would import its parent packages."""
     path = _ROOT.joinpath(*name.split(".")[1:])
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _file(module: str) -> str:
-    """Below the package, as people name it: ``training/fit.py``."""
+    """Path relative to the package: ``training/fit.py``."""
     return str(_path(module).relative_to(_ROOT).as_posix())  # type: ignore[union-attr]
 
 

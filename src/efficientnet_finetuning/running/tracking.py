@@ -1,10 +1,10 @@
-"""What a run tells MLflow: written to a local journal first, sent in the background, replayed where it did not arrive.
+"""Records for MLflow. They are written to a local journal first and sent in the background.
 
-A journal is a file of one JSON event a line. Whoever writes it holds a lock on it, so a journal that can be locked was
-left by a process that has died, or by one that could not send all of it. Its events can be sent again without harm:
-runs are found by a tag of ours, models by their run, and metrics carry the time at which they were measured.
+A journal is a file with one JSON event per line. The process that writes it holds a lock on it. A journal without a
+lock belongs to a process that died or that could not send everything. Events can be sent twice without harm: runs are
+found by a tag, models by their run, and metrics carry their time.
 
-``python -m efficientnet_finetuning.running.tracking`` sends what is left; so does the next ``kedro run``.
+``python -m efficientnet_finetuning.running.tracking`` sends all that is left; so does the next ``kedro run``.
 """
 
 import contextlib
@@ -26,12 +26,11 @@ logger = logging.getLogger(__name__)
 
 JOURNALS = Path("data/08_reporting/mlflow/journal")
 _KEY = "efficientnet_finetuning.key"
-# How long the end of a run waits for a server, and for a local database, in which each event makes progress.
+# Seconds that the end of a run waits for a server, and for the next event in a local database.
 _PATIENCE_SERVER, _PATIENCE_LOCAL = 4.0, 60.0
-# What MLflow's errors say when the fault is the event's. All others, a proxy's error pages too, are the server's.
+# Error codes that blame the event. All other errors, such as a proxy's error page, are the server's fault.
 _HOPELESS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
-# And what a server says to a model if it keeps runs but no models, or none of ours. The run has arrived there before,
-# and must not wait for it.
+# Error codes of a server that stores runs but no models.
 _HOPELESS_MODEL = _HOPELESS | {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED"}
 
 # Where MLflow's tables hold the paths of artifacts.
@@ -50,8 +49,8 @@ class Journal:
     """The events of one run, and the thread that sends them.
 
     Args:
-        path: of the file, ``<save version>.jsonl`` in a folder of journals.
-        store: where MLflow keeps runs: ``uri``, or ``None`` for our own database, and ``experiment``.
+        path: the file, ``<save version>.jsonl`` in the folder of journals.
+        store: ``uri`` of MLflow's store (``None``: the project's database) and ``experiment``.
     """
 
     def __init__(self, path: Path, store: dict[str, str | None]) -> None:
@@ -60,7 +59,7 @@ class Journal:
         new.touch(mode=0o600)  # the address of a server may hold a password
         self._file = new.open("w", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        new.rename(path)  # unlocked, it would be taken for one that was left behind
+        new.rename(path)  # only now, since an unlocked journal counts as left behind
         self._is_remote = not (store["uri"] or "sqlite:").startswith(("sqlite:", "file:"))
         _import_ahead(self._is_remote)
         self._sender = _Sender(path)
@@ -68,13 +67,13 @@ class Journal:
         self._sender.start()
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """Add an event; it has left this process when this returns, but it may not have been sent."""
+        """Append an event. It is on its way to the disk when this returns, but may not have been sent."""
         self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
         self._file.flush()
         self._sender.wake.set()
 
     def close(self) -> None:
-        """Send what is left, but wait for a server no longer than is fair."""
+        """Send what is left, but do not wait long for a slow server."""
         self._sender.finishing = True
         self._sender.wake.set()
         patience = _PATIENCE_SERVER if self._is_remote else _PATIENCE_LOCAL
@@ -89,10 +88,10 @@ class Journal:
 
 
 def _import_ahead(is_remote: bool) -> None:
-    """Import, before the thread starts, what cannot be imported while the thread imports MLflow.
+    """Import what cannot be imported while the thread imports MLflow.
 
-    TFDS replaces Python's ``import``, in all threads, while it is imported. MLflow imports IPython when it first calls
-    a server, and matplotlib fails if it finds IPython half imported when the run draws a figure.
+    TFDS replaces Python's ``import`` in all threads while it is imported. MLflow imports IPython when it first calls a
+    server, and matplotlib fails if IPython is half imported when the run draws a figure.
     """
     with contextlib.suppress(ImportError):
         import tensorflow_datasets  # noqa: F401  a third of a second, without TensorFlow
@@ -105,7 +104,7 @@ _KEPT = "Nothing is lost: the next `kedro run` or `make mlflow-replay` sends wha
 
 
 class _Sender(threading.Thread):
-    """Sends the journals that others left, then follows its own until that is closed."""
+    """Sends the journals of earlier runs, then its own until that is closed."""
 
     def __init__(self, own: Path) -> None:
         super().__init__(daemon=True, name="mlflow")
@@ -115,7 +114,7 @@ class _Sender(threading.Thread):
     def run(self) -> None:
         _, outages = replay(self._own.parent)
         for uri, error in outages.items():
-            logger.warning("MLflow at %s still misses records of earlier runs (%s)", uri, error)
+            logger.warning("Records of earlier runs could not be sent to MLflow at %s (%s)", uri, error)
         try:
             delivery = _Delivery(self._own)
             while True:
@@ -126,16 +125,17 @@ class _Sender(threading.Thread):
                     return delivery.discard()
                 self.wake.wait()
                 self.wake.clear()
-        except Exception as error:  # a tracking server fails in every way there is
-            logger.warning("MLflow cannot be reached (%s: %s); the run goes on. %s", type(error).__name__, error, _KEPT)
+        except Exception as error:  # a server can fail in any way
+            logger.warning(
+                "MLflow cannot be reached (%s: %s). The run continues. %s", type(error).__name__, error, _KEPT
+            )
 
 
 def replay(folder: Path) -> tuple[int, dict[str, Exception]]:
-    """Send what the journals of ended processes hold, and close the runs that they left open.
+    """Send the journals of processes that have ended, and close the runs that they left open.
 
     Returns:
-        How many events were sent, and for each store that could not be reached, why. One that is away holds up its
-        own journals only, which stay.
+        The number of events sent, and an error for each store that could not be reached. Its journals stay.
     """
     count, outages = 0, dict[str, Exception]()
     try:
@@ -168,7 +168,7 @@ def _deliver(path: Path, outages: dict[str, Exception]) -> int:
         if not _is_the_journals_fault(error, delivery):
             outages[delivery.uri if delivery else str(path)] = error
             return count
-        logger.warning("%s is damaged, and is kept as *.damaged. %s: %s", path, type(error).__name__, error)
+        logger.warning("%s is damaged and was renamed to *.damaged. %s: %s", path, type(error).__name__, error)
         path.rename(path.with_suffix(".damaged"))
         path.with_suffix(".sent").unlink(missing_ok=True)
         if delivery:
@@ -178,18 +178,14 @@ def _deliver(path: Path, outages: dict[str, Exception]) -> int:
 
 
 def _is_the_journals_fault(error: Exception, delivery: "_Delivery | None") -> bool:
-    """Whether a line is not what we write, or MLflow knows no store of the address that the journal names."""
+    """Whether a line is damaged, or MLflow does not support the address in the journal."""
     if isinstance(error, AttributeError | KeyError | TypeError | ValueError):
         return delivery is None or delivery.is_connected
     return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
 
 
 def _mend_locations(folder: Path) -> None:
-    """Let our own database find its artifacts where they are, since MLflow stores absolute paths.
-
-    Args:
-        folder: of the database, with the artifacts beside it. Its project may have been moved or copied.
-    """
+    """Update the artifact locations in the project's database, because a project may be moved or copied."""
     if not (folder / "mlflow.db").is_file():
         return
     here = (folder / "artifacts").as_uri()
@@ -207,7 +203,7 @@ def _mend_locations(folder: Path) -> None:
 
 
 class _Delivery:
-    """Sends the events of a journal in order, and remembers beside it how many are sent."""
+    """Sends the events of a journal in order, and stores next to it how many are sent."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
@@ -229,7 +225,7 @@ class _Delivery:
         self._client: Any = None
 
     def send(self) -> Iterator[Event]:
-        """Send the events that are there and were not sent, and yield each."""
+        """Send the events that have not been sent, and yield each."""
         progress = self._progress.read_bytes() if self._progress.is_file() else b""
         done = int(progress) if progress.isdigit() else 0
         while True:
@@ -245,43 +241,40 @@ class _Delivery:
                 self._apply(event)
                 self._progress.write_text(str(self._number))
                 yield event
-            self._note(event)
+            if event["op"] == "run":
+                self._open.add(event["key"])
+            elif event["op"] == "end":
+                self._open.discard(event["key"])
 
     def end_what_was_left_open(self) -> None:
-        """Mark the runs of a process that died as killed."""
+        """Mark the open runs of a dead process as killed."""
         for key in self._open:
             if run_id := self._find(key):
                 self._client.set_terminated(run_id, "KILLED")
 
     def discard(self) -> None:
-        """Remove a journal that is wholly sent."""
+        """Delete a journal that is completely sent."""
         self._path.unlink(missing_ok=True)
         self._progress.unlink(missing_ok=True)
-
-    def _note(self, event: Event) -> None:
-        if event["op"] == "run":
-            self._open.add(event["key"])
-        elif event["op"] == "end":
-            self._open.discard(event["key"])
 
     def _connect(self) -> None:
         if self.is_connected:
             return
-        # A server that does not answer must not hold up the end of a run; by itself MLflow tries for minutes.
+        # By default, MLflow tries for minutes to reach a server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # What a run says is for the run's user: no progress of copies, no steps on the way.
+        # Keep progress bars and details of uploads out of the console.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, entities
         from mlflow.exceptions import MlflowException
 
-        # Now that MLflow has set its loggers up: this one writes a traceback of what is raised and told in one line.
+        # After the import, which configures the loggers. This one logs tracebacks of errors that are reported below.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._client = MlflowClient(self.uri)
+        self._client, self._entities = MlflowClient(self.uri), entities
         found = self._client.get_experiment_by_name(self._experiment_name)
-        # Otherwise MLflow asks what kind this is, or takes it for one about language models.
+        # Without this tag, the page of MLflow asks for the kind of experiment.
         kind = ("mlflow.experimentKind", "custom_model_development")
         if found is None:
             self._experiment = self._client.create_experiment(self._experiment_name, self._artifacts, dict([kind]))
@@ -300,11 +293,9 @@ class _Delivery:
         except MlflowException as error:
             if error.error_code not in (_HOPELESS_MODEL if event["op"] == "model" else _HOPELESS):
                 raise
-            logger.warning("MLflow refuses a record of this run: %s", error)
+            logger.warning("MLflow rejected a record of this run: %s", error)
 
     def _send_run(self, event: Event) -> None:
-        from mlflow.entities import Param
-
         key, tags = event["key"], dict(event["tags"])
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._run_id(event["parent"])
@@ -318,32 +309,30 @@ class _Delivery:
             self._experiment, start_time=event["time"], run_name=event["name"], tags=tags | {_KEY: key}
         )
         self._runs[key] = run.info.run_id
-        params = [Param(name, str(value)) for name, value in event["params"].items()]
+        params = [self._entities.Param(name, str(value)) for name, value in event["params"].items()]
         for first in range(0, len(params), 100):  # the most that MLflow takes at once
             self._client.log_batch(run.info.run_id, params=params[first : first + 100])
 
     def _send_metrics(self, event: Event) -> None:
-        from mlflow.entities import Metric
-
         run_id = self._run_id(event["key"])
         if event["step"] in self._known_steps.get(run_id, ()):
             return  # the epoch during which the earlier process was killed
-        metrics = [Metric(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()]
+        metrics = [
+            self._entities.Metric(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()
+        ]
         self._client.log_batch(run_id, metrics=metrics)
 
     def _send_dataset(self, event: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         run_id = self._run_id(event["key"])
-        dataset = Dataset(
+        dataset = self._entities.Dataset(
             name=event["name"],
             digest=event["digest"][:36],  # the most that MLflow keeps
             source_type="local",
             source=json.dumps({"uri": event["source"]}),
             profile=json.dumps(event["counts"]),
         )
-        tag = InputTag("mlflow.data.context", "training")
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+        tag = self._entities.InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, [self._entities.DatasetInput(dataset, [tag])])
         self._client.set_tag(run_id, "manifest_sha256", event["digest"])
 
     def _send_artifact(self, event: Event) -> None:
@@ -378,12 +367,12 @@ class _Delivery:
 
 
 def main() -> None:
-    """Send what earlier runs could not."""
+    """Send the records that earlier runs could not send."""
     count, outages = replay(JOURNALS)
     print(f"{count} records were sent to MLflow.")  # noqa: T201
     if outages:
         faults = "\n".join(f"  {uri}: {error}" for uri, error in outages.items())
-        sys.exit(f"Error: MLflow cannot be reached; the journals stay in {JOURNALS}:\n{faults}")
+        sys.exit(f"Error: MLflow cannot be reached. The journals stay in {JOURNALS}:\n{faults}")
 
 
 if __name__ == "__main__":

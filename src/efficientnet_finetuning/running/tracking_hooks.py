@@ -1,4 +1,4 @@
-"""What a run notes for MLflow: a parent run for each `kedro run`, a child for each regime."""
+"""Kedro hooks that record a run for MLflow: a parent run per `kedro run`, and a child run per regime."""
 
 import getpass
 import logging
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from efficientnet_finetuning.bundle.receipt import commit_of
 from efficientnet_finetuning.io.committed import Committed
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.parameters import REGIMES, Parameters
+from efficientnet_finetuning.parameters import REGIMES
 from efficientnet_finetuning.parameters.validation import flatten
 from efficientnet_finetuning.running.configuration import parameters_of
 from efficientnet_finetuning.running.registry import describe
@@ -34,7 +34,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Let a hook's failure cost the record, not the run."""
+    """Log an error of a hook and stop recording; the run continues."""
 
     @wraps(method)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -43,17 +43,17 @@ def _never_fail(method: Callable[Arguments, None]) -> Callable[Arguments, None]:
             return
         try:
             method(*args, **kwargs)
-        except Exception as error:  # the disk of the journal may be full, to begin with
+        except Exception as error:  # for example, the disk may be full
             hooks.failed = True
-            logger.warning("This run is not recorded any further; it goes on. %s: %s", type(error).__name__, error)
+            logger.warning("The run continues, but it is no longer recorded. %s: %s", type(error).__name__, error)
 
     return guarded
 
 
 class TrackingHooks:
-    """Records a run for MLflow: a parent run for each ``kedro run``, a child for each regime.
+    """Records a run for MLflow: a parent run per ``kedro run``, and a child run per regime.
 
-    Namespaces interleave in Kedro's order, so runs are addressed by keys, never through MLflow's stack of active runs.
+    Runs are addressed by keys, not by MLflow's stack of active runs, because nodes of several regimes may alternate.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class TrackingHooks:
         self._compares = {"champion", "comparison"} <= pipeline.datasets()
         logging.getLogger("efficientnet_finetuning").addHandler(self._handler)
         if any((self._project_path / JOURNALS).glob("*.jsonl")):
-            self._open_journal()  # an earlier run has left something to send
+            self._open_journal()  # send what an earlier run left
 
     @hook_impl
     @_never_fail
@@ -102,7 +102,7 @@ class TrackingHooks:
         if isinstance(data, Figure) or dataset_name == "audit" or "08_reporting" in dataset.path.parts:
             self._write("artifact", key, path=self._place(dataset))
         if dataset_name == "comparison":
-            rows = data.astype(object).where(data.notna(), None)  # JSON has no word for "not a number"
+            rows = data.astype(object).where(data.notna(), None)  # JSON has no NaN
             self._write("table", key, name="comparison.json", data=rows.to_dict("list"))
         elif dataset_name == "cost" or dataset_name.endswith("_metrics"):
             prefix = "cost" if dataset_name == "cost" else "test"
@@ -125,7 +125,8 @@ class TrackingHooks:
         if self._journal is None:
             self._parameters = parameters_of(self._config_loader)
             path = self._project_path / JOURNALS / f"{self._version}.jsonl"
-            self._journal = Journal(path, _store(self._parameters))
+            uri = self._parameters.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+            self._journal = Journal(path, {"uri": uri, "experiment": self._parameters.tracking.experiment})
         return self._journal
 
     def _start_parent(self) -> None:
@@ -158,17 +159,17 @@ class TrackingHooks:
         key = f"{self._version} {regime}"
         for checkpoints in inputs.values():
             if isinstance(checkpoints, Checkpoints):
-                # A training that goes on goes on in the MLflow run in which it began.
+                # A resumed training continues in its first MLflow run.
                 note = checkpoints.folder / "mlflow_run_key"
                 key = note.read_text(encoding="utf-8") if note.is_file() else key
                 note.write_text(key, encoding="utf-8")
-        # Without the regime's name in front, so that MLflow lines the regimes up.
+        # Names without the regime, so that MLflow compares the regimes side by side.
         parameters = flatten(getattr(self._parameters, regime)) | flatten(self._parameters.backbone, "backbone.")
         self._children[regime] = key
         self._start(key, regime, {"regime": regime}, parameters, parent=self._version)
 
     def _note_data(self) -> None:
-        """Say which images the runs were about: at the end, when the manifest is this run's and no older one."""
+        """Log which images the runs used. At the end, because only then the manifest is surely that of this run."""
         manifest = self._catalog["manifest"]
         if not (isinstance(manifest, Committed) and manifest.exists()):
             return
@@ -183,11 +184,11 @@ class TrackingHooks:
             self._write("dataset", key, **about)
 
     def _note_champion(self, is_finished: bool) -> None:
-        """Say on the parent run how good the champion is, so that a list of runs can be sorted by it."""
+        """Log the champion's metrics to the parent run, so that runs can be sorted by them."""
         champion = self._catalog["champion"]
         if not (self._compares and isinstance(champion, Committed) and champion.exists()):
             return
-        if is_finished or champion.resolve_load_version() == self._version:  # and not one of an earlier run
+        if is_finished or champion.resolve_load_version() == self._version:  # and not of an earlier run
             result = self._champions_result()
             self._start(self._version, "", {"champion": result["regime"]}, {})  # adds the tag
             numbers = {name: value for name, value in result.items() if isinstance(value, float) and value == value}
@@ -205,7 +206,7 @@ class TrackingHooks:
         return dict(result)
 
     def _place(self, dataset: Committed) -> str:
-        return os.path.relpath(dataset.path, self._project_path)  # the project may be moved before it is sent
+        return os.path.relpath(dataset.path, self._project_path)  # relative, because the project may be moved
 
     def _start(
         self, key: str, name: str, tags: dict[str, str], parameters: dict[str, Any], parent: str | None = None
@@ -240,7 +241,7 @@ class TrackingHooks:
 
 
 class _MetricsHandler(logging.Handler):
-    """Passes on the metrics that training attaches to its log records, so that training knows no tracker."""
+    """Logs the metrics that are attached to log records, so training does not depend on MLflow."""
 
     def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
         super().__init__(logging.INFO)
@@ -251,14 +252,8 @@ class _MetricsHandler(logging.Handler):
             self._log(record.metrics, getattr(record, "step", 0))
 
 
-def _store(parameters: Parameters) -> dict[str, str | None]:
-    """MLflow's tracking URI, ``None`` for our own database, and its experiment."""
-    uri = parameters.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return {"uri": uri, "experiment": parameters.tracking.experiment}
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return "unknown"  # the user of a container need not have a name
+        return "unknown"  # in a container, the user may have no name

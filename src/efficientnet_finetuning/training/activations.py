@@ -1,4 +1,4 @@
-"""Activations at the freeze point: what lies below never changes, so it is computed once and not in every epoch."""
+"""Cached activations of the frozen blocks. They never change, so they are computed once, not in every epoch."""
 
 import math
 from pathlib import Path
@@ -14,19 +14,13 @@ _BATCH_SIZE = 64
 
 
 def cache_activations(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlocks = map) -> np.ndarray:
-    """Activations of images, on the disk.
+    """Compute the activations of images and store them in ``folder``, or read them from an earlier call.
 
-    Args:
-        frozen: from pixels to activations.
-        images: uint8 ``(N, size, size, 3)``.
-        folder: where they are written, or found if they were written before, as a whole.
-        map_blocks: who computes them, as in :func:`~efficientnet_finetuning.models.inference.predict`.
-
-    Returns:
-        float16 ``(N, …)``, as a memory map.
+    ``frozen`` is a model from pixels to activations, ``images`` are uint8 ``(N, size, size, 3)``, ``map_blocks`` is as
+    in :func:`~efficientnet_finetuning.models.inference.predict`. Returns float16 ``(N, …)``, as a memory map.
 
     Raises:
-        InputError: the disk has no room.
+        InputError: the disk is full.
     """
     record = read_commit(folder)
     if record is None or find_damage(folder, record):
@@ -39,7 +33,7 @@ def _write(frozen: keras.Model, images: Images, folder: Path, map_blocks: MapBlo
     shape = (len(images), *frozen.output_shape[1:])
     check_free_space(folder, 2 * math.prod(shape), "Storing the activations at the freeze point")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
-    # Not through a memory map: its pages count as this process' memory, and a full disk kills the process.
+    # Not with a memory map: its pages count as memory of this process, and a full disk kills the process.
     with written_as_a_whole(folder, {}) as staged, (staged / "activations.npy").open("wb") as stream:
         np.lib.format.write_array_header_2_0(stream, header)
         what = "activations below the freeze point"

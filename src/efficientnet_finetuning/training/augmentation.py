@@ -1,4 +1,4 @@
-"""Random changes of training images, as a function of the seed alone."""
+"""Random changes of training images that depend only on the seed."""
 
 import math
 
@@ -11,11 +11,11 @@ _ERASED = (0.2, 0.5)
 
 
 class Augmentation:
-    """Changes that need no interpolation by NumPy, the others by Keras' layers; the same seed gives the same images.
+    """Random changes of images, by NumPy where no interpolation is needed, else by Keras layers.
 
-    Keras' RandomFlip, RandomTranslation and RandomErasing go through float32 and cost several times as much as they do
-    here; RandomColorJitter shifts brightness by the same amount in dark and light images.
-    Called by themselves Keras' layers draw from a counter that a resumed run would have to restore.
+    The same seed gives the same images. Keras' RandomFlip, RandomTranslation and RandomErasing compute in float32 and
+    are several times slower; its RandomColorJitter shifts dark and light images equally. Used directly, Keras layers
+    draw from a counter that a resumed run would have to restore.
     """
 
     def __init__(self, parameters: AugmentationParameters) -> None:
@@ -30,16 +30,10 @@ class Augmentation:
             self._layers.append(keras.layers.RandomContrast(parameters.contrast))
 
     def __call__(self, images: np.ndarray, seed: int, first: int = 0, batch: int | None = None) -> np.ndarray:
-        """Change every image of a batch, or of a part of it, in its own way.
+        """Change every image of a batch, or of a part of it, independently.
 
-        Args:
-            images: uint8 ``(rows, height, width, 3)``.
-            seed: any integer in 0 to 2**32 - 1.
-            first: place of the first of these images in their batch.
-            batch: how many images the batch has; these alone where it is ``None``.
-
-        Returns:
-            uint8 of the same shape.
+        Images are uint8 ``(rows, height, width, 3)``; the seed is 0 to 2**32 - 1. For a part, ``first`` is its position
+        in the batch, and ``batch`` the size of the batch.
         """
         batch = len(images) if batch is None else batch
         part = slice(first, first + len(images))
@@ -57,7 +51,7 @@ class Augmentation:
         return _erase(images, self._erasing, generator, part, batch) if self._erasing else images
 
     def _by_layers(self, images: np.ndarray, seed: int, part: slice, batch: int) -> np.ndarray:
-        # A plain integer would give every draw of a layer the same numbers.
+        # With an integer, every draw of a layer would give the same numbers.
         generator = keras.random.SeedGenerator(seed)
         whole = np.zeros((batch, *images.shape[1:]), np.float32)  # Keras draws for all at once
         whole[part] = images
@@ -71,13 +65,9 @@ class Augmentation:
 
 
 class Views:
-    """Several views of images, one after the other: the images as they are, then augmented ones, made when read.
-
-    The same slices give the same images.
-    """
+    """Several views of uint8 images ``(N, height, width, 3)``: the originals, then augmented ones, made when read."""
 
     def __init__(self, images: np.ndarray, views: int, augmentation: Augmentation, seed: int) -> None:
-        """Of uint8 ``images`` ``(N, height, width, 3)``."""
         self._images, self._augmentation, self._seed = images, augmentation, seed
         self.shape, self.dtype = (views * len(images), *images.shape[1:]), images.dtype
 
@@ -85,7 +75,7 @@ class Views:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """uint8 images of a range of rows."""
+        """The images of a range of rows; always the same for the same range."""
         parts = []
         row, stop, _ = rows.indices(len(self))
         while row < stop:
@@ -97,14 +87,14 @@ class Views:
 
 
 def seed_of(*parts: int) -> int:
-    """A seed for each combination of numbers, in 0 to 2**32 - 1."""
+    """A seed, 0 to 2**32 - 1, for a combination of numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def _translate(
     images: np.ndarray, translation: float, generator: np.random.Generator, part: slice, batch: int
 ) -> np.ndarray:
-    """Shift each image by whole pixels, at most ``translation`` of its height and width; the rest is mirrored."""
+    """Shift each image by up to ``translation`` of its size, in whole pixels. The edges are mirrored."""
     height, width = images.shape[1:3]
     down, right = round(translation * height), round(translation * width)
     padded = np.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), "symmetric")
@@ -116,9 +106,9 @@ def _translate(
 def _jitter_colors(
     images: np.ndarray, amount: float, generator: np.random.Generator, part: slice, batch: int
 ) -> np.ndarray:
-    """Multiply brightness, then contrast, then saturation of each image by factors of its own in 1 ± ``amount``."""
+    """Multiply brightness, contrast and saturation of each image by random factors in 1 ± ``amount``."""
     brightness, contrast, saturation = generator.uniform(1 - amount, 1 + amount, (3, batch, 1, 1))[:, part]
-    # All three are one linear map of an image's colours.
+    # Together, the three are one linear map of the colours.
     colors = saturation * np.eye(3) + (1 - saturation) / 3
     means = images.mean(axis=(1, 2), dtype=np.float32)[:, None] @ colors
     offsets = brightness * (1 - contrast) * means + 0.5  # to the nearest integer
@@ -129,7 +119,7 @@ def _jitter_colors(
 
 
 def _erase(images: np.ndarray, share: float, generator: np.random.Generator, part: slice, batch: int) -> np.ndarray:
-    """Paint a square, a fifth to a half of the image wide, in one colour into a share of the images."""
+    """Paint a square of one colour, a fifth to a half of the image wide, into a share of the images."""
     images = images.copy()
     height, width = images.shape[1:3]
     for row in np.flatnonzero(generator.random(batch) < share) - part.start:

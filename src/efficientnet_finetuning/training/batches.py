@@ -1,4 +1,4 @@
-"""Batches of stored rows for Keras: shuffled and augmented as a function of seed, epoch and step, on any backend."""
+"""Training batches for Keras. Order and augmentation depend only on seed, epoch and step."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,13 @@ from efficientnet_finetuning.training.ranks import Ranks
 
 
 class Batches(keras.utils.PyDataset):
-    """Rows of arrays in batches, every row once an epoch, the uneven last batch included.
+    """Rows of arrays in batches. Each epoch contains every row once, also those of a smaller last batch.
 
-    A run that goes on at epoch ``n`` sees what the undisturbed run would have seen: nothing is drawn from a state.
+    There is no random state, so a run that resumes at epoch ``n`` sees the same batches as an uninterrupted one.
 
     Attributes:
-        epoch: which one it is; whoever trains sets it.
-        skipped: batches at the beginning of the epoch that are not served, since an earlier process had them.
+        epoch: the current epoch, set by the training.
+        skipped: batches at the start of the epoch that an earlier process has already used.
     """
 
     def __init__(
@@ -28,18 +28,18 @@ class Batches(keras.utils.PyDataset):
         shuffle_seed: int | None = None,
         augmentation: Augmentation | None = None,
     ) -> None:
-        """Serve inputs with one-hot labels; memory maps are read by batch.
+        """Serve inputs with labels. Memory maps are read batch by batch.
 
         Args:
-            inputs: images or activations ``(N, …)``, or several views of them ``(views × N, …)``, view by view: each
-                epoch then has its own, in turn. float16 is served as float32.
+            inputs: images or activations ``(N, …)``, or several views ``(views × N, …)``, view by view; each epoch uses
+                the next view. float16 is served as float32.
             labels: one-hot ``(N, num_classes)``.
             batch_size: rows in a batch.
-            shuffle_seed: seed of the order and of the augmentation; ``None`` keeps the stored order.
+            shuffle_seed: seed of the order and the augmentation; ``None`` keeps the stored order.
             augmentation: applied to every batch; needs a ``shuffle_seed``.
         """
-        # Keras serves a single worker's batches through a tf.data pipeline that tunes itself, and the end of an epoch
-        # now and then misses the tuner, which sleeps on: for up to the length of the epoch. With several it does not.
+        # With one worker, Keras uses a self-tuning tf.data pipeline, whose tuner sometimes delays the end of an epoch
+        # by up to the length of the epoch. With two workers it does not.
         super().__init__(workers=2)
         self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
         self.shuffle_seed, self.augmentation = shuffle_seed, augmentation
@@ -50,20 +50,20 @@ class Batches(keras.utils.PyDataset):
         self._class_weights: np.ndarray | None = None
 
     def share(self, ranks: Ranks, *, pad: bool, class_weights: Mapping[int, float] | None = None) -> None:
-        """Serve this rank's part of each batch, with weights that make the mean loss over all ranks the batch's.
+        """Serve only this rank's part of each batch, weighted so that the mean over all ranks is the loss of the batch.
 
         Args:
-            ranks: that share each batch. They see the same images, changed in the same way, as one process would.
-            pad: add blank images with weight 0, so that all batches have the same number of rows. Otherwise up to
-                ``ranks.count - 1`` images of each batch are left out, of those that come last.
-            class_weights: how much an image of each class counts, by label.
+            ranks: the ranks that share each batch. Together they see the same images as a single process.
+            pad: add blank images with weight 0, so that all parts have the same size. Otherwise, up to ``ranks.count -
+                1`` images at the end of each batch are dropped.
+            class_weights: weight of an image by label.
         """
         self._ranks, self._pad = ranks, pad
         self._class_weights = np.array([*class_weights.values()] if class_weights else np.ones(self.labels.shape[1]))
 
     @property
     def all_batches(self) -> int:
-        """Batches of a whole epoch."""
+        """Batches of a complete epoch."""
         batches, rest = divmod(len(self.labels), self.batch_size)
         return batches + (rest > 0 if self._pad else rest >= self._ranks.count)
 
@@ -73,7 +73,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         index += self.skipped
-        # Sorted rows are read from a memory map in one sweep; their order within a batch changes nothing.
+        # Sorted rows are read faster from a memory map. The order within a batch does not matter.
         rows = np.sort(self._order()[index * self.batch_size : (index + 1) * self.batch_size])
         ranks = self._ranks
         padded = -(-self.batch_size // ranks.count) * ranks.count if self._pad else len(rows)
@@ -88,7 +88,7 @@ class Batches(keras.utils.PyDataset):
         labels = np.asarray(self.labels[mine], np.float32)
         if self._class_weights is None:
             return inputs, labels
-        # Keras takes the mean over all rows, the blank ones too.
+        # Keras averages over all rows, including the blank ones.
         weights = labels @ self._class_weights * (padded / len(rows))
         blank = part.stop - part.start - len(mine)
         return _extend(inputs, blank), _extend(labels, blank), _extend(np.asarray(weights, np.float32), blank)
@@ -97,7 +97,7 @@ class Batches(keras.utils.PyDataset):
         if self.shuffle_seed is None:
             return np.arange(len(self.labels))
         epoch, order = self._last_order
-        if epoch != self.epoch:  # a million rows take as long as a step
+        if epoch != self.epoch:  # shuffling a million rows takes as long as a step
             epoch = self.epoch
             order = np.random.default_rng((self.shuffle_seed, epoch)).permutation(len(self.labels))
             self._last_order = epoch, order

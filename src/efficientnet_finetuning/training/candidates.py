@@ -1,4 +1,4 @@
-"""Backbones and image sizes tried on some of the images: what each brings, and what it costs."""
+"""Measure backbones at several image sizes: accuracy of a head, and cost."""
 
 import logging
 import math
@@ -40,32 +40,32 @@ def measure_candidates(
     dtype_policy: str = "float32",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Fit a head on each backbone's features at each size, and say how long fine-tuning would take.
+    """Fit a head on each backbone's features at each size, and estimate the time of fine-tuning.
 
-    What would take longer than the budget is not measured: its time is foreseen from the size below.
+    Candidates that would exceed the time budget are skipped; their time is estimated from the next smaller size.
 
     Args:
-        images: gives uint8 images ``(N, size, size, 3)`` and one-hot labels ``(N, num_classes)`` for a size in pixels.
-        num_train: images that a training would see, of which ``images`` gives some.
-        choice: backbones, sizes, and the time there is.
-        head: how the head is fitted; its strength is chosen by folds.
+        images: returns uint8 images ``(N, size, size, 3)`` and one-hot labels ``(N, num_classes)`` for a size in
+            pixels.
+        num_train: number of images in a training; ``images`` may return fewer.
+        choice: backbones, sizes and time budget.
+        head: of the head; its strength is chosen by folds.
         training: of the fine-tuning.
-        groups: of the images, ``(N,)``: one group is in one fold; ``None``: every image is its own.
+        groups: group of each image, ``(N,)``; images of a group stay in one fold.
         dtype_policy: of the backbones.
-        seed: of what is drawn.
+        seed: of all random numbers.
 
     Returns:
-        One row a candidate: ``backbone``, ``image_size``, ``accuracy`` of the head (top-1 in 0–1, by folds),
-        ``images`` it was measured on, ``milliseconds`` of a forward pass of one image, ``training_minutes`` for
-        features and fine-tuning (estimated: a step's time as a multiple of a forward pass is measured once),
-        ``memory_gb`` of a training step (computed from the shapes), and ``note``: why nothing was measured.
+        One row per candidate: ``backbone``, ``image_size``, cross-validated ``accuracy`` of the head (0–1), ``images``
+        used, ``milliseconds`` of a forward pass per image, estimated ``training_minutes`` of features and fine-tuning,
+        estimated ``memory_gb`` of a training step, and ``note``: why nothing was measured.
 
     Raises:
         InputError: no backbone is available.
     """
     settled = apply_rules(training, num_train, 0)
     meter = _Meter(settled, num_train)
-    # Without validation images the strength is chosen by folds.
+    # There are no validation images, so folds choose the strength.
     by_folds = head.model_copy(update={"folds": "auto", "views": 1})
     rows: list[dict[str, Any]] = []
     ruled_out: dict[str, str] = {}
@@ -77,7 +77,7 @@ def measure_candidates(
             rows.append(row)
             foreseen = _scaled_minutes(before.get(name), size)
             if not row["note"] and foreseen > choice.time_budget_minutes:
-                row["note"] = f"fine-tuning would take some {foreseen:.0f} minutes"
+                row["note"] = f"fine-tuning would take about {foreseen:.0f} minutes"
             if row["note"]:
                 continue
             try:
@@ -100,7 +100,7 @@ def measure_candidates(
 
 
 def _scaled_minutes(measured: dict[str, Any] | None, size: int) -> float:
-    """Minutes at another size, where the time grows with the pixels; 0 where nothing was measured."""
+    """Minutes at another size, in proportion to the pixels; 0 without a measurement."""
     return measured["training_minutes"] * (size / measured["image_size"]) ** 2 if measured else 0.0
 
 
@@ -128,7 +128,7 @@ def _measure(
 
 
 def _timed_features(extractor: keras.Model, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, float]:
-    """Features, and the milliseconds of an image after the first batch, before which a model is compiled."""
+    """Features, and milliseconds per image without the first batch, which compiles the model."""
     batches: list[np.ndarray] = []
     began, timed = time.perf_counter(), 0
     for batch in predict_batches(extractor, images, batch_size):
@@ -142,7 +142,7 @@ def _timed_features(extractor: keras.Model, images: np.ndarray, batch_size: int)
 
 
 class _Meter:
-    """How long a fine-tuning takes, by the time of a forward pass."""
+    """Estimates the time of fine-tuning from the time of a forward pass."""
 
     def __init__(self, parameters: SettledTrainingParameters, num_train: int) -> None:
         self.parameters = parameters.model_copy(update={"learning_rate": 1e-4, "unfreeze_from": "all"})
@@ -150,7 +150,7 @@ class _Meter:
         self._passes = 0.0
 
     def minutes(self, network: keras.Model, name: str, arrays: Arrays, milliseconds: float) -> float:
-        """Of the features and all epochs."""
+        """Minutes for the features and all epochs."""
         if not self._passes:
             self._passes = _step_milliseconds(network, name, arrays, self.parameters) / milliseconds
             logger.info("a training step takes as long as %.1f forward passes", self._passes)
@@ -159,7 +159,7 @@ class _Meter:
 
 
 def _step_milliseconds(network: keras.Model, name: str, arrays: Arrays, parameters: SettledTrainingParameters) -> float:
-    """Of one image in a training step: the best of three."""
+    """Per image of a training step: the best of three."""
     trained = prepare_network(network, name, parameters)
     compile_for(trained, parameters, 1e-4)
     images, labels = (array[: parameters.batch_size] for array in arrays)
@@ -167,7 +167,7 @@ def _step_milliseconds(network: keras.Model, name: str, arrays: Arrays, paramete
 
 
 def step_memory(network: keras.Model, batch_size: int) -> int:
-    """Bytes that a training step needs: every activation once, and of each weight a gradient and two moments."""
+    """Bytes of a training step: all activations, and a gradient and two moments per weight."""
     activations = sum(_bytes(layer) for layer in network.layers)
     return batch_size * activations + 4 * 4 * network.count_params()
 

@@ -1,29 +1,23 @@
-"""A time budget: the clock, not a number of epochs, says how far a training is."""
+"""A time budget: the training progress follows the clock instead of the number of epochs."""
 
 import time
 from collections.abc import Callable
 
-# Of the budget, for what comes after training.
+# Share of the budget for work after the training.
 _SPARE = 0.02
 
 
 class TimeBudget:
-    """How much of a training's time is over, whichever processes had a part in it.
+    """The share of a training's time that has passed, including earlier processes.
 
     Attributes:
-        spent: seconds of training so far, when the clock was last read.
-        validation_seconds: what a validation takes. The last one comes after the last step, so its time is kept.
-        refit_seconds: what it takes to fit the head anew, which comes after that.
+        spent: seconds of training at the last :meth:`read`.
+        validation_seconds: duration of a validation, reserved for the last one.
+        refit_seconds: duration of fitting a new head, reserved as well.
     """
 
     def __init__(self, minutes: float, began: float, agree: Callable[[float], float] = float) -> None:
-        """Start the clock of a training.
-
-        Args:
-            minutes: that it may take.
-            began: when it began, by ``time.monotonic``.
-            agree: what several ranks take for the time: that of the first.
-        """
+        """Start with ``minutes`` at ``began`` (``time.monotonic``). ``agree`` gives all ranks the time of the first."""
         self._seconds, self._began, self._agree = 60 * minutes * (1 - _SPARE), began, agree
         self.validation_seconds = self.refit_seconds = self._earlier = 0.0
         self._is_up = False
@@ -35,28 +29,28 @@ class TimeBudget:
 
     @property
     def state(self) -> dict[str, float]:
-        """What a process that goes on must know, as JSON."""
+        """State for a resumed process, as JSON."""
         return {"spent": self.spent, "validation_seconds": self.validation_seconds, "is_up": self._is_up}
 
     def go_on(self, spent: float, validation_seconds: float, is_up: bool) -> None:
-        """Count what an earlier process spent and found out: its ``state``."""
+        """Continue from the ``state`` of an earlier process."""
         self._earlier, self.validation_seconds, self._is_up = spent, validation_seconds, is_up
         self.read()
 
     @property
     def is_up(self) -> bool:
-        """Whether training must end; once it must, a validation that is quicker than thought changes nothing."""
+        """Whether training must end. Once true, this stays true, even if a later validation is faster."""
         self._is_up = self._is_up or self.left == 0
         return self._is_up
 
     @property
     def left(self) -> float:
-        """Seconds until the last validation must begin; 0 at least."""
+        """Seconds until the last validation must begin, at least 0."""
         return max(self._for_steps - self.spent, 0.0)
 
     @property
     def share(self) -> float:
-        """How much of the training is over, in 0–1."""
+        """Share of the training that is over, 0–1."""
         return min(self.spent / self._for_steps, 1.0)
 
     @property

@@ -1,4 +1,4 @@
-"""The epochs of a training: the part of it that several ranks may share."""
+"""The epochs of a training: the part that several ranks may share."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Course(NamedTuple):
-    """What :func:`run_epochs` returns: see :class:`~efficientnet_finetuning.training.progress.Progress`."""
+    """The result of :func:`run_epochs`: see :class:`~efficientnet_finetuning.training.progress.Progress`."""
 
     rows: list[dict[str, float]]
     kept_epoch: int
@@ -41,52 +41,52 @@ def run_epochs(
     signals: Signals,
     ranks: Ranks | None = None,
 ) -> Course:
-    """Train a network from its start or from its newest checkpoint to its end.
+    """Train a network from the start, or from its newest checkpoint.
 
     Args:
-        network: as it is trained, from inputs to logits.
-        batches: of the training.
-        validation: of the validation images.
-        parameters: of the training, the learning rate a number.
-        checkpoints: where to keep them; ``None``: nowhere.
-        spent: seconds that the training has taken before.
-        rate_is_given: whether the user chose the learning rate, so that advice about it is of use.
-        signals: those that wait for the end of a step.
-        ranks: the processes that share each batch; all of them call this with the same arguments.
+        network: from inputs to logits.
+        batches: training batches.
+        validation: validation batches.
+        parameters: of the training, with a number as learning rate.
+        checkpoints: where to store them; ``None``: nowhere.
+        spent: seconds that preparing the training took.
+        rate_is_given: whether the user chose the learning rate, and so needs advice about it.
+        signals: requests to stop.
+        ranks: the processes that share each batch. All call this with the same arguments.
     """
     ranks = ranks or Ranks()
     weights = class_weights(batches.labels, parameters.class_weight)
     if weights:
         logger.debug("class weights: balanced, %.2g to %.2g", min(weights.values()), max(weights.values()))
     if ranks.count > 1:
-        # Where BatchNorm learns its statistics, blank images would enter them, so none are added.
+        # Blank images would change the statistics of BatchNorm while it learns them.
         batches.share(ranks, pad=parameters.freeze_batch_norm, class_weights=weights)
         validation.share(ranks, pad=True)
-        weights = None  # Keras takes one kind of weights or the other
+        weights = None  # Keras accepts only one kind of weights
         if left_out := 0 if parameters.freeze_batch_norm else len(batches.labels) % ranks.count:
             logger.info(
-                "each epoch leaves out %s, different ones each time, to give all workers equal shares",
+                "Each epoch skips %s, so that all workers get equal shares. Each time these are other images.",
                 counted(left_out, "image"),
             )
     compile_for(network, parameters, build_schedule(parameters, batches.all_batches))
     if keras.backend.backend() == "jax":
-        # Otherwise Keras builds the metrics with the first batch of a training, and serves the rest out of order.
+        # Builds the metrics. Otherwise Keras uses the first training batch for that, and changes the order.
         network.test_on_batch(*validation[0])
     progress = Progress(parameters, batches, checkpoints, signals, time.monotonic() - spent, rate_is_given, ranks)
     progress.set_model(network)
     progress.begin(validation)
     while not progress.is_over:
-        # Here too, since Keras on JAX prepares batches before it says that an epoch begins.
+        # Set here, because Keras with JAX prepares batches before it calls on_epoch_begin.
         epoch = batches.epoch = progress.epoch
         network.fit(
             batches,
             initial_epoch=epoch,
-            # An epoch that began in an earlier process is shorter than the others.
+            # An epoch that was begun by an earlier process has fewer batches.
             epochs=epoch + 1 if batches.skipped else progress.last_epoch,
             validation_data=validation,
             callbacks=[progress],
             class_weight=weights,
-            shuffle=False,  # the batches are shuffled already, by the seed; Keras would draw from a global state
+            shuffle=False,  # Batches are already shuffled by the seed
             verbose=1 if sys.stdout.isatty() else 0,
         )
         batches.skipped = 0

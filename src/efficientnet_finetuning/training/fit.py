@@ -1,4 +1,4 @@
-"""Training a classifier: one function for the baseline, which starts from nothing, and for fine-tuning."""
+"""Train a classifier: the same function trains the baseline from random weights and fine-tunes a fitted head."""
 
 import logging
 import time
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """What :func:`fit` returns.
+    """The result of :func:`fit`.
 
     Attributes:
         model: from pixels to logits.
-        history: one row an epoch with ``epoch`` (from 1), ``epochs`` (planned; with a time budget an estimate),
+        history: one row per epoch with ``epoch`` (from 1), ``epochs`` (planned; an estimate with a time budget),
             ``learning_rate`` at its end, ``loss`` (with class weights, if any), ``accuracy``, ``val_loss``,
-            ``val_accuracy`` (top-1, 0–1), ``images`` seen, ``seconds`` (the first epoch's include all that came before
-            it, the last one's all after it) and ``kept``: whether its weights are the model's; of no epoch where the
-            start's are.
-        validation_logits: float32 ``(M, num_classes)`` of the validation images, by the model or, where its head was
-            fitted anew on them too, by one that was not.
+            ``val_accuracy`` (top-1, 0–1), ``images`` seen, ``seconds`` (including the work before the first and after
+            the last epoch) and ``kept``: whether the model has its weights. No epoch is kept if the model has the
+            start's weights.
+        validation_logits: float32 ``(M, num_classes)``. If a new head was fitted, they come from a head that was fitted
+            without the validation images.
     """
 
     model: keras.Model
@@ -60,23 +60,22 @@ def fit(
     *,
     flip: bool = False,
 ) -> Trained:
-    """Train a copy of a classifier's network and keep its best or its last weights (``parameters.keep``).
+    """Train a copy of a classifier's network, and keep its best or its last weights (``parameters.keep``).
 
     Args:
-        model: from pixels in 0–255 to logits, as :func:`~efficientnet_finetuning.models.heads.attach_head` makes it.
+        model: from pixels in 0–255 to logits, as made by :func:`~efficientnet_finetuning.models.heads.attach_head`.
         backbone: name of its architecture.
         train: uint8 images ``(N, size, size, 3)`` and one-hot labels ``(N, num_classes)``.
-        validation: likewise.
+        validation: as ``train``.
         parameters: of the training.
         seed: of shuffling, augmentation and dropout.
-        checkpoints: where to keep them, and to go on from where there are some. They stay when this function returns:
-            give them up once the model is stored.
-        workers: who shares the work; ``None``: this process alone.
-        flip: whether the validation logits average over each image and its mirror image, as the answers will.
+        checkpoints: where to store them; an existing one is resumed. Delete them once the model is stored.
+        workers: the processes that share the work; ``None``: only this one.
+        flip: average the validation logits of each image and its mirror image.
 
     Raises:
-        InputError: pixels are not in 0–255, the loss or a weight is no longer finite, the disk has no room for
-            checkpoints, or the workers cannot share a batch.
+        InputError: pixels are not in 0–255, the loss or a weight is no longer finite, the disk is full, or the workers
+            cannot share a batch.
     """
     began = time.monotonic()
     workers = workers or Workers()
@@ -120,15 +119,15 @@ def fit(
 
 
 def check_pixels(images: np.ndarray) -> None:
-    """Refuse images that were scaled already.
+    """Check that images are not scaled yet.
 
     Raises:
         InputError: they are floats in -1 to 1.
     """
     if images.dtype != np.uint8 and np.abs(images[:256]).max() <= 1:
         raise InputError(
-            f"The pixels lie in {images[:256].min():.3g} to {images[:256].max():.3g}. The network takes 0 to 255 and "
-            "scales them itself: leave them as they are."
+            f"The pixels are in {images[:256].min():.3g} to {images[:256].max():.3g}. The network needs 0 to 255 and "
+            "scales them itself. Do not scale them before."
         )
 
 
@@ -136,13 +135,13 @@ def _check_shares(parameters: SettledTrainingParameters, workers: Workers) -> No
     size = parameters.batch_size
     if size < workers.count:
         raise InputError(
-            f"A batch has {size} images, which is less than one for each of the {workers.count} workers. Raise "
-            "training.batch_size, and training.learning_rate with it, or give fewer device.workers."
+            f"A batch of {size} images is too small for {workers.count} workers. Raise training.batch_size and "
+            "training.learning_rate, or lower device.workers."
         )
     if not parameters.freeze_batch_norm and size % workers.count:
         raise InputError(
-            f"{workers.count} workers cannot share batches of {size} images evenly, which a training of BatchNorm's "
-            "statistics needs. Choose a training.batch_size that device.workers divides."
+            f"{workers.count} workers cannot share batches of {size} images equally, which is necessary if BatchNorm "
+            "is trained. Choose a training.batch_size that is a multiple of device.workers."
         )
 
 
@@ -156,7 +155,7 @@ def _above_freeze_point(
     scratch: Path,
     workers: Workers,
 ) -> tuple[keras.Model, Batches, Batches]:
-    """What is trained, and the batches for it: images, or activations where what lies below is frozen and cached."""
+    """The trained part of the network and its batches of images, or of cached activations."""
     augmentation = Augmentation(parameters.augmentation)
     size = parameters.batch_size
     views = parameters.cached_views
@@ -174,7 +173,7 @@ def _above_freeze_point(
 def _with_rate(
     network: keras.Model, batches: Batches, parameters: SettledTrainingParameters, checkpoints: Checkpoints | None
 ) -> SettledTrainingParameters:
-    """The parameters with a number for a learning rate that is to be found, which is done once."""
+    """The parameters with the learning rate of the finder if they ask for it. It is searched once."""
     if parameters.learning_rate != "find":
         return parameters
 

@@ -1,4 +1,4 @@
-"""The head of a frozen backbone, fitted on features that were computed once."""
+"""Fit the head of a frozen backbone on precomputed features."""
 
 import copy
 import logging
@@ -17,25 +17,24 @@ from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY, class_we
 
 logger = logging.getLogger(__name__)
 
-# Strengths in a row that are no better before weaker ones are not tried any more.
+# The path ends after this number of strengths without improvement.
 _PATIENCE = 2
-# Smallest decrease of the objective in a step, in nats an image. A tenth of it costs a third more time and moves no
+# Smallest decrease of the objective per step, in nats per image. A tenth of it takes a third more time for the same
 # accuracy.
 _TOLERANCE = 3e-6
 _FOLDS = 5
 
 
 class FittedHead(NamedTuple):
-    """What :func:`fit_head` returns.
+    """The result of :func:`fit_head`.
 
     Attributes:
         kernel: float32 ``(channels, num_classes)``.
         bias: float32 ``(num_classes,)``.
-        path: one row a strength with top-1 accuracies in 0–1 on the training and the held-out images, losses, seconds
-            and whether it is ``kept``.
-        held_out_logits: float32 ``(M, num_classes)`` of images that the head which judged them had not seen: where
-            folds chose the strength, of each training image as it is, then of all validation images; else of these
-            alone.
+        path: one row per strength: top-1 accuracies (0–1) and losses on training and held-out images, seconds, and
+            ``kept``.
+        held_out_logits: float32 ``(M, num_classes)`` of the validation images. If folds chose the strength, those of
+            all training images come first, each by a head that was fitted without its fold.
     """
 
     kernel: np.ndarray
@@ -56,30 +55,30 @@ def fit_head(
     use_all: bool = False,
     quiet: bool = False,
 ) -> FittedHead:
-    """Fit multinomial logistic regression at each strength of L2 and keep the best on images that were held out.
+    """Fit multinomial logistic regression at several L2 strengths, and keep the best on held-out images.
 
-    These are the validation split or, where ``parameters.folds`` says so, the training images themselves, fold by
-    fold. The path goes from strong to weak regularization, each fit starting where the two before point, and ends
-    after two strengths that are no better: the weaker, the dearer. Of equal accuracies the lower loss decides.
+    The validation split or, with ``parameters.folds``, cross-validation on the training images judges each strength.
+    The path goes from strong to weak regularization, and ends after two strengths without improvement, because weak
+    ones take longer. Of equal accuracies the lower loss wins.
 
     Args:
         train_features: float32 ``(N, channels)``.
         train_labels: one-hot ``(N, num_classes)``.
-        validation_features, validation_labels: likewise.
-        parameters: the path.
-        mirrored: where answers average over each image and its mirror image: features of the mirror images of those
-            that are held out, in the order of ``held_out_logits``, which are those of the answers then.
-        groups: ``(N,)``, of the training images, then of the validation images: one group is in one fold. ``None``:
-            every image is its own.
-        use_all: where folds choose and the validation images do not, learn from them too (of images with one view).
+        validation_features, validation_labels: of the validation images.
+        parameters: of the head.
+        mirrored: features of the mirror images of all held-out images, in the order of ``held_out_logits``, if
+            predictions average over both.
+        groups: group ``(N,)`` of each training image, then of each validation image; images of a group stay in one
+            fold.
+        use_all: also fit on the validation images if folds choose the strength (only with one view).
         quiet: log nothing.
 
     Raises:
-        InputError: a feature is not finite, or folds are to choose and all training images are of one group.
+        InputError: a feature is not finite, or folds are needed but all training images are in one group.
     """
     if not all(np.isfinite(part).all() for part in (train_features, validation_features, mirrored) if part is not None):
         raise InputError(
-            "The backbone's features are not finite: its weights are damaged or belong to another network, or half "
+            "The backbone's features are not finite. Its weights may be damaged or belong to another network, or half "
             "precision overflows. Check backbone.weights and device.mixed_precision."
         )
     started = time.perf_counter()
@@ -87,20 +86,20 @@ def fit_head(
     folds = number_of_folds(parameters, len(train_labels), len(validation_labels))
     judged, judged_labels = validation_features, validation_labels
     if folds:
-        say("head: its strength is chosen by %d folds of the training images", folds)
-        images = slice(len(train_labels) // parameters.views)  # as they are; their other views come after them
+        say("head: %d folds of the training images choose its strength", folds)
+        images = slice(len(train_labels) // parameters.views)  # the first view: the original images
         judged = np.concatenate([train_features[images], validation_features])
         judged_labels = np.concatenate([train_labels[images], validation_labels])
         if use_all and parameters.views == 1:
             train_features, train_labels = judged, judged_labels
     if mirrored is not None:
-        judged = (judged + mirrored) / 2  # whose logits are the averages of the logits
+        judged = (judged + mirrored) / 2  # averages the logits too, since the head is linear
     regression = _Regression(train_features, train_labels, parameters.class_weight)
     assigned = stratified_folds(train_labels, folds, parameters.views, groups) if folds else np.empty(0, np.int64)
     if folds and len(np.unique(assigned)) == 1:
         raise InputError(
-            "All training images are of one group, so no fold can be held out to choose the head's strength by. Give "
-            "smaller groups, or let the validation split choose: transfer.head.folds=0."
+            "All training images are in one group, so they cannot be split into folds. Use smaller groups, or let the "
+            "validation split choose the head's strength: transfer.head.folds=0."
         )
     held_out = _HeldOut(judged, judged_labels, assigned, regression, parameters)
     best_score, worse = (-np.inf, -np.inf), 0
@@ -121,7 +120,7 @@ def fit_head(
             best, best_score, kept = (kernel, bias, logits), score, row
         if worse == _PATIENCE:
             break
-    # The last record is what a tracker shows first.
+    # Logged last, because MLflow shows the last record first.
     say("head: C=%g is kept", kept["inverse_regularization"], extra={"metrics": kept, "step": len(path) + 1})
     kernel, bias, logits = best
     return FittedHead(kernel, bias, [row | {"kept": row is kept} for row in path], logits)
@@ -133,16 +132,10 @@ def fit_parts(
     parts: Iterable[tuple[np.ndarray, float]],
     parameters: HeadParameters,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fit heads on parts of the images.
+    """Fit a head on each part of the images, given by its rows and an inverse L2 strength.
 
-    Args:
-        features: float32 ``(N, channels)``.
-        labels: one-hot ``(N, num_classes)``.
-        parts: rows of each part and the inverse L2 strength.
-        parameters: of the head.
-
-    Yields:
-        Of each part, float32 kernel ``(channels, num_classes)`` and bias ``(num_classes,)``.
+    Features and labels are as for :func:`fit_head`. Yields float32 kernels ``(channels, num_classes)`` and biases
+    ``(num_classes,)``.
     """
     regression = _Regression(features, labels, parameters.class_weight)
     for rows, strength in parts:
@@ -152,20 +145,19 @@ def fit_parts(
 
 
 def stratified_folds(labels: np.ndarray, folds: int, views: int = 1, groups: np.ndarray | None = None) -> np.ndarray:
-    """The fold of each row, as even as the classes and the groups allow.
+    """The fold of each row, with classes and groups balanced as well as possible.
 
-    A fold takes neighbours in the stored order, since photographs of one moment often lie next to each other and must
-    not be on both sides. All views of an image are in one fold, and so are all images of a group, which counts as its
-    rarest class.
+    Images that are neighbours in the stored order get the same fold, because they often show the same moment. All views
+    of an image, and all images of a group, are in one fold. A group counts as its rarest class.
 
     Args:
         labels: one-hot ``(views × N, num_classes)``, view by view.
-        folds: how many.
+        folds: number of folds.
         views: of each image.
-        groups: of each image, ``(N,)`` or more, whose rest is ignored; ``None``: every image is its own.
+        groups: of each image, at least ``(N,)``; ``None``: each image is its own group.
 
     Returns:
-        ``(views × N,)``, 0 to ``folds`` − 1. A fold may be empty where there are few groups.
+        ``(views × N,)``, 0 to ``folds`` − 1. With few groups, a fold may be empty.
     """
     targets = labels[: len(labels) // views].argmax(axis=1)
     names = np.arange(len(targets)) if groups is None else groups[: len(targets)]
@@ -177,41 +169,34 @@ def stratified_folds(labels: np.ndarray, folds: int, views: int = 1, groups: np.
         own = own[np.argsort(firsts[own])]
         sizes = np.bincount(codes[targets == label], minlength=len(firsts))[own]
         middles = np.cumsum(sizes) - 1 - sizes // 2
-        # A class starts one fold after the class before it, or the first folds would get all of the small ones.
+        # Each class starts one fold later, or the first folds would get all images of small classes.
         assigned[own] = (middles * folds // max(sizes.sum(), folds) + label) % folds
     return np.tile(assigned[codes], views)
 
 
 def _rarest_class(targets: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Of each group, the class that has the fewest images of all those in it."""
+    """For each group, its class with the fewest images overall."""
     counts = np.bincount(targets)[targets]
-    order = np.lexsort((targets, -counts))  # the rarest class comes last, and what is written last stays
+    order = np.lexsort((targets, -counts))  # the rarest class comes last and so overwrites the others
     rarest = np.empty(codes.max() + 1, np.int64)
     rarest[codes[order]] = targets[order]
     return rarest
 
 
 def number_of_folds(parameters: HeadParameters, num_rows: int, num_validation: int) -> int:
-    """How many folds of the training images choose the strength of the head; 0: the validation split does.
-
-    Args:
-        parameters: of the head.
-        num_rows: training images, each counted once for each of its views.
-        num_validation: validation images.
-    """
+    """How many folds choose the head's strength, given rows (images times views) and validation images; 0: none."""
     num_images, folds = num_rows // parameters.views, parameters.folds
     if folds == "auto":
         folds = _FOLDS if num_validation < ENOUGH_TO_CHOOSE_BY else 0
-    # With one image there is nothing left to fit.
+    # With one image, none would be left for fitting.
     return min(int(folds), num_images) if num_images > 1 else 0
 
 
 class _Regression:
-    """Multinomial logistic regression ``C · Σ cross-entropy + ½ ‖kernel‖²`` by L-BFGS, as scikit-learn poses it.
+    """Multinomial logistic regression ``C · Σ cross-entropy + ½ ‖kernel‖²``, as in scikit-learn, solved by L-BFGS.
 
-    In the eigenbasis of the features' covariance the penalty stays what it is, and dividing each direction by the
-    root of its curvature makes them all alike, so that L-BFGS needs tens of steps where it needed hundreds: a path for
-    10 classes takes a tenth of scikit-learn's time.
+    In the eigenbasis of the covariance the penalty is unchanged. Scaling each direction by the root of its curvature
+    reduces hundreds of steps to tens: a path for 10 classes takes a tenth of scikit-learn's time.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, class_weight: str) -> None:
@@ -224,7 +209,7 @@ class _Regression:
         self._weights = self._labels @ np.array(
             [*weights.values()] if weights else np.ones(labels.shape[1]), np.float32
         )
-        # Strengths and their solutions, whose last row is the bias.
+        # Strengths and solutions. The last row of a solution is the bias.
         self._path = [(0.0, np.zeros((len(self._curvature) + 1, labels.shape[1])))]
 
     @property
@@ -232,8 +217,8 @@ class _Regression:
         return self._path[-1][1]
 
     def fit(self, strength: float, max_iterations: int) -> None:
-        """Move on to the solution of this strength."""
-        # A tenth is what p (1 − p) is about in the cross-entropy's Hessian.
+        """Solve for this strength, starting from the earlier solutions."""
+        # In the Hessian of the cross-entropy, p (1 − p) is about a tenth.
         curvature = 0.1 * strength * np.append(self._curvature, len(self._features)) + 1.0
         curvature[-1] -= 1.0  # the bias is not penalized
         scale = 1.0 / np.sqrt(curvature)[:, None]
@@ -249,20 +234,20 @@ class _Regression:
         self._path.append((strength, result.x.reshape(self._solution.shape) * scale))
 
     def _start(self, strength: float) -> np.ndarray:
-        """Where the two solutions before point, by the logarithm of the strength.
+        """Extrapolate the last two solutions by the logarithm of the strength.
 
-        From the last one itself a path takes 1.3 to 1.6 times as many steps (127 and 79 for 4,500 images of CIFAR-10,
-        207 and 132 for some 2,000 drawn ones).
+        Starting from the last solution itself takes 1.3 to 1.6 times as many steps (127 instead of 79 for 4,500 images
+        of CIFAR-10, 207 instead of 132 for about 2,000 drawn ones).
         """
         if len(self._path) < 3:
             return self._solution
         (earlier, first), (later, last) = self._path[-2:]
-        # No farther than the way that is known.
+        # Not farther than the last step.
         share = min(np.log(strength / later) / np.log(later / earlier), 1.0)
         return last + share * (last - first)
 
     def restricted_to(self, rows: np.ndarray) -> "_Regression":
-        """The same regression on some of the images, not fitted yet; the basis, which is dear, stays that of all."""
+        """The same regression on some of the images, not fitted yet. It reuses the expensive eigenbasis."""
         part = copy.copy(self)
         part._features, part._labels, part._weights = self._features[rows], self._labels[rows], self._weights[rows]
         part._curvature = self._curvature * (len(part._features) / len(self._features))
@@ -270,7 +255,7 @@ class _Regression:
         return part
 
     def kernel_and_bias(self) -> tuple[np.ndarray, np.ndarray]:
-        """The solution for features as they are."""
+        """The solution for the original features."""
         kernel = self._basis @ self._solution[:-1].astype(np.float32)
         return kernel, self._solution[-1].astype(np.float32) - self._mean @ kernel
 
@@ -287,15 +272,15 @@ class _Regression:
         loss = strength * losses.sum(dtype=np.float64) + 0.5 * (solution[:-1] ** 2).sum()
         gradient = strength * gradient.astype(np.float64)
         gradient[:-1] += solution[:-1]
-        images = strength * len(residuals)  # so that a decrease means the same for few images and for many
+        images = strength * len(residuals)  # makes the tolerance independent of the number of images
         return loss / images, (gradient * scale).ravel() / images
 
 
 def _eigenbasis(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues ``(rank,)`` and eigenvectors ``(channels, rank)`` of the features' scatter matrix.
+    """Eigenvalues ``(rank,)`` and eigenvectors ``(channels, rank)`` of the scatter matrix of the features.
 
-    Where there are fewer images than channels they span all that a head can use, and their products are the smaller
-    matrix: a path for 250 images of 2,064 channels takes 0.6 s instead of 2.
+    With fewer images than channels, the matrix of their products is smaller: a path for 250 images of 2,064 channels
+    takes 0.6 s instead of 2.
     """
     if len(centered) >= centered.shape[1]:
         eigenvalues, basis = np.linalg.eigh(centered.T @ centered)
@@ -307,7 +292,7 @@ def _eigenbasis(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _HeldOut:
-    """What heads say of images that they have not seen: training images by folds, and all validation images."""
+    """Predictions of heads for images that they were not fitted on: training images by folds, and validation images."""
 
     def __init__(
         self,
@@ -317,21 +302,17 @@ class _HeldOut:
         regression: _Regression,
         parameters: HeadParameters,
     ) -> None:
-        """Set the regressions up that each leave one fold out.
+        """Prepare one regression per fold.
 
-        Args:
-            features: of the images that folds leave out, if any, then of those that the regression has not seen.
-            labels: one-hot, likewise.
-            folds: of each row of the regression, view by view; empty where the validation images choose.
-            regression: that is fitted on all of its rows.
-            parameters: of the head.
+        ``features`` and ``labels`` are of the images in folds, if any, then of the validation images. ``folds`` has the
+        fold of each row of ``regression``, view by view; it is empty if the validation images choose the strength.
         """
         self._features, self._labels, self._whole, self._parameters = features, labels, regression, parameters
         self._folds = folds[: len(folds) // parameters.views]
         self._parts = {fold: regression.restricted_to(folds != fold) for fold in np.unique(folds)}
 
     def logits(self, strength: float) -> np.ndarray:
-        """Of all held-out images, after the parts have moved on to a strength that the whole is fitted at."""
+        """Logits of all held-out images at a strength that the whole regression was fitted at."""
         kernel, bias = self._whole.kernel_and_bias()
         logits = self._features @ kernel + bias
         for fold, part in self._parts.items():
@@ -342,15 +323,15 @@ class _HeldOut:
         return logits
 
     def score(self, logits: np.ndarray) -> tuple[float, float]:
-        """Accuracy and loss of the images that choose the strength: those in folds, if there are any."""
+        """Accuracy and loss on the images that choose the strength: those in folds, if any."""
         rows = slice(len(self._folds) or None)
         return _accuracy_and_loss(logits[rows], self._labels[rows])
 
 
 def _one_thread_for_scipy():
-    """SciPy's wheel brings a BLAS of its own, whose idle threads spin and take the cores from NumPy's.
+    """Limit the BLAS library in SciPy to one thread. Its idle threads spin and slow down NumPy's.
 
-    On two cores, 4,500 images of 10 classes take 1.0 s with it and 2.2 s without, 11,000 of 120 classes 4.5 and 8.3 s.
+    On two cores, 4,500 images of 10 classes take 1.0 s instead of 2.2 s, 11,000 of 120 classes 4.5 s instead of 8.3 s.
     """
     controller = ThreadpoolController()
     paths = [library["filepath"] for library in controller.info()]

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a short training whose learning rate grows until the loss does."""
+"""The learning-rate finder: a short training with a growing learning rate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from efficientnet_finetuning.training.step import compile_for, flatten_logits, p
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
 _SMOOTHING = 0.9
 _SETTLED = round(1 / (1 - _SMOOTHING))
-# In shares of the start's loss, or of a tenth of that of guessing where it is lower: what descends, what has begun to
-# grow, and what ends the sweep.
+# Limits of the excess for falling, growing and ending the sweep, relative to the start's loss or, if it is lower, to a
+# tenth of the loss of random guessing.
 _DESCENT, _GROWN, _DIVERGED = 0.05, 0.1, 2.0
 
 
@@ -29,7 +29,7 @@ def find_learning_rate(
     parameters: TrainingParameters,
     seed: int,
 ) -> list[dict[str, float]]:
-    """Sweep over the learning rates of a training that is not made; arguments as of ``fit``, rows as of ``sweep``."""
+    """Run a :func:`sweep` for a training; arguments as for ``fit``, rows as from :func:`sweep`."""
     keras.utils.set_random_seed(seed)
     settled = apply_rules(parameters.model_copy(update={"keep": "last"}), len(train[1]), num_validation=0)
     network = prepare_network(model, backbone, settled)
@@ -40,24 +40,18 @@ def find_learning_rate(
 
 
 def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingParameters) -> list[dict[str, float]]:
-    """Train on batch after batch with a growing learning rate; the network's weights come back afterwards.
+    """Train with a learning rate that grows from batch to batch, then restore the weights.
 
-    A batch's loss is compared with what the start loses on the same images: a head that was fitted already leaves so
-    little to gain that the differences between batches would hide it.
-
-    Source: the range test of Smith 2015 (arXiv:1506.01186), exponential as in fastai.
-
-    Args:
-        network: as it is trained; compiled here.
-        batches: of the training, used over again where they are few.
-        parameters: of the training.
+    Each loss is compared with the start's loss on the same images, because the differences between batches would hide
+    the small improvements of a fitted head. Source: the range test of Smith 2015 (arXiv:1506.01186), exponential as in
+    fastai. The network is compiled here; few batches are repeated.
 
     Returns:
-        One row a step until the loss has grown by twice the start's: ``learning_rate``, ``loss`` of the batch,
-        ``start_loss`` of the same images, ``excess``: the smoothed difference.
+        One row per step, until the loss has grown by twice the start's: ``learning_rate``, ``loss`` of the batch,
+        ``start_loss`` of the same images, and ``excess``: the smoothed difference.
 
     Raises:
-        InputError: the loss is not finite from the first step on.
+        InputError: the loss is not finite in the first step.
     """
     growth = keras.optimizers.schedules.ExponentialDecay(_LOWEST, _STEPS, _HIGHEST / _LOWEST)
     compile_for(network, parameters, growth)
@@ -85,17 +79,17 @@ def sweep(network: keras.Model, batches: Batches, parameters: SettledTrainingPar
                 {"learning_rate": float(growth(step)), "loss": loss, "start_loss": start_loss, "excess": excess}
             )
     if not rows:
-        raise InputError(f"The loss is not finite at a learning rate of {_LOWEST:g}: the start's weights are damaged.")
+        raise InputError(f"The loss is not finite at a learning rate of {_LOWEST:g}. The initial weights are damaged.")
     return rows
 
 
 def suggest_learning_rate(rows: Sequence[Mapping[Any, float]], num_classes: int) -> float:
-    """The learning rate to train with.
+    """The suggested learning rate.
 
-    A tenth of that of the lowest excess where the start can be improved, as usual; else the last one before the excess
-    grows by a tenth of the start's loss. For a fitted head, 2,000 images of CIFAR-10 and of drawn letters and shapes
-    (Lite0, 96 px, batches of 32, ``stage_decay`` 0.8): 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best in three epochs.
-    The usual rule gave 8e-6 and 1.4e-5 there: what has been fitted hardly descends.
+    If the loss falls, it is a tenth of the rate with the lowest excess, as usual. Else it is the last rate before the
+    excess grows by a tenth of the start's loss. For a fitted head, 2,000 images of CIFAR-10 and of drawn letters and
+    shapes (Lite0, 96 px, batches of 32, ``stage_decay`` 0.8), this gave 2.9e-4 and 3.3e-4, where 3e-4 to 6e-4 were best
+    in three epochs. The usual rule gave 8e-6 and 1.4e-5, because the loss of a fitted head hardly falls.
     """
     settled = rows[_SETTLED:] or rows
     scale = _scale([row["start_loss"] for row in rows], num_classes)
@@ -110,6 +104,6 @@ def _scale(start_losses: Sequence[float], num_classes: int) -> float:
 
 
 def _loss(results: list[float], network: keras.Model) -> float:
-    # The loss comes first, as a mean over all batches since the last reset.
+    # The first result is the mean loss of all batches since the last reset.
     network.reset_metrics()
     return float(results[0])

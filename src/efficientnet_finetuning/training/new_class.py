@@ -1,7 +1,6 @@
-"""One more class for a fitted head: its column alone is fitted, on features that are there already.
+"""Add a class to a fitted head by fitting only its column, on stored features.
 
-The other columns stay as they are, so that among the known classes nothing changes: an image of theirs goes wrong only
-where the new class wins it.
+The other columns do not change. An image of a known class goes wrong only if the new class wins.
 """
 
 from typing import NamedTuple
@@ -13,17 +12,17 @@ from efficientnet_finetuning.training.head import stratified_folds
 
 _FOLDS = 5
 _MOST_STEPS = 100
-# Held-out images, those nearest to the new class, from which it is judged how many it would win.
+# Number of held-out images nearest to the new class from which its wins are estimated.
 _TAIL = 10
 
 
 class NewColumn(NamedTuple):
-    """What :func:`fit_new_class` returns.
+    """The result of :func:`fit_new_class`.
 
     Attributes:
         kernel: float32 ``(channels,)``.
         bias: of the new class.
-        is_recognized: of each new image, whether the new class wins where the image was held out, boolean ``(M,)``.
+        is_recognized: whether the new class wins for each new image when it is held out, boolean ``(M,)``.
     """
 
     kernel: np.ndarray
@@ -38,18 +37,17 @@ def fit_new_class(
     held_out_logits: np.ndarray,
     max_loss: float,
 ) -> NewColumn:
-    """Fit the new column by logistic regression, and its bias so that the known classes lose little.
+    """Fit the new column by logistic regression, and limit the loss of the known classes by its bias.
 
-    With all of the images in folds, each is judged by a column that was fitted without it. Where more than
-    ``max_loss`` of the known images that were held out from the head would be lost to the new class, the bias is
-    lowered until no more are.
+    Every image is judged by a column that was fitted without its fold. If more than ``max_loss`` of the held-out known
+    images would be taken for the new class, the bias is lowered.
 
     Args:
-        known: features ``(N, channels)`` of images of the known classes, and their logits ``(N, num_classes)``.
-        new: those of images of the new class, two at least.
+        known: features ``(N, channels)`` and logits ``(N, num_classes)`` of images of the known classes.
+        new: features and logits of images of the new class, at least two.
         labels: class indices of the known images ``(N,)``.
-        held_out_logits: of the known images by a head that had not seen them, ``(N, num_classes)``; not a number in
-            the rows of the others.
+        held_out_logits: of the known images by a head that was fitted without them, ``(N, num_classes)``; NaN for
+            others.
         max_loss: share, 0–1.
     """
     features = np.concatenate([known[0], new[0]])
@@ -68,7 +66,7 @@ def fit_new_class(
 
 
 def _too_much(new_logits: np.ndarray, labels: np.ndarray, held_out_logits: np.ndarray, max_loss: float) -> float:
-    """By how much the new class' logits must fall so that no more than a share of the known images is lost."""
+    """By how much the new class' logits must be lowered so that at most ``max_loss`` of the known images are lost."""
     rows = np.isfinite(held_out_logits).all(axis=1)
     logits = held_out_logits[rows]
     is_right = logits.argmax(1) == labels[rows]
@@ -76,16 +74,16 @@ def _too_much(new_logits: np.ndarray, labels: np.ndarray, held_out_logits: np.nd
     tail = max(min(_TAIL, len(logits) // 10), int(max_loss * len(logits)), 1)
     if tail >= len(margins):
         return 0.0
-    # A share of 0.003 of two hundred images is less than one: the tail is taken to fall off exponentially.
+    # 0.003 of two hundred images is less than one image, so an exponential tail is assumed.
     excess = (margins[:tail] - margins[tail]).mean()
     return max(0.0, float(margins[tail] + excess * np.log(tail / len(logits) / max_loss)))
 
 
 def _fit(features: np.ndarray, logits: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, float]:
-    """The column that minimizes the mean cross-entropy beside the known logits, with a penalty of its norm.
+    """The column that minimizes the mean cross-entropy, with the known logits fixed and an L2 penalty.
 
-    The new class weighs as much as a known one does on average, or ten photographs would stand no chance beside a
-    thousand. The strength is that of a mean loss, as in :func:`~efficientnet_finetuning.training.refit.refit_head`.
+    The new class has the weight of an average known class, so that ten photographs count beside a thousand. The
+    strength is that of :func:`~efficientnet_finetuning.training.refit.refit_head`.
     """
     mean = features.mean(axis=0)
     centered = features - mean

@@ -1,4 +1,4 @@
-"""The optimizer of a training: its schedule, its decay, and lower learning rates for lower stages."""
+"""Optimizer and learning-rate schedule, with lower rates for lower stages."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,15 @@ import keras
 from efficientnet_finetuning.models.heads import stage_of
 from efficientnet_finetuning.parameters import SettledTrainingParameters
 
-_OPTIMIZERS = {
-    "adamw": keras.optimizers.AdamW,
-    "sgd": keras.optimizers.SGD,
-    "rmsprop": keras.optimizers.RMSprop,
-}
-
+_OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule | float
 
 
 def build_schedule(parameters: SettledTrainingParameters, steps_per_epoch: int) -> Schedule:
-    """The learning rate over all steps of a training; ``parameters.learning_rate`` is a number.
+    """The learning-rate schedule over all steps; ``parameters.learning_rate`` must be a number.
 
-    Where a time budget takes the place of the epochs nobody knows the steps: the clock sets the rate (:func:`rate_at`).
+    With a time budget, the number of steps is unknown, so the training sets the rate by the clock (:func:`rate_at`).
     """
     assert not isinstance(parameters.learning_rate, str)
     if parameters.schedule == "constant" or parameters.time_budget_minutes is not None:
@@ -38,7 +33,7 @@ def build_schedule(parameters: SettledTrainingParameters, steps_per_epoch: int) 
 
 
 def rate_at(parameters: SettledTrainingParameters, share: float) -> float:
-    """The learning rate when a share (0–1) of the training is over, as :func:`build_schedule` has it step by step."""
+    """The learning rate after a share (0–1) of the training, with the same shape as :func:`build_schedule`."""
     assert not isinstance(parameters.learning_rate, str)
     if parameters.schedule == "constant":
         return parameters.learning_rate
@@ -50,32 +45,26 @@ def rate_at(parameters: SettledTrainingParameters, share: float) -> float:
 
 
 def build_optimizer(model: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> keras.Optimizer:
-    """The optimizer that the parameters describe, built for what ``model`` trains.
-
-    Args:
-        model: a classifier's network with its layers frozen or not; layers are named after their blocks.
-        parameters: of the training.
-        schedule: of the learning rate, as :func:`build_schedule` makes it.
-    """
+    """The optimizer for the trainable variables of ``model``, whose layers are named after their blocks."""
     shares = stage_shares(model, parameters.stage_decay)
     options = {"momentum": 0.9} if parameters.optimizer == "sgd" else {}
     starts = _starts(model) if parameters.start_decay else [None] * len(shares)
     kind = _with_shares(_OPTIMIZERS[parameters.optimizer], shares, starts, parameters.start_decay)
     optimizer = kind(schedule, weight_decay=parameters.weight_decay, **options)
-    # Decay pulls weights to zero, which is where neither a bias nor a scale wants to be.
+    # Weight decay is not useful for biases and scales.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    # Left to `fit`, the optimizer's variables appear while TensorFlow traces the first step, which it then traces
-    # once more: half a minute on two cores.
+    # Otherwise `fit` creates the variables while TensorFlow traces the first step, which must then be traced again:
+    # half a minute on two cores.
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
 def stage_shares(model: keras.Model, stage_decay: float) -> list[float]:
-    """The share of the learning rate that each of ``model.trainable_variables`` gets: 1 in the head.
+    """The factor of the learning rate for each of ``model.trainable_variables``: 1 in the head.
 
-    A stage gets ``stage_decay`` times what the one above it gets: what lies near the pixels is general already.
-    Source: discriminative fine-tuning, Howard and Ruder 2018 (arXiv:1801.06146), by stages instead of layers, so that
-    one number means the same for deep and shallow networks.
+    Each stage has ``stage_decay`` times the rate of the stage above, because lower stages are more general. Source:
+    discriminative fine-tuning, Howard and Ruder 2018 (arXiv:1801.06146), by stages instead of layers, so that the
+    factor means the same in deep and shallow networks.
     """
     stages = list(dict.fromkeys(stage_of(layer) for layer in model.layers if layer.trainable_variables))
     return [
@@ -86,7 +75,7 @@ def stage_shares(model: keras.Model, stage_decay: float) -> list[float]:
 
 
 def _starts(model: keras.Model) -> list:
-    """What each of ``model.trainable_variables`` is now; ``None`` for the head's, which have nothing to forget."""
+    """Copies of ``model.trainable_variables``; ``None`` for those of the head."""
     return [
         None if stage_of(layer) == "logits" else keras.ops.copy(variable)
         for layer in model.layers
@@ -97,14 +86,14 @@ def _starts(model: keras.Model) -> list:
 def _with_shares(
     optimizer: type[keras.Optimizer], shares: Sequence[float], starts: Sequence, start_decay: float
 ) -> type[keras.Optimizer]:
-    """An optimizer with a share of the learning rate for each variable, and a decay towards where it started.
+    """An optimizer class with a learning-rate factor per variable and decay towards the initial weights.
 
-    The decay is L2-SP (Li et al. 2018, arXiv:1802.01483), decoupled from the gradient as AdamW's is from it.
+    The decay is L2-SP (Li et al. 2018, arXiv:1802.01483), decoupled from the gradient as in AdamW.
     """
 
     class WithShares(optimizer):
         def update_step(self, gradient, variable, learning_rate):
-            # As Keras' own optimizers find their state: TensorFlow's variables that come here have no path.
+            # As in Keras' optimizers, because TensorFlow variables have no path here.
             index = self._get_variable_index(variable)
             rate = learning_rate * shares[index]
             if starts[index] is not None:

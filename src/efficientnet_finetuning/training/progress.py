@@ -1,4 +1,4 @@
-"""How far a training is: its history, its best weights, when to stop, and all of it in checkpoints."""
+"""The progress of a training: history, best weights, early stopping and checkpoints."""
 
 import logging
 import math
@@ -31,19 +31,18 @@ _MANY = 1_000_000
 
 
 class Progress(keras.callbacks.Callback):
-    """Follows a training, one callback for all that a checkpoint must hold.
+    """A Keras callback with all state that a checkpoint must contain.
 
-    It tells the batches which epoch it is, writes the history (rows of one epoch each, also sent out as log records
-    with ``metrics`` and ``step`` for whoever tracks them), keeps the weights of the epoch with the best validation
-    accuracy, where the lower loss decides between equals, or those of the last epoch, ends the training after
-    ``early_stopping_patience`` epochs without a better one, stops it where the loss is no longer finite, and writes
-    checkpoints: after each epoch, every ``checkpoint_minutes``, and when the process is asked to stop.
+    It writes the history and logs each row (with ``metrics`` and ``step``). It keeps the weights of the epoch with the
+    best validation accuracy, where the lower loss decides between equals, or those of the last epoch. It stops the
+    training early if ``early_stopping_patience`` says so, and with an error if the loss is not finite. It writes
+    checkpoints after each epoch, every ``checkpoint_minutes``, and when a stop is requested.
 
     Attributes:
-        rows: the history.
-        kept_weights: those of the best epoch, or of the last one.
-        kept_epoch: which one it is, from 1; 0: the start.
-        epoch: epochs that are complete.
+        rows: the history, one row per epoch.
+        kept_weights: of the best epoch, or of the last one.
+        kept_epoch: number of that epoch, from 1; 0: the start.
+        epoch: number of completed epochs.
     """
 
     def __init__(
@@ -56,17 +55,7 @@ class Progress(keras.callbacks.Callback):
         rate_is_given: bool,
         ranks: Ranks,
     ) -> None:
-        """Follow a training.
-
-        Args:
-            parameters: of the training, all settled.
-            batches: of the training.
-            checkpoints: where to keep them; ``None``: nowhere.
-            signals: those that wait for the end of a step.
-            began: when the training began, by ``time.monotonic``.
-            rate_is_given: whether the user chose the learning rate, so that advice about it is of use.
-            ranks: that share the training.
-        """
+        """See :func:`~efficientnet_finetuning.training.epochs.run_epochs`. ``began``: ``time.monotonic``."""
         super().__init__()
         self._ranks = ranks
         self._rate_is_given = rate_is_given
@@ -81,15 +70,15 @@ class Progress(keras.callbacks.Callback):
         minutes = parameters.time_budget_minutes
         self._budget = None if minutes is None else TimeBudget(minutes, began, ranks.agree)
         self._step, self._validation_began = 0, 0.0
-        # Of the epoch that runs: what an earlier process has done of it, and when this one began. The first one began
-        # with all that came before it.
+        # What an earlier process did of the current epoch, and when this process began it. The first epoch includes
+        # the preparation.
         self._earlier = {"images": 0.0, "seconds": 0.0}
         self._began, self._written = began, time.monotonic()
         self._timed, self._previewed = 0.0, False
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done or the time is up, nothing is left to learn, or no epoch was better for long."""
+        """Whether all epochs are done, the time is up, the loss is low enough, or training stops early."""
         patience = self._parameters.early_stopping_patience
         is_stale = patience is not None and self._stale_epochs >= patience
         return self.epoch >= self.last_epoch or is_stale or self._is_learnt or (self.epoch > 0 and self._time_is_up)
@@ -101,12 +90,12 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def last_epoch(self) -> int:
-        """The number of epochs, at most."""
+        """The largest number of epochs."""
         return self._parameters.epochs if self._budget is None else _MANY
 
     @property
     def _planned_epochs(self) -> int:
-        """How many there will be; with a time budget, as the last ones were."""
+        """The expected number of epochs; with a time budget, estimated from the completed ones."""
         if self._budget is None:
             return self._parameters.epochs
         return self.epoch if self._time_is_up else max(self.epoch + 1, round(self.epoch / self._budget.share))
@@ -116,14 +105,14 @@ class Progress(keras.callbacks.Callback):
         return self._budget is not None and self._budget.is_up
 
     def begin(self, validation: Batches) -> None:
-        """Go on from the newest checkpoint; without one see how good the start is, and that checkpoints have room."""
+        """Resume from the newest checkpoint, or evaluate the start and check the disk space for checkpoints."""
         self._num_validation = len(validation.labels)
         found = self._checkpoints.newest() if self._checkpoints else None
         if found is not None:
             self._resume(*found)
             return
         if self._checkpoints is not None:
-            # The best weights come on top of the model's; two checkpoints are kept while a third is written.
+            # A checkpoint has the model, the best weights and the optimizer. Up to three exist at once.
             variables = (*self.model.variables, *self.model.variables, *self.model.optimizer.variables)
             size = sum(4 * math.prod(variable.shape) for variable in variables)
             check_free_space(self._checkpoints.folder, 3 * size, "Training with its checkpoints")
@@ -146,9 +135,9 @@ class Progress(keras.callbacks.Callback):
             self._budget.go_on(**state["clock"])
         steps = self.epoch * self._batches.all_batches + self._batches.skipped
         is_checkpoints = int(self.model.optimizer.iterations) == steps
-        assert is_checkpoints or self._time_is_up, "the optimizer's steps are not the checkpoint's"
+        assert is_checkpoints or self._time_is_up, "the optimizer has another number of steps than the checkpoint"
         logger.info(
-            "Training goes on from its checkpoint: %d of %d epochs and %d of %d steps are done",
+            "Training resumes from its checkpoint after %d of %d epochs and %d of %d steps",
             self.epoch,
             self._planned_epochs,
             self._batches.skipped,
@@ -156,7 +145,7 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # Batches cannot know by themselves: Keras calls their `on_epoch_end` before the first epoch, too.
+        # Batches cannot count epochs: Keras calls their `on_epoch_end` before the first epoch too.
         self._batches.epoch = epoch
         if self.rows or self._batches.skipped:
             self._began = time.monotonic()
@@ -184,7 +173,7 @@ class Progress(keras.callbacks.Callback):
         if self._time_is_up:
             self.model.stop_training = True
         if step == self._batches.all_batches or self._checkpoints is None or self._time_is_up:
-            return  # the epoch's end is near
+            return  # the epoch ends now and writes a checkpoint
         is_due = (time.monotonic() - self._written) / 60 >= self._parameters.checkpoint_minutes
         if self._ranks.agree(self._signals.pending or is_due):
             self._write(step, self._with_earlier(logs, step))
@@ -205,14 +194,12 @@ class Progress(keras.callbacks.Callback):
         }
         self.rows.append(row)
         self._judge(row)
-        is_over = self.is_over  # asked once, since the clock goes on
+        is_over = self.is_over  # read once, because the clock continues
         if is_over and self._budget is not None:
             row["epochs"] = self.epoch
         self._tell(row)
         if self._is_learnt and self.epoch < self.last_epoch:
-            logger.info(
-                "The training images are learnt (stop_at_loss %g): training ends.", self._parameters.stop_at_loss
-            )
+            logger.info("Training ends: its loss is below stop_at_loss (%g).", self._parameters.stop_at_loss)
         self._warn(row)
         if self._checkpoints is not None:
             self._write(0, self._earlier)
@@ -223,7 +210,7 @@ class Progress(keras.callbacks.Callback):
         if not self._ranks.agree(self._signals.pending):
             return
         if self._checkpoints is not None:
-            logger.info("Stopping: a checkpoint is written, and the same command goes on from it.")
+            logger.info("Training stops. A checkpoint is written, and the same command resumes from it.")
         self._signals.let_through()
 
     def _read_clock(self) -> None:
@@ -231,12 +218,12 @@ class Progress(keras.callbacks.Callback):
             self._budget.read()
 
     def _take_state(self) -> None:
-        """Put the values back into the variables: during an epoch JAX keeps them elsewhere."""
+        """Copy the current values into the variables. During an epoch, JAX keeps them elsewhere."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
 
     def _preview(self, steps: int) -> None:
-        """Say what the training will cost, once a few steps after the first, which compiles, were timed."""
+        """Log the expected cost of the training after a few timed steps, without the first, which compiles."""
         if steps == 1:
             self._timed = time.monotonic()
         elif steps == _TIMED_STEPS + 1 and not self._previewed:
@@ -261,7 +248,7 @@ class Progress(keras.callbacks.Callback):
             )
 
     def _judge(self, row: dict[str, float]) -> None:
-        # Keras' own callback keeps the first of equals, and a small validation split has many.
+        # Keras' callback keeps the first of equal accuracies, which are frequent with few validation images.
         score = (row["val_accuracy"], -row["val_loss"])
         self._stale_epochs = 0 if row["val_accuracy"] > self._best[0] else self._stale_epochs + 1
         if score > self._best or self._parameters.keep == "last":
@@ -269,7 +256,7 @@ class Progress(keras.callbacks.Callback):
         self._best = max(self._best, score)
 
     def _with_earlier(self, logs: dict[str, Any], step: int) -> dict[str, float]:
-        """Means over the whole epoch so far, where an earlier process did a part of it."""
+        """Means over the whole epoch so far, including the part that an earlier process did."""
         images = min(step * self._batches.batch_size, len(self._batches.labels))
         share = self._earlier["images"] / images
         means = {
@@ -317,19 +304,19 @@ class Progress(keras.callbacks.Callback):
         )
 
     def _warn(self, row: dict[str, float]) -> None:
-        """Say what the Keras example's authors learnt to look for."""
+        """Warn about common problems of fine-tuning."""
         if self.is_over and self._parameters.keep == "best" and self._best == self._start:
             advice = " Lower training.learning_rate, or freeze more with training.unfreeze_from."
             logger.log(
                 logging.WARNING if self._rate_is_given else logging.INFO,
-                "No epoch was better on validation than the start (%.1f %%), so the start's weights come back.%s",
+                "No epoch was better on validation than the start (%.1f %%), so the initial weights are restored.%s",
                 100 * self._start[0],
                 advice if self._rate_is_given else "",
             )
         if row["epoch"] == 1 and self._time_is_up:
             logger.warning(
-                "The time budget of %g minutes ended within the first epoch, after %d of %d steps. Give it more time, "
-                "or freeze more with training.unfreeze_from.",
+                "The time budget of %g minutes ended within the first epoch, after %d of %d steps. Raise it, or "
+                "freeze more with training.unfreeze_from.",
                 self._parameters.time_budget_minutes,
                 self._step,
                 self._batches.all_batches,
@@ -339,8 +326,8 @@ class Progress(keras.callbacks.Callback):
         guessing = math.log(self.model.output_shape[-1])
         if row["epoch"] == 1 and row["loss"] > _ABOVE_GUESSING * guessing:
             logger.warning(
-                "The loss after the first epoch, %.2f, is far above that of guessing (%.2f): the learning rate is too "
-                "high. Lower training.learning_rate; three times less is a fair try.",
+                "The loss after the first epoch, %.2f, is far above that of random guessing (%.2f). The learning rate "
+                "is too high. Divide training.learning_rate by about three.",
                 row["loss"],
                 guessing,
             )
@@ -349,16 +336,16 @@ class Progress(keras.callbacks.Callback):
         error = math.sqrt(2 * share * (1 - share) / self._num_validation)  # of a difference of two proportions
         if start - now > max(_COLLAPSE, 2 * error):
             logger.warning(
-                "Validation accuracy is %.1f points below the start's: the learning rate is too high for what the "
-                "network knows already. Lower training.learning_rate if it stays there; training goes on.",
+                "Validation accuracy is %.1f points below the start's. Training continues. If the accuracy stays low, "
+                "lower training.learning_rate.",
                 100 * (start - now),
             )
 
     def _diverged(self, what: str, step: int) -> str:
         self._take_state()
-        kept = "" if self._checkpoints is None else f" The last sound checkpoint stays in {self._checkpoints.folder}."
+        kept = "" if self._checkpoints is None else f" The last good checkpoint is in {self._checkpoints.folder}."
         return (
             f"The {what} became infinite or not a number in epoch {self.epoch + 1}, step {step}, at a learning rate of "
             f"{float(self.model.optimizer.learning_rate):.2g} (peak {self._parameters.learning_rate:g}), which is too "
-            f"high. Lower training.learning_rate; ten times less is a fair try.{kept}"
+            f"high. Divide training.learning_rate by about ten.{kept}"
         )

@@ -1,4 +1,4 @@
-"""The last step of a fine-tuning: a head that is fitted anew."""
+"""The last step of fine-tuning: a new head on the fine-tuned backbone."""
 
 import keras
 import numpy as np
@@ -21,19 +21,19 @@ def refit_head(
     flip: bool = False,
     map_blocks: MapBlocks = map,
 ) -> tuple[keras.Model, np.ndarray]:
-    """Fit a head on the averages of all stages, on the training and the validation images, and put it on the backbone.
+    """Fit a head on the averages of all stages, on training and validation images.
 
     Args:
         model: from pixels to logits, with a head on the last feature map.
         train: uint8 images ``(N, size, size, 3)`` and one-hot labels.
-        validation: likewise; the backbone has not seen them.
-        training: its class weights and the head's dropout, for trainings to come.
-        flip: whether the validation logits average over each image and its mirror image.
-        map_blocks: who computes the features, as in :func:`~efficientnet_finetuning.models.inference.predict`.
+        validation: as ``train``, but unknown to the backbone.
+        training: its class weights and its dropout in the head are used.
+        flip: average the validation logits of each image and its mirror image.
+        map_blocks: as in :func:`~efficientnet_finetuning.models.inference.predict`.
 
     Returns:
-        A model from pixels to logits, which shares the backbone's layers with ``model``, and what a head that is fitted
-        on the training images alone says of the validation images: logits ``(M, num_classes)``.
+        A model from pixels to logits, which shares the backbone's layers with ``model``, and logits ``(M,
+        num_classes)`` of the validation images by a head that was fitted on the training images only.
     """
     backbone = backbone_of(model)
     splits = {"train": train[0], "validation": validation[0]}
@@ -45,8 +45,8 @@ def refit_head(
     everything = tuple(np.concatenate(pair) for pair in zip(seen, unseen, strict=True))
 
     def fitted_on(images: np.ndarray, labels: np.ndarray) -> FittedHead:
-        # The backbone has seen most of them, so no fold could choose the strength. That of the mean loss was among the
-        # best at every size.
+        # The backbone was trained on most of the images, so folds cannot choose the strength. The strength of the mean
+        # loss was among the best at all sizes.
         head = HeadParameters(inverse_regularizations=(1 / len(labels),), folds=0, class_weight=training.class_weight)
         return fit_head(images, labels, *unseen, head, mirrored=features.get("mirrored"), quiet=True)
 

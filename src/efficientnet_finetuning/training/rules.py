@@ -1,6 +1,6 @@
-"""Numbers that depend on how many images there are, for every parameter of a fine-tuning that is ``auto``.
+"""Rules for the ``auto`` parameters of a fine-tuning, which depend on the number of images.
 
-The measurements behind them are in ``tests/benchmarks/levers.py`` (thousands of images) and ``sizes.py`` (few).
+They were measured with ``tests/benchmarks/levers.py`` (thousands of images) and ``sizes.py`` (few images).
 """
 
 import logging
@@ -13,7 +13,7 @@ from efficientnet_finetuning.parameters import SettledTrainingParameters, Traini
 
 logger = logging.getLogger(__name__)
 
-# With fewer held-out images a choice by their accuracy is luck: one of 22 images is 4.5 points.
+# With fewer held-out images, a choice by their accuracy is random: one of 22 images is 4.5 points.
 ENOUGH_TO_CHOOSE_BY = 200
 _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 3, 30
 _LARGE = 1_200
@@ -23,16 +23,16 @@ _LEARNT = 0.01
 
 
 def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: int) -> SettledTrainingParameters:
-    """The parameters with a number in the place of each ``auto``; numbers that are given stay.
+    """The parameters with a number for each ``auto``.
 
-    Below 1,200 training images: batches of 16, some 200 steps but no more than 30 epochs, a rate of 2e-4 from a
-    flattened start, to whose weights they decay; training ends earlier once its loss is below 0.01. Above, what was
-    measured on thousands: batches of 32, three epochs, a rate of 6e-4.
+    Below 1,200 training images: batches of 16, about 200 steps but at most 30 epochs, a rate of 2e-4, flattened initial
+    logits, decay towards the initial weights, and an end at a loss below 0.01. Above: batches of 32, three epochs,
+    6e-4.
 
     Args:
         parameters: of the training.
         num_train: training images.
-        num_validation: validation images; 0 where no epoch is to be chosen.
+        num_validation: validation images; 0 if no epoch is to be chosen.
     """
     batch_size = parameters.batch_size
     if batch_size == "auto":
@@ -57,14 +57,9 @@ def apply_rules(parameters: TrainingParameters, num_train: int, num_validation: 
 
 
 def class_weights(labels: np.ndarray, class_weight: str) -> dict[int, float] | None:
-    """How much an image of each class counts in the loss.
+    """The weight of an image in the loss by label, from one-hot labels ``(N, num_classes)``; ``None`` if all are equal.
 
-    Args:
-        labels: one-hot ``(N, num_classes)``.
-        class_weight: ``none``, or ``balanced``: inversely to the class' frequency, one on average over all images.
-
-    Returns:
-        Weights by label, in order; ``None`` for equal ones.
+    ``balanced`` weights by the inverse frequency of the class, with a mean of one over all images.
     """
     if class_weight == "none":
         return None

@@ -1,4 +1,4 @@
-"""A training step: what it trains, what it minimizes, how it is compiled, what it costs."""
+"""A training step: trained layers, loss, metrics and compilation."""
 
 import logging
 import math
@@ -18,12 +18,12 @@ from efficientnet_finetuning.training.optimizers import Schedule, build_optimize
 
 logger = logging.getLogger(__name__)
 
-# Images, at most, that show how sure a start is.
+# Largest number of images for measuring the initial confidence.
 _SHOWN = 256
 
 
 def prepare_network(model: keras.Model, backbone: str, parameters: SettledTrainingParameters) -> keras.Model:
-    """A copy of a classifier's network as it is trained: with its rates, frozen below, frozen BatchNorm folded."""
+    """A copy of a network for training: dropout rates set, lower blocks frozen, frozen BatchNorm folded."""
     network = with_rates(model, parameters.drop_connect_rate, parameters.head_dropout)
     trainable, frozen = unfreeze(network, backbone, parameters.unfreeze_from, parameters.freeze_batch_norm)
     logger.debug("%s parameters are trained, %s stay frozen", f"{trainable:,}", f"{frozen:,}")
@@ -33,14 +33,10 @@ def prepare_network(model: keras.Model, backbone: str, parameters: SettledTraini
 
 
 def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], start_loss: float | None) -> None:
-    """Scale the last layer down until the training loss is a share of guessing's.
+    """Scale the last layer of ``network`` down until the training loss is a share of the loss of random guessing.
 
-    What the network predicts does not change, only how sure it is. A network that is less sure already stays.
-
-    Args:
-        network: from pixels to logits, changed in place.
-        train: images and one-hot labels; some of them are looked at.
-        start_loss: share of the loss of guessing, in 0–1; ``None`` leaves the network as it is.
+    The predictions stay the same; only their confidence falls. If the loss is high enough already, nothing changes.
+    ``None`` as the share changes nothing either.
     """
     if start_loss is None:
         return
@@ -48,25 +44,25 @@ def flatten_logits(network: keras.Model, train: tuple[np.ndarray, np.ndarray], s
     logits = predict(network, images, 64, "start")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     wanted = start_loss * math.log(logits.shape[1])
-    # The loss falls from guessing's, at 0, until the logits are too sure of what is wrong: the first scale counts.
+    # With growing scale, the loss falls from that of guessing and may rise again. The first match counts.
     scales = np.geomspace(1e-3, 1, 200)
     scale = next((scale for scale in scales if float(loss(labels.astype("float32"), scale * logits)) <= wanted), 1.0)
     head = network.get_layer("logits")
     head.set_weights([scale * weights for weights in head.get_weights()])
-    logger.debug("The start's logits are multiplied by %.3f: so sure of its images it would learn little", scale)
+    logger.debug("The initial logits are multiplied by %.3f, so that the network still learns from its images", scale)
 
 
 class Accuracy(keras.metrics.CategoricalAccuracy):
-    """Top-1 over the images that have a label: blank ones, which fill batches up, do not count."""
+    """Top-1 accuracy without the blank images that fill batches up."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         super().update_state(y_true, y_pred, keras.ops.max(y_true, axis=-1))
 
 
 class MeanLoss(keras.metrics.Mean):
-    """The mean loss of an image, class weights included; Keras' own counts a batch's blank images, too.
+    """The mean loss per image, with class weights and without the blank images that Keras' own loss counts.
 
-    It takes the place of Keras' own in the logs, since it has the same name.
+    It replaces Keras' own loss in the logs, because it has the same name.
     """
 
     def __init__(self, label_smoothing: float, **options: str) -> None:
@@ -79,14 +75,14 @@ class MeanLoss(keras.metrics.Mean):
         )
         if sample_weight is not None:
             losses = losses * keras.ops.reshape(sample_weight, keras.ops.shape(losses))
-        # The weights make the mean over all rows that over the images.
+        # With these weights, the mean over all rows is the mean over the images.
         super().update_state(keras.ops.mean(losses), keras.ops.sum(keras.ops.max(y_true, axis=-1)))
 
 
 def compile_for(network: keras.Model, parameters: SettledTrainingParameters, schedule: Schedule) -> None:
-    """Compile a network as the parameters say, with a schedule of the learning rate.
+    """Compile a network for the parameters, with a learning-rate schedule.
 
-    One step an execution: four at once brought nothing (0.97 × the speed; Lite0, 224 px, two cores).
+    Several steps per execution are not faster (four: 0.97 × the speed; Lite0, 224 px, two cores).
     """
     network.compile(
         optimizer=build_optimizer(network, parameters, schedule),
@@ -99,7 +95,7 @@ def compile_for(network: keras.Model, parameters: SettledTrainingParameters, sch
 
 @contextmanager
 def unchanged(network: keras.Model) -> Iterator[None]:
-    """A ``with`` block after which a compiled network's and its optimizer's variables are what they were."""
+    """A ``with`` block after which the variables of a compiled network and its optimizer are restored."""
     variables = [*network.variables, *network.optimizer.variables]
     before = [np.array(variable) for variable in variables]
     yield

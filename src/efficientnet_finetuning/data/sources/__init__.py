@@ -1,7 +1,7 @@
-"""Where images come from: a TensorFlow Datasets set, a folder of class folders, or a CSV, behind one small protocol.
+"""Image sources: a TensorFlow Datasets set, a folder with one folder per class, or a CSV.
 
-A source lists its splits and class names and yields encoded images in a fixed order. The rest of the program never
-asks which kind it has.
+All of them follow the protocol :class:`Source`: they list splits and class names, and yield encoded images in a fixed
+order.
 """
 
 import hashlib
@@ -42,11 +42,7 @@ __all__ = [
 
 
 def check_dataset(dataset: DatasetParameters) -> None:
-    """Refuse a set that nobody knows and paths that are not there, before anything heavy is imported.
-
-    Raises:
-        InputError: with the near matches, if any.
-    """
+    """Refuse unknown sets and missing paths before slow imports, with an ``InputError`` that names near matches."""
     if dataset.path is None:
         with naming_unreadable(f"dataset.data_dir: {dataset.data_dir}"):
             set_folder(dataset).exists()
@@ -56,13 +52,15 @@ def check_dataset(dataset: DatasetParameters) -> None:
     with naming_unreadable(f"dataset.corrections: {dataset.corrections}"):
         if dataset.corrections and not (file := dataset.corrections.expanduser().absolute()).is_file():
             beside = near_matches(file.name, sorted(near.name for near in file.parent.glob("*.csv")))
-            raise InputError(f"dataset.corrections: {file} is no file.{beside} Name the CSV that `make review` writes.")
+            raise InputError(
+                f"dataset.corrections: {file} is not a file.{beside} Give the CSV that `make review` writes."
+            )
 
 
 def fingerprint(dataset: DatasetParameters) -> str:
-    """A hash of the names, sizes and times of the files that the images lie in, without opening any of them.
+    """A hash of the names, sizes and times of the source's files; opens none of them.
 
-    Links are not followed, so what they lead to counts by the link alone. Corrections that lie among them do not count.
+    Does not follow links, and ignores a corrections file in the folder.
     """
     if dataset.path is None:
         root = set_folder(dataset)
@@ -76,7 +74,7 @@ def fingerprint(dataset: DatasetParameters) -> str:
         for name in sorted(files):
             if corrections == f"{folder}/{name}":
                 continue
-            with suppress(FileNotFoundError):  # one that is gone by now does not count
+            with suppress(FileNotFoundError):  # skip files that are gone by now
                 status = os.lstat(os.path.join(folder, name))  # noqa: PTH118  four times as fast as pathlib
                 entry = f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
                 entries.update(entry.encode(errors="surrogateescape"))
@@ -84,10 +82,9 @@ def fingerprint(dataset: DatasetParameters) -> str:
 
 
 def open_source(dataset: DatasetParameters) -> Source:
-    """Find the images that the parameters name, downloading a TFDS set where that is needed and allowed.
+    """Find the images that the parameters name; downloads a TFDS set if needed and allowed.
 
-    Raises:
-        InputError: there is no such set, folder, split or feature, or it cannot be had.
+    Raises ``InputError`` if the set, folder, split or feature does not exist, or the download fails.
     """
     source = _open(dataset)
     if len(source.class_names) < 2:
@@ -122,13 +119,13 @@ def _existing(path: Path) -> Path:
         path = path.expanduser().resolve()
         exists, is_folder = path.exists(), path.is_dir()
     if not is_showable(str(path)):
-        raise InputError(f"dataset.path: {path!a} has control characters or bytes that are no UTF-8. Rename it.")
+        raise InputError(f"dataset.path: {path!a} has control characters or is not UTF-8. Rename it.")
     if is_folder or (path.is_file() and path.suffix.lower() == ".csv"):
         return path
     if exists:
         raise InputError(f"dataset.path: {path} is neither a folder nor a .csv file.")
     beside = near_matches(path.name, sorted(near.name for near in path.parent.glob("*")))
     raise InputError(
-        f"dataset.path: {path} does not exist.{beside} Name a folder of class folders, or a .csv file with the columns "
-        "path,label: --params dataset.path=<path>."
+        f"dataset.path: {path} does not exist.{beside} Give a folder with one folder per class, or a .csv file with "
+        "the columns path,label: --params dataset.path=<path>."
     )

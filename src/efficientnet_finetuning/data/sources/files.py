@@ -1,4 +1,4 @@
-"""Image files: class folders, below split folders where there are any, or a CSV that says which file is what."""
+"""Image files: class folders, with or without split folders, or a CSV that lists files."""
 
 import os
 import unicodedata
@@ -22,16 +22,12 @@ _WITHOUT_SPLITS = "train"
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Image files below one folder.
+    """Image files below one folder. An id is the path relative to the root.
 
     Attributes:
         name: the folder or the CSV.
         root: absolute path.
-        files: of each role, ``[path relative to the root, label]`` in a fixed order.
-        class_names: by label.
-        ignored: how many entries were left out, by kind.
-        notes: what else was noticed.
-        groups: by path, the names in a CSV's column ``group``.
+        files: by role, ``[path relative to the root, label]`` in a fixed order.
     """
 
     KIND: ClassVar[str] = "files"
@@ -49,41 +45,37 @@ class FilesSource:
         return {role: len(files) for role, files in self.files.items()}
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
-        """See :class:`Source`. An id is the path relative to the root."""
         for path, label in self.files[split]:
             if ids is None or path in ids:
                 yield EncodedImage(path, Path(self.root) / path, label)
 
     def blocks(self, split: str, ids: Container[str] | None = None, size: int = BLOCK_SIZE) -> Iterator[Block]:
-        """See :class:`Source`."""
         return cut(self.images(split, ids), size)
 
     def labels(self, split: str) -> Iterator[tuple[str, int]]:
-        """See :class:`Source`."""
         yield from self.files[split]
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Source`."""
         return {"kind": self.KIND} | asdict(self)
 
 
 def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
-    """List ``<root>/<class>/<image>`` or ``<root>/<split>/<class>/<image>``; the class is the path of folders.
+    """List ``<root>/<class>/<image>`` or ``<root>/<split>/<class>/<image>``; nested folders make one class name.
 
-    Raises:
-        InputError: no images, an empty class folder, a link that leaves the folder, an unreadable folder or name.
+    Raises ``InputError`` for no images, an empty class folder, a link out of the folder, or an unreadable folder or
+    name.
     """
     walk = _Walk(root, dataset.follow_symlinks)
     folders = walk.subfolders(root)
-    # Split names that were given are meant; without them, and without a folder `train`, the folders are classes.
+    # Without split names in the parameters and without a folder `train`, the folders are classes.
     given = dataset.model_fields_set & {"train_split", "validation_split", "test_split"}
     has_splits = dataset.train_split in folders or any(getattr(dataset, split) for split in given)
     roles = choose_roles(dataset, folders, f"the folder {root}") if has_splits else {"train": ""}
     for role, folder in roles.items():
         if has_splits and folder not in folders:
-            raise InputError(f"dataset.{role}_split: {folder!r} is no folder in {root}; sub-splits are for TFDS sets.")
+            raise InputError(f"dataset.{role}_split: {root} has no folder {folder!r}. Only TFDS sets have sub-splits.")
     if has_splits and (others := [folder for folder in folders if folder not in roles.values()]):
-        walk.notes.append(f"folders beside the splits were left out: {shorten(others)}")
+        walk.notes.append(f"the run ignores folders that are not splits: {shorten(others)}")
     found = {role: walk.images(root / folder) for role, folder in roles.items()}
     walk.raise_faults()
     if not any(found.values()):
@@ -101,13 +93,10 @@ def open_folder(root: Path, dataset: DatasetParameters) -> FilesSource:
 
 
 def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
-    """List the files that a CSV with the columns ``path``, ``label`` and, if wanted, ``split`` and ``group`` names.
+    """List the files of a CSV with ``path`` (relative to the CSV), ``label`` and, optionally, ``split`` and ``group``.
 
-    Paths are relative to the CSV's folder.
-
-    Raises:
-        InputError: not such a CSV, a row without path or label, a path twice, a path that leaves the folder, or groups
-            that are named by ``dataset.group_pattern`` too.
+    Raises ``InputError`` for an invalid CSV, a row without path or label, a repeated path, a path outside the folder,
+    or groups both in the CSV and by ``dataset.group_pattern``.
     """
     table = read_listing(file, f"dataset.path: {file}", ("path", "label"))
     if "split" not in table:
@@ -124,14 +113,14 @@ def open_csv(file: Path, dataset: DatasetParameters) -> FilesSource:
         for role, split in roles.items()
     }
     left_out = table[~table["split"].isin(list(roles.values()))]
-    notes = [f"the run leaves out {counted(len(left_out), 'row')} of splits without a role"] if len(left_out) else []
+    notes = [f"the run ignores {counted(len(left_out), 'row')} of splits without a role"] if len(left_out) else []
     source = _source(str(file), file.parent, named, Counter(), notes)
     if "group" not in table:
         return source
     if dataset.group_pattern is not None:
         raise InputError(
-            f"The column group of {file} and dataset.group_pattern both name groups. Take the column out, or set "
-            "dataset.group_pattern to null."
+            f"The column group of {file} and dataset.group_pattern both define groups. Remove the column, or set "
+            "dataset.group_pattern=null."
         )
     grouped = table[table["group"] != ""]
     return replace(source, groups=dict(zip(grouped["path"], grouped["group"], strict=True)))
@@ -147,7 +136,7 @@ def _check_rows(file: Path, table: pd.DataFrame, follow_symlinks: bool) -> None:
     root = file.parent.resolve()
     for fault, wrong in {
         "without a path, a label or a split": (table[["path", "label", "split"]] == "").any(axis=1),
-        "that name a file a second time": table["path"].duplicated(),
+        "with a repeated path": table["path"].duplicated(),
         "whose path leaves the CSV's folder (dataset.follow_symlinks=true allows it)": ~table["path"].map(
             lambda path: follow_symlinks or Path(os.path.realpath(root / path)).is_relative_to(root)
         ),
@@ -161,11 +150,16 @@ def _source(
 ) -> FilesSource:
     """Number the classes of ``(path, class name)`` pairs in natural order."""
     given = {class_name for pairs in named.values() for _, class_name in pairs}
-    _check_text({"class name": given, "path": {path for pairs in named.values() for path, _ in pairs}})
-    # macOS and Linux write ü in two ways that look the same; a copied folder may hold both.
+    for what, names in {"class name": given, "path": {path for pairs in named.values() for path, _ in pairs}}.items():
+        if wrong := [name for name in names if not is_showable(name)]:
+            raise InputError(
+                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or invalid UTF-8: "
+                f"{shorten(sorted(map(ascii, wrong)))}. Rename them."
+            )
+    # macOS and Linux encode ü differently; a copied folder may hold both forms.
     composed = {class_name: unicodedata.normalize("NFC", class_name) for class_name in given}
     twins = Counter(composed.values())
-    notes += [f"class folders that differ in Unicode form alone were joined: {n}" for n in twins if twins[n] > 1]
+    notes += [f"class folders that differ only in their Unicode form were joined: {n}" for n in twins if twins[n] > 1]
     class_names = tuple(sorted(twins, key=natural_key))
     labels = {class_name: index for index, class_name in enumerate(class_names)}
     return FilesSource(
@@ -178,18 +172,8 @@ def _source(
     )
 
 
-def _check_text(texts: dict[str, set[str]]) -> None:
-    """Refuse names that no table, terminal or UTF-8 file can show."""
-    for what, names in texts.items():
-        if wrong := [name for name in names if not is_showable(name)]:
-            raise InputError(
-                f"dataset.path: {counted(len(wrong), what)} with line breaks, control characters or bytes that are no "
-                f"UTF-8: {shorten(sorted(map(ascii, wrong)))}. Rename them."
-            )
-
-
 class _Walk:
-    """Looks for images below folders, in natural order, and counts what is none."""
+    """Finds images below folders, in natural order, and counts other entries."""
 
     def __init__(self, root: Path, follow_symlinks: bool) -> None:
         self._root, self._follow_symlinks = root, follow_symlinks
@@ -203,23 +187,23 @@ class _Walk:
         return [entry.name for entry in self._entries(folder, count=False) if entry.is_dir()]
 
     def images(self, split: Path) -> list[Path]:
-        """Images below the class folders of a split."""
+        """Images in the class folders of a split."""
         images = self._images(split, (os.path.realpath(split),))
         if loose := [path for path in images if path.parent == split]:
             self.ignored["image outside any class folder"] += len(loose)
         return [path for path in images if path.parent != split]
 
     def raise_faults(self) -> None:
-        """Name all faults of one kind at once."""
+        """Report all faults of one kind at once."""
         if self._escaping:
             raise InputError(
-                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} out of it: "
-                f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true if that is meant."
+                f"dataset.path: {self._root} has {counted(len(self._escaping), 'symbolic link')} to other places: "
+                f"{shorten(self._escaping)}. Set dataset.follow_symlinks=true to allow it."
             )
         if self._empty:
             raise InputError(
                 f"dataset.path: {counted(len(self._empty), 'class folder')} without images in {self._root}: "
-                f"{shorten(self._empty)}. Fill them, or move them away."
+                f"{shorten(self._empty)}. Add images, or remove the folders."
             )
 
     def _images(self, folder: Path, ancestors: tuple[str, ...]) -> list[Path]:
@@ -228,7 +212,7 @@ class _Walk:
             path = folder / entry.name
             if entry.is_dir():
                 if (real := os.path.realpath(path)) in ancestors:
-                    self.notes.append(f"a link back to a folder above it was not followed: {self._relative(path)}")
+                    self.notes.append(f"a link to one of its parent folders was not followed: {self._relative(path)}")
                     continue
                 below = self._images(path, (*ancestors, real))
                 images += below
@@ -238,8 +222,8 @@ class _Walk:
             elif path.suffix.lower() in IMAGE_SUFFIXES or is_image(path):
                 images.append(path)
             else:
-                self.ignored["no image"] += 1
-        # A folder of notes inside a class is no class; one beside classes was meant to be one.
+                self.ignored["not an image"] += 1
+        # An empty folder inside a class may hold notes; one beside classes should be a class.
         if folder == self._root or not any(path.parent == folder for path in images):
             self._empty += empty
         return images

@@ -1,4 +1,4 @@
-"""The contract that all kinds of sources keep, and what they share."""
+"""The protocol of image sources, and what they share."""
 
 import re
 import unicodedata
@@ -13,12 +13,12 @@ from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
-# What people call the split that chooses between models.
+# Common names of the validation split.
 VALIDATION_NAMES = ("validation", "val", "valid")
 
 
 class Block(Sized, Iterable[EncodedImage], Protocol):
-    """Some images of a source, small enough to be sent to another process: what is large is read there."""
+    """Some images of a source, small enough to send to another process, which reads large files itself."""
 
 
 class Source(Protocol):
@@ -27,12 +27,11 @@ class Source(Protocol):
     Attributes:
         name: for people.
         class_names: in the order of the labels.
-        splits: number of images of each split that is used, by role: ``train`` and, where the set has them,
-            ``validation`` and ``test``.
-        ignored: how many entries were left out because they are no images, by kind.
-        notes: what else a user should know about how the source was read.
-        groups: by id, the name of the group of each image that the source puts into one: images of one group show the
-            same thing.
+        splits: number of images of each used split, by role: ``train`` and, if the set has them, ``validation`` and
+            ``test``.
+        ignored: number of ignored entries by kind, such as files that are not images.
+        notes: other remarks for the user.
+        groups: the group's name by id, for images that the source puts into a group.
     """
 
     @property
@@ -54,31 +53,23 @@ class Source(Protocol):
     def groups(self) -> Mapping[str, str]: ...
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
-        """Yield the images of a split, or those of ``ids``, in an order that never changes."""
-        ...
+        """Yield the images of a split, or only those of ``ids``, always in the same order."""
 
     def blocks(self, split: str, ids: Container[str] | None = None, size: int = BLOCK_SIZE) -> Iterator[Block]:
-        """Cut the same images into blocks of ``size``, each of which is read without those before it."""
-        ...
+        """Cut the same images into blocks; each can be read without the blocks before it."""
 
     def labels(self, split: str) -> Iterator[tuple[str, int]]:
-        """Yield ``(id, label)`` of every image of a split in the same order, without touching pixels."""
-        ...
+        """Yield ``(id, label)`` of every image of a split in the same order, without decoding."""
 
     def describe(self) -> dict[str, Any]:
-        """What is needed to open the source again, as JSON."""
-        ...
+        """Everything needed to open the source again, as JSON."""
 
 
 def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str) -> dict[str, str]:
-    """Which of the set's splits plays which role; a role that the set cannot fill is missing.
-
-    Raises:
-        InputError: a split that the parameters name is not there.
-    """
+    """The set's split for each role that it can fill; raises ``InputError`` for splits that do not exist."""
     wanted = {"train": dataset.train_split, "validation": dataset.validation_split, "test": dataset.test_split}
     for role, split in wanted.items():
-        # A sub-split such as train[:10%] or train+test names splits in front of its brackets.
+        # Sub-splits such as train[:10%] or train+test start with the names of splits.
         for base in re.findall(r"[^+\[\]]+(?=\[|\+|$)", split or ""):
             if base not in available:
                 raise InputError(
@@ -94,10 +85,9 @@ def choose_roles(dataset: DatasetParameters, available: Sequence[str], what: str
 
 
 def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The cells of a CSV that lists files, as texts without the blanks around them.
+    """Read a CSV that lists files, as texts without surrounding blanks.
 
-    Raises:
-        InputError: it is no CSV in UTF-8, or lacks one of the columns; ``what`` names it.
+    Raises ``InputError``, with ``what`` in front, if the file is not a CSV in UTF-8 or lacks a column.
     """
     with naming_unreadable(what, "a CSV in UTF-8"):
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
@@ -105,8 +95,8 @@ def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{what} has rows with more fields than its header {', '.join(table.columns)}.")
     if missing := [column for column in columns if column not in table]:
         raise InputError(
-            f"{what} has no column {' and no column '.join(missing)}. It has: {', '.join(table.columns)}. Its columns "
-            f"must be separated by commas, and {','.join(columns)} must be among them."
+            f"{what} has no column {' and no column '.join(missing)}. It has: {', '.join(table.columns)}. Separate "
+            f"columns with commas, and include {','.join(columns)}."
         )
     with naming_unreadable(what, "a CSV in UTF-8"):
         if table["path"].str.contains("\0", regex=False).any():
@@ -115,11 +105,11 @@ def read_listing(file: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def is_showable(name: str) -> bool:
-    """Whether a table, a terminal and a file in UTF-8 can show a name: it has no line breaks and no odd bytes."""
+    """Whether tables, terminals and UTF-8 files can show a name: no line breaks, no invalid bytes."""
     return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in name)
 
 
 def natural_key(text: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Sort key under which ``img2`` comes before ``img10`` and numbers before letters; different texts never tie."""
+    """Sort key with ``img2`` before ``img10`` and numbers before letters; different texts never tie."""
     parts = re.findall(r"\d+|\D+", text)
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], text

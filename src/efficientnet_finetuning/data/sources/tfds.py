@@ -1,4 +1,4 @@
-"""Sets that TensorFlow Datasets knows by name, or that lie prepared in its layout."""
+"""Sets of TensorFlow Datasets (TFDS): known by name, or prepared in a folder."""
 
 import os
 import re
@@ -16,15 +16,21 @@ from efficientnet_finetuning.data.sources.source import Block, choose_roles
 from efficientnet_finetuning.errors import InputError, near_matches
 from efficientnet_finetuning.parameters import DatasetParameters
 
+_DOWNLOAD_FAILED = """The set {0} is not prepared in {1} and could not be downloaded: {2}
+Without a network you can:
+  1. prepare the set on a machine with a network (tfds build {0}), copy its folder here, and set dataset.data_dir to
+     the folder that holds it. Also copy the ImageNet weights, and set backbone.weights to their file;
+  2. use your own images (--env folder): set dataset.path to a folder with one folder per class;
+  3. run without --env, which trains on the images that come with the project."""
+
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """A prepared TFDS set.
+    """A prepared TFDS set. An id is the split's name and the image's position in it.
 
     Attributes:
-        name: of the set.
-        directory: of the prepared set, the one with ``dataset_info.json``.
-        image_key, label_key: its features.
+        directory: folder of the prepared set, with ``dataset_info.json``.
+        image_key, label_key: names of its features.
         roles: TFDS split of each role.
     """
 
@@ -42,17 +48,14 @@ class TfdsSource:
     groups: dict[str, str] = field(default_factory=dict)
 
     def images(self, split: str, ids: Container[str] | None = None) -> Iterator[EncodedImage]:
-        """See :class:`Source`. An id is the split's name and the image's position in it."""
         return chain.from_iterable(self.blocks(split, ids))
 
     def blocks(self, split: str, ids: Container[str] | None = None, size: int = BLOCK_SIZE) -> Iterator[Block]:
-        """See :class:`Source`."""
         every = range(self.splits[split])
         wanted = every if ids is None else (index for index in every if self._id(split, index) in ids)
         return (_Examples(self, split, tuple(positions)) for positions in cut(wanted, size))
 
     def labels(self, split: str) -> Iterator[tuple[str, int]]:
-        """See :class:`Source`."""
         for index, record in enumerate(self._records(split, 0, self.splits[split])):
             yield self._id(split, index), _features(record)[self.label_key].int64_list.value[0]
 
@@ -60,10 +63,10 @@ class TfdsSource:
         return f"{self.roles[split]}/{index:06d}"
 
     def _records(self, split: str, start: int, stop: int) -> Iterator[bytes]:
-        """Examples of a split from one position to another, as they are stored.
+        """Examples of a split from one position to another, as stored.
 
-        TFDS' own ``as_dataset`` takes three times as long for a thousand small images, since it builds and optimizes a
-        graph to parse them.
+        TFDS' own ``as_dataset`` takes three times as long for a thousand small images, because it builds a graph to
+        parse them.
         """
         import tensorflow as tf
         import tensorflow_datasets as tfds
@@ -80,13 +83,12 @@ class TfdsSource:
                 yield from checked.as_numpy_iterator()
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Source`."""
         return {"kind": self.KIND} | asdict(self)
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """A block: the images at some positions of a split, in ascending order."""
+    """A block: the images at ascending positions of a split."""
 
     source: TfdsSource
     split: str
@@ -117,31 +119,23 @@ def is_prepared_set(folder: Path) -> bool:
 
 
 def set_folder(dataset: DatasetParameters) -> Path:
-    """Where a set that is named lies once it is prepared, all versions of it; TFDS is not imported for that."""
+    """The folder of a named set, with all its prepared versions. Does not import TFDS."""
     data_dir = dataset.data_dir or Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     return data_dir.expanduser() / re.split("[/:]", str(dataset.name))[0]
 
 
 def open_tfds(dataset: DatasetParameters) -> TfdsSource:
-    """Open the set that ``dataset.name`` names.
-
-    Raises:
-        InputError: there is no such set, split or feature, or it cannot be had.
-    """
+    """Open the set ``dataset.name``; raises ``InputError`` if it, a split or a feature is missing."""
     return _source(_prepared_builder(dataset), dataset)
 
 
 def open_prepared_set(folder: Path, dataset: DatasetParameters) -> TfdsSource:
-    """Open the set that lies prepared in a folder; see :func:`is_prepared_set`.
-
-    Raises:
-        InputError: it is damaged, or there is no such split or feature.
-    """
+    """Open the set in a folder; raises ``InputError`` if it is damaged, or a split or feature is missing."""
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(folder)
-    except Exception as error:  # a damaged description fails in as many ways as it can be damaged
+    except Exception as error:  # damage raises many kinds of errors
         raise InputError(f"dataset.path: TFDS cannot open the prepared set in {folder}: {error}") from error
     return _source(builder, dataset)
 
@@ -168,7 +162,7 @@ def _source(builder, dataset: DatasetParameters) -> TfdsSource:
 
 
 def _prepared_builder(dataset: DatasetParameters):
-    """The builder of a set that lies prepared on disk, downloaded first where that is needed and allowed."""
+    """The builder of a prepared set; downloads the set first if needed and allowed."""
     check_name(dataset)
     import tensorflow_datasets as tfds
 
@@ -190,50 +184,36 @@ def _prepared_builder(dataset: DatasetParameters):
         _check_network(builder)
         builder.download_and_prepare()
     except Exception as error:  # requests, TFDS, a full disk: each has its own kinds
-        raise InputError(_download_failed(dataset, searched, error)) from error
+        raise InputError(_DOWNLOAD_FAILED.format(dataset.name, searched, str(error) or type(error).__name__)) from error
     return builder
 
 
 def _check_manual_download(builder, dataset: DatasetParameters, searched: Path) -> None:
-    """Some sets need files that their owners give out by hand."""
+    """Refuse sets whose files the user must download by hand, until the files are there."""
     folder = searched / "downloads" / "manual"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (folder.is_dir() and any(folder.iterdir())):
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise InputError(
-            f"The set {dataset.name} is not prepared in {searched}, and TFDS cannot download it by itself. Get its "
-            f"files by hand and put them into {folder}, then run again. TFDS says: {instructions}"
+            f"The set {dataset.name} is not prepared in {searched}, and TFDS cannot download it. Download its "
+            f"files by hand into {folder}, then run again. Instructions of TFDS: {instructions}"
         )
 
 
 def _check_network(builder) -> None:
-    """Ask the set's server for an answer, any answer: TFDS retries for minutes before it says that there is none."""
+    """Fail fast without a network: TFDS retries for minutes before it reports an error."""
     url = next(iter(builder.url_infos or ()), None)
     if url is None:
         return
     try:
         urlopen(Request(url, method="HEAD"), timeout=15).close()  # noqa: S310  an address that TFDS wrote down
     except HTTPError:
-        pass  # some servers refuse HEAD; this one is there
+        pass  # some servers refuse HEAD, but they answer
     except OSError as error:
         raise ConnectionError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
 
 
-def _download_failed(dataset: DatasetParameters, searched: Path, error: Exception) -> str:
-    reason = str(error).strip() or type(error).__name__
-    return (
-        f"The set {dataset.name} is not prepared in {searched} and could not be downloaded: {reason}\n"
-        "Three ways out:\n"
-        f"  1. data_dir: prepare the set where there is a network (tfds build {dataset.name}), copy its folder here "
-        "and set dataset.data_dir to the folder that holds it;\n"
-        "  2. a local weights file: without a network the ImageNet weights must lie here too; set backbone.weights to "
-        "the file;\n"
-        "  3. another set: dataset.path takes a folder of class folders (--env folder), and without --env the project "
-        "trains on the images that come with it."
-    )
-
-
 def check_name(dataset: DatasetParameters) -> None:
-    """Refuse a name that TFDS does not know and the folder does not hold, before TensorFlow is imported."""
+    """Refuse a name that neither TFDS nor the folder knows, before TensorFlow is imported."""
     name = re.split("[:/]", str(dataset.name))[0]
     if dataset.data_dir and (dataset.data_dir.expanduser() / name).is_dir():
         return
@@ -244,33 +224,33 @@ def check_name(dataset: DatasetParameters) -> None:
     prepared = [entry.name for entry in folder.iterdir()] if folder and folder.is_dir() else []
     if name not in known:
         raise InputError(
-            f"dataset.name: TensorFlow Datasets knows no set {name!r}, and there is none prepared in "
-            f"{dataset.data_dir or 'its default folder'} (dataset.data_dir).{near_matches(name, [*known, *prepared])}"
+            f"dataset.name: TensorFlow Datasets has no set {name!r}, and {folder or 'its default folder'} "
+            f"(dataset.data_dir) has no prepared one.{near_matches(name, [*known, *prepared])}"
         )
 
 
 def _sub_split(builder, role: str, split: str):
-    """TFDS' description of a split or sub-split: which examples of which file it has."""
+    """TFDS' description of a split or sub-split, with the examples of each file."""
     try:
         info = builder.info.splits[split]
         if sum(part.take for part in info.file_instructions) < 1:
             raise ValueError("it has no images")
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(
-            f"dataset.{role}_split: {split!r} is no part of {builder.name}: {error}. "
-            "A sub-split reads like train[:80%] or train[100:200]."
+            f"dataset.{role}_split: {builder.name} has no split {split!r}: {error}. "
+            "Write a sub-split like train[:80%] or train[100:200]."
         ) from error
     return info
 
 
 def _check_no_overlap(roles: dict[str, str], splits: dict[str, Any]) -> None:
-    """Refuse sub-splits that share images: what is trained on can judge nothing."""
+    """Refuse sub-splits that share images: test images must not be training images."""
     for (one, first), (other, second) in combinations(splits.items(), 2):
         for a, b in product(first.file_instructions, second.file_instructions):
             if a.filename == b.filename and a.skip < b.skip + b.take and b.skip < a.skip + a.take:
                 raise InputError(
                     f"dataset.{one}_split ({roles[one]}) and dataset.{other}_split ({roles[other]}) share images. "
-                    "Give sub-splits that do not overlap, such as train[:90%] and train[90%:]."
+                    "Use sub-splits without common images, such as train[:90%] and train[90%:]."
                 )
 
 

@@ -1,4 +1,4 @@
-"""One more class for the champion, from a folder of photographs."""
+"""Add a class to the champion from a folder of photographs."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from efficientnet_finetuning.parameters import AddClassParameters
 def add_class(
     champion_model: Classifier, champion_features: dict[str, np.ndarray], add_class: AddClassParameters
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The champion with a class more, and what that has cost and brought; see :func:`new_class.add_class`."""
-    assert add_class.path is not None, "the run's hooks refuse it before"
+    """Add a class to the champion, and measure its effect; see :func:`new_class.add_class`."""
+    assert add_class.path is not None, "the run's hooks check it"
     photographs = find_photographs(add_class.path)
     images, unreadable = new_class.read_photographs(champion_model, photographs)
     name = add_class.name or add_class.path.name

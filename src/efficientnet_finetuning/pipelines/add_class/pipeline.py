@@ -6,7 +6,7 @@ from efficientnet_finetuning.pipelines.add_class.nodes import add_class
 
 
 def create_pipeline() -> Pipeline:
-    """Add the class whose photographs ``add_class.path`` names."""
+    """Add the class with photographs at ``add_class.path``."""
     node = Node(
         add_class,
         ["champion_model", "champion_features", "params:add_class"],

@@ -1,4 +1,4 @@
-"""Which backbone, and at which size, for this set on this machine."""
+"""Choose a backbone and an image size for this set on this machine."""
 
 import logging
 from typing import Any
@@ -34,12 +34,12 @@ def measure_backbones(
     device: DeviceParameters,
     seed: int,
 ) -> pd.DataFrame:
-    """Accuracy, speed and memory of each backbone at each size, on some training images; one row a candidate."""
+    """Accuracy, speed and memory of each backbone at each size, on some training images; one row per candidate."""
     from efficientnet_finetuning.training.candidates import measure_candidates
 
     train = manifest[manifest["split"] == "train"]
     share = min(1.0, choice.max_images / len(train))
-    # Of each class the same share, so that a sample is as uneven as the set.
+    # Take the same share of each class, to keep the imbalance of the set.
     sample = train.groupby("label").sample(frac=share, random_state=seed).sort_index()
 
     def images(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def measure_backbones(
 
 
 def recommend_backbone(candidates: pd.DataFrame, choice: ChoiceParameters) -> tuple[dict[str, Any], Figure]:
-    """The candidate to take for the time there is, in words too, and all of them in a figure."""
+    """Recommend a candidate for the available time, with reasons; and plot all candidates."""
     chosen = recommend(candidates, choice.time_budget_minutes)
     logger.info("%s\n\n%s", format_candidates(candidates), chosen["words"])
     return chosen, backbone_front(candidates, chosen)

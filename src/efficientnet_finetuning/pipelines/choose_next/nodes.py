@@ -1,4 +1,4 @@
-"""What to label next, of photographs that have no label."""
+"""Rank unlabelled photographs by the benefit of labelling them."""
 
 import logging
 
@@ -26,13 +26,13 @@ def rank_photographs(
     """Rank photographs by :func:`~efficientnet_finetuning.quality.next_images.rank_images`.
 
     Returns:
-        A table in one part: ``id``, ``rank`` (1 is the first to label), ``uncertainty`` (0–1), ``likeliest`` class and
-        its ``probability``; and the first photographs.
+        A table in one part: ``id``, ``rank`` (1: label first), ``uncertainty`` (0–1), ``likeliest`` class and its
+        ``probability``; and a figure of the first photographs.
 
     Raises:
-        InputError: there is no photograph at the path, or none can be read.
+        InputError: the path has no readable photograph.
     """
-    assert predict.path is not None, "the run's hooks refuse it before"
+    assert predict.path is not None, "the run's hooks check it"
     photographs = find_photographs(predict.path)
     reader = Reader(photographs, champion_model)
     seen = features_of(champion_model, {"photographs": reader}, predict.batch_size)["photographs"]
@@ -59,4 +59,4 @@ def rank_photographs(
         f"{name} {100 * share:.0f} %" for name, share in zip(first["likeliest"], first["probability"], strict=True)
     ]
     squares = Reader(chosen[:_NUM_SHOWN], champion_model)[:]
-    return [table], image_grid(squares, titles, "The first to label, with the class that is likeliest now")
+    return [table], image_grid(squares, titles, "Label these first (shown with the likeliest class)")

@@ -6,7 +6,7 @@ from efficientnet_finetuning.pipelines.choose_next.nodes import rank_photographs
 
 
 def create_pipeline() -> Pipeline:
-    """Rank the photographs that ``predict.path`` names by what their labels would teach."""
+    """Rank the photographs at ``predict.path`` by the benefit of labelling them."""
     node = Node(
         rank_photographs,
         ["champion_model", "params:predict", "params:seed"],

@@ -1,6 +1,6 @@
-"""Cross-validation: every image of a small set is a test image once, for models that have not seen it.
+"""Cross-validation: every image is a test image once, for models that did not see it.
 
-A fold is learnt by the very nodes of the pipelines ``transfer`` and ``training``, so this pipeline knows those two.
+Uses the nodes of the pipelines ``transfer`` and ``training`` for each fold, so it may import these two.
 """
 
 import logging
@@ -60,18 +60,22 @@ def predict_folds(
     checkpoints: Checkpoints | None,
     workers: Workers,
 ) -> dict[str, np.ndarray]:
-    """Fit the head and fine-tune for each fold of all images, as a run does, and predict the fold.
+    """For each fold of all images, fit the head and fine-tune on the rest, and predict the fold.
 
     Returns:
-        ``transfer`` and ``finetune``: logits ``(N, num_classes)`` of all images, divided by the temperature of the
-        model that gave them; their ``labels``, ``ids`` and ``folds``; and ``seconds`` ``(folds, 2)`` of training.
+        ``transfer`` and ``finetune``: logits ``(N, num_classes)`` of all images, divided by the temperature of their
+        model; ``labels``, ``ids`` and ``folds``; and training ``seconds`` ``(folds, 2)``.
     """
     from efficientnet_finetuning.training.head import stratified_folds
 
     images = _joined(train_images, validation_images, test_images)
     groups = groups_of(manifest, images.ids)
     folds = stratified_folds(images.labels, evaluation.folds, groups=groups)
-    _check_no_fold_is_empty(folds, evaluation.folds)
+    if (filled := len(np.unique(folds))) < evaluation.folds:
+        raise InputError(
+            f"evaluation.folds is {evaluation.folds}, but the images fill only {filled}, because images of one group "
+            "stay in one fold. Set fewer folds, or make smaller groups (the audit names the largest)."
+        )
 
     def answers(fold: int) -> dict[str, Any]:
         rest = np.flatnonzero(folds != fold)
@@ -113,7 +117,7 @@ def predict_folds(
 
 
 def judge_folds(answers: dict[str, np.ndarray], class_names: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The regimes side by side on all images, and which of them to take, in words too."""
+    """Compare the regimes on all images, and recommend one with reasons."""
     labels, ids = answers["labels"], answers["ids"]
     metrics = {regime: classification_metrics(answers[regime], labels, class_names) for regime in _REGIMES}
     tables = {regime: predictions_table(answers[regime], labels, ids, class_names) for regime in _REGIMES}
@@ -127,14 +131,6 @@ def judge_folds(answers: dict[str, np.ndarray], class_names: list[str]) -> tuple
     return comparison, verdict
 
 
-def _check_no_fold_is_empty(folds: np.ndarray, wanted: int) -> None:
-    if (filled := len(np.unique(folds))) < wanted:
-        raise InputError(
-            f"evaluation.folds is {wanted}, and the images fill {filled}, since images of one group stay in one fold. "
-            "Give fewer folds, or smaller groups (the audit names the largest)."
-        )
-
-
 def _logits(
     model: TrainedClassifier, images: Examples, evaluation: EvaluationParameters, workers: Workers
 ) -> list[list[float]]:
@@ -144,7 +140,7 @@ def _logits(
 
 
 def _joined(*splits: Examples) -> Examples:
-    """All images in the order of their ids, so that photographs of one moment are neighbours."""
+    """All images in the order of their ids, so that photographs taken together are neighbours."""
     together = Examples(
         np.concatenate([split.arrays[0] for split in splits]),
         np.concatenate([split.labels for split in splits]),
@@ -160,7 +156,7 @@ def _rows(examples: Examples, rows: np.ndarray) -> Examples:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """A ``with`` block in which trainings log no more than warnings, and so no metrics either."""
+    """Silence the training's log, and so its metrics, in a ``with`` block."""
     package = logging.getLogger("efficientnet_finetuning.training")
     before = package.level
     package.setLevel(logging.WARNING)

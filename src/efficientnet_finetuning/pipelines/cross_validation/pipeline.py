@@ -1,4 +1,4 @@
-"""The images, manifest → cross_validation_answers → comparison and verdict on all of them."""
+"""images, manifest → cross_validation_answers → comparison and verdict on all images."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from efficientnet_finetuning.pipelines.cross_validation.nodes import judge_folds
 
 
 def create_pipeline() -> Pipeline:
-    """Judge transfer and fine-tuning by folds of all images."""
+    """Compare transfer and fine-tuning by cross-validation over all images."""
     inputs = ("train_images", "validation_images", "test_images", "manifest", "class_names", "workers")
     shared = ("dataset", "backbone", "preprocessing", "evaluation", "device", "seed")
     predict = Node(

@@ -1,4 +1,4 @@
-"""Evaluation: a classifier on the test split, every image exactly once, and what to look at."""
+"""Evaluation: test a classifier on the test split."""
 
 from typing import Any
 
@@ -23,16 +23,13 @@ def evaluate_classifier(
     evaluation: EvaluationParameters,
     workers: Workers,
 ) -> tuple[dict[str, Any], pd.DataFrame, Figure]:
-    """Metrics, predictions and the images worth a look; the threshold of confidence is chosen on held-out images."""
+    """Metrics, predictions and a gallery; held-out images choose the confidence threshold."""
     model.check_fits(test_images.images.shape[1], class_names)
     images, labels = test_images.arrays
     logits = model.predict_logits(images, evaluation.batch_size, workers.map_blocks)
     chosen_on, test = (
         predictions_table(*answers, model.class_names, model.temperature)
-        for answers in (
-            (held_out["logits"], held_out["labels"], held_out["ids"]),
-            (logits, labels, test_images.ids),
-        )
+        for answers in ((held_out["logits"], held_out["labels"], held_out["ids"]), (logits, labels, test_images.ids))
     )
     about = {"class_weight": model.class_weight, "flip": model.flip}
     metrics = classification_metrics(logits, labels, model.class_names, model.temperature)

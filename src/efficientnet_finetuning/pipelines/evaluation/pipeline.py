@@ -8,13 +8,8 @@ from efficientnet_finetuning.pipelines.evaluation.nodes import evaluate_classifi
 def create_pipeline(regime: str) -> Pipeline:
     """Evaluate one regime's classifier on the test split, in the regime's namespace."""
     results = ("metrics", "predictions", "gallery")
-    evaluate = Node(
-        evaluate_classifier,
-        ["model", "held_out", "test_images", "class_names", "params:evaluation", "workers"],
-        list(results),
-        name="evaluate_classifier",
-        tags="gpu",
-    )
+    inputs = ["model", "held_out", "test_images", "class_names", "params:evaluation", "workers"]
+    evaluate = Node(evaluate_classifier, inputs, list(results), name="evaluate_classifier", tags="gpu")
     own = {name: f"{regime}_{name}" for name in ("model", "held_out")}
     shared = {name: name for name in ("test_images", "class_names", "workers")}
     return Pipeline(

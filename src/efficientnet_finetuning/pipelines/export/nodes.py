@@ -1,4 +1,4 @@
-"""Export: the champion in the formats of other programs, tried there, in one folder with its card and its receipt."""
+"""Export: the champion in formats of other programs, checked, in one folder with card and receipt."""
 
 import logging
 from collections.abc import Mapping
@@ -32,33 +32,29 @@ _FAILURES = "known_failures.png"
 
 
 def convert_champion(champion_model: Classifier, train_images: Examples, export: ExportParameters) -> dict[str, bytes]:
-    """The champion's files in the formats that are wanted."""
+    """Convert the champion to the requested formats."""
     check_formats(export.formats)
     return convert(champion_model, train_images.arrays[0], export.formats)
 
 
 def try_exports(
-    exports: dict[str, bytes],
-    champion_model: Classifier,
-    test_images: Examples,
-    source: Source,
-    manifest: pd.DataFrame,
+    exports: dict[str, bytes], champion_model: Classifier, test_images: Examples, source: Source, manifest: pd.DataFrame
 ) -> pd.DataFrame:
-    """Each format on the test images, in a process of its own; refuses one that answers otherwise."""
+    """Run each format on the test images, and refuse formats with other predictions than the champion."""
     photographs = _photographs(source, manifest, champion_model.background)
     checks = check_exports(exports, champion_model, test_images, photographs)
     logger.info("%s", format_checks(checks))
     if faults := [f"{row['format']}: {row['fault']}" for row in checks.to_dict("records") if row["fault"]]:
         raise InputError(
-            "An exported classifier answers otherwise than the champion:\n  - "
+            "An exported classifier predicts differently from the champion:\n  - "
             + "\n  - ".join(faults)
-            + "\nLeave the format out: export.formats."
+            + "\nRemove the format from export.formats."
         )
     return checks
 
 
 def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> list[np.ndarray]:
-    """Some test images as they are, upright and RGB."""
+    """Some original test images, upright RGB."""
     rows = manifest[manifest["split"] == "test"]
     chosen = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _NUM_PHOTOGRAPHS).astype(int))]
     photographs = []
@@ -70,7 +66,7 @@ def _photographs(source: Source, manifest: pd.DataFrame, background: str) -> lis
 
 
 def show_failures(champion_model: Classifier, test_images: Examples, workers: Workers) -> Figure:
-    """The champion's surest mistakes and least sure hits on the test images."""
+    """The champion's most confident mistakes and least confident hits on the test images."""
     images, labels = test_images.arrays
     logits = champion_model.predict_logits(images, map_blocks=workers.map_blocks)
     names, temperature = champion_model.class_names, champion_model.temperature
@@ -89,7 +85,7 @@ def write_bundle(
     audit: dict[str, Any],
     lineage: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, bytes]:
-    """One folder that leaves the project: the champion in all formats, its card, its receipt."""
+    """Collect the champion in all formats with its card and receipt in one folder."""
     files = {
         **exports,
         "classifier.keras": classifier_file(champion_model),
@@ -111,5 +107,5 @@ def write_bundle(
 
 
 def _parameters(lineage: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of everything that the model descends from, by their full names."""
+    """Parameters of everything that the model depends on."""
     return {name: value for record in lineage.values() for name, value in record["parameters"].items()}

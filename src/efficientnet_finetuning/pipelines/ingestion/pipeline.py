@@ -2,9 +2,9 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from efficientnet_finetuning.data.sources import open_source
 from efficientnet_finetuning.pipelines.ingestion.nodes import (
     audit_images,
-    find_images,
     list_images,
     look_at_images,
     read_corrections,
@@ -12,49 +12,23 @@ from efficientnet_finetuning.pipelines.ingestion.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Find the raw images, look at each, put the sound ones into splits, and say what is in the set.
+    """Find the raw images, check each, assign usable ones to splits, and summarize the set.
 
-    What was found out is stored before anything can be refused, so a run that stops at the gate has lost nothing.
+    The findings are stored before a check can stop the run, so the next run does not open the images again.
     """
-    return Pipeline(
-        [
-            Node(find_images, "params:dataset", "source", name="find_images", tags="cpu"),
-            Node(
-                read_corrections,
-                ["source", "params:dataset.corrections"],
-                ["corrections", "class_names"],
-                name="read_corrections",
-                tags="cpu",
-            ),
-            Node(
-                look_at_images,
-                [
-                    "source",
-                    "params:dataset",
-                    "params:audit.max_megapixels",
-                    "params:seed",
-                    "ingestion_checkpoints",
-                    "workers",
-                ],
-                "image_findings",
-                name="look_at_images",
-                tags="cpu",
-            ),
-            Node(
-                list_images,
-                ["image_findings", "corrections", "class_names", "params:dataset", "params:audit", "params:seed"],
-                "manifest",
-                name="list_images",
-                tags="cpu",
-            ),
-            Node(
-                audit_images,
-                ["source", "manifest", "class_names", "params:dataset", "corrections"],
-                ["audit", "audit_summary"],
-                name="audit_images",
-                tags="cpu",
-            ),
-        ],
-        namespace="ingestion",
-        prefix_datasets_with_namespace=False,
-    )
+    checked = ["params:dataset", "params:audit.max_megapixels", "params:seed", "ingestion_checkpoints", "workers"]
+    listed = ["image_findings", "corrections", "class_names", "params:dataset", "params:audit", "params:seed"]
+    summarized = ["source", "manifest", "class_names", "params:dataset", "corrections"]
+    nodes = [
+        Node(open_source, "params:dataset", "source", name="find_images"),
+        Node(
+            read_corrections,
+            ["source", "params:dataset.corrections"],
+            ["corrections", "class_names"],
+            name="read_corrections",
+        ),
+        Node(look_at_images, ["source", *checked], "image_findings", name="look_at_images"),
+        Node(list_images, listed, "manifest", name="list_images"),
+        Node(audit_images, summarized, ["audit", "audit_summary"], name="audit_images"),
+    ]
+    return Pipeline(nodes, tags="cpu", namespace="ingestion", prefix_datasets_with_namespace=False)

@@ -1,4 +1,4 @@
-"""Prediction: the champion on photographs that have no label."""
+"""Prediction: the champion classifies unlabelled photographs."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,6 @@ from efficientnet_finetuning.parameters import PredictParameters
 
 
 def answer_photographs(champion_model: Classifier, predict: PredictParameters) -> Iterator[pd.DataFrame]:
-    """Classes with probabilities of every photograph, part by part; see :meth:`Classifier.answer`."""
-    assert predict.path is not None, "the run's hooks refuse it before"
+    """Classes and probabilities of every photograph, part by part; see :meth:`Classifier.answer`."""
+    assert predict.path is not None, "the run's hooks check it"
     return champion_model.answer(find_photographs(predict.path), predict.top, predict.batch_size)

@@ -1,4 +1,4 @@
-"""Preprocessing: decoded, resized, one-hot encoded, once."""
+"""Preprocessing: decode, resize and one-hot encode images once."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def prepare_images(
     checkpoints: Checkpoints | None,
     workers: Workers,
 ) -> tuple[Examples, ...]:
-    """Prepare train, validation and test."""
+    """Prepare train, validation and test images."""
     return tuple(
         prepare(
             source,
@@ -57,7 +57,7 @@ def plot_samples(train_images: Examples, class_names: list[str], seed: int) -> F
 def plot_augmentations(
     train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
 ) -> Figure:
-    """Nine augmentations of one training image, as fine-tuning sees it."""
+    """Nine augmentations of one training image, as in fine-tuning."""
     from efficientnet_finetuning.training.augmentation import Augmentation
 
     images, labels = train_images.arrays

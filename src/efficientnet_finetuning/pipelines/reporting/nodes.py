@@ -1,4 +1,4 @@
-"""Reporting: the regimes of a run side by side, which of them to take, and why to trust it."""
+"""Reporting: compare the regimes of a run, choose the champion, and write the report."""
 
 import logging
 from collections.abc import Mapping
@@ -16,12 +16,7 @@ from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.evaluation.calibration import choose_threshold
 from efficientnet_finetuning.evaluation.change import change_since
 from efficientnet_finetuning.evaluation.comparison import STARTS_FROM, compare_regimes
-from efficientnet_finetuning.evaluation.figures import (
-    comparison_bars,
-    confidence_curves,
-    confusion_matrix,
-    learning_curves,
-)
+from efficientnet_finetuning.evaluation.figures import confidence_curves, confusion_matrix, learning_curves
 from efficientnet_finetuning.evaluation.metrics import confusion, predictions_table
 from efficientnet_finetuning.evaluation.report import Results, render_report
 from efficientnet_finetuning.evaluation.verdict import SIGNIFICANT, judge
@@ -30,16 +25,15 @@ from efficientnet_finetuning.parameters import EvaluationParameters
 
 logger = logging.getLogger(__name__)
 
-# What the pipeline `review` says of the data, where it has run.
+# Outputs of the pipeline `review`, if it ran.
 _REVIEW = ("label_review", "weak_spots", "shortcuts", "more_images")
 _FEW_TEST_IMAGES = 300
-# A photograph is compared with so many training images at most, which travel with the classifier; so many of each split
-# show what a new class costs.
+# Images of each split that the champion stores features of: to measure distances, and to add a class later.
 _MOST_REFERENCES = 2_000
 
 
 def compare(**results: Any) -> pd.DataFrame:
-    """Tabulate the regimes: ``{regime}_metrics`` and ``{regime}_history`` of each, in order."""
+    """Tabulate ``{regime}_metrics`` and ``{regime}_history`` of the regimes, in order."""
     return compare_regimes(_by_regime(results, "metrics"), _by_regime(results, "history"))
 
 
@@ -55,14 +49,14 @@ def reach_verdict(comparison: pd.DataFrame, **results: pd.DataFrame) -> tuple[di
     verdict = judge(predictions, seconds, unchanged)
     undecided = [(step["lower"], step["upper"]) for step in verdict["steps"] if step["p_value"] >= SIGNIFICANT]
     if ("transfer", "finetune") in undecided and verdict["num_images"] < _FEW_TEST_IMAGES:
-        verdict["words"] += " `kedro run --pipelines cross_validation` judges transfer and fine-tuning on all images."
+        verdict["words"] += " `kedro run --pipelines cross_validation` compares transfer and fine-tuning on all images."
     return verdict, verdict["champion"]
 
 
 def compare_with_before(
     champion: str, before: Mapping[str, Mapping[str, Any]], **predictions: pd.DataFrame
 ) -> dict[str, Any]:
-    """What has changed since the run before in what the regime says that is the champion now."""
+    """How the champion's predictions changed since the previous run of its regime."""
     name = f"{champion}_predictions"
     was = before.get(name, {"table": None, "differences": []})
     change = {"regime": champion, "differences": was["differences"]} | change_since(was["table"], predictions[name])
@@ -78,13 +72,11 @@ def keep_champion(
     test_images: Examples,
     **results: Any,
 ) -> tuple[Classifier, dict[str, Any], dict[str, np.ndarray]]:
-    """The champion, ready for use: it knows from which confidence on, and how far from what it learnt, it may answer.
-
-    Both limits are chosen on held-out images.
+    """Make the champion ready for use: it gets a confidence threshold and a distance limit, chosen on held-out images.
 
     Returns:
-        The classifier; its metrics with the name of its regime; and what it sees of some images, so that a class can
-        be added without looking at them again: see :func:`~efficientnet_finetuning.bundle.new_class.add_class`.
+        The classifier; its metrics with the name of its regime; and features of some images, from which
+        :func:`~efficientnet_finetuning.bundle.new_class.add_class` can add a class later.
     """
     model, held_out = results[f"{champion}_model"], results[f"{champion}_held_out"]
     chosen_on = predictions_table(
@@ -104,7 +96,7 @@ def keep_champion(
         reference_labels=references.labels,
         max_distance=choose_max_distance(distances(validation.last_map, validation.logits.argmax(1), references)),
     )
-    # The last rows of training and validation images are those that were held out.
+    # The held-out images are the last rows of training and validation images.
     logits = np.full((len(train_images) + len(validation_images), len(model.class_names)), np.nan, np.float32)
     logits[-len(held_out["logits"]) :] = held_out["logits"]
     features = {
@@ -117,24 +109,19 @@ def keep_champion(
     return ready, {"regime": champion} | results[f"{champion}_metrics"], features
 
 
-def plot_comparison(comparison: pd.DataFrame) -> Figure:
-    """Accuracies of the regimes as bars."""
-    return comparison_bars(comparison)
-
-
 def plot_learning_curves(**histories: pd.DataFrame) -> Figure:
-    """Accuracy and loss of the regimes, from ``{regime}_history`` of each."""
+    """Plot accuracy and loss of the regimes, from ``{regime}_history``."""
     return learning_curves(_by_regime(histories, "history"))
 
 
 def plot_confusion(champion: str, class_names: list[str], **predictions: pd.DataFrame) -> Figure:
-    """Which classes the champion takes for which."""
+    """Plot the champion's confusion matrix."""
     counts = confusion(predictions[f"{champion}_predictions"], class_names)
     return confusion_matrix(counts, class_names, champion)
 
 
 def plot_confidence(class_names: list[str], **predictions: pd.DataFrame) -> Figure:
-    """How far the confidence of each regime can be believed."""
+    """Plot how reliable the confidence of each regime is."""
     return confidence_curves(_by_regime(predictions, "predictions"), class_names)
 
 
@@ -158,7 +145,7 @@ def write_report(
     seed: int,
     **results: Any,
 ) -> str:
-    """All of it as one HTML file."""
+    """Write the report as one HTML file."""
     return render_report(
         Results(
             comparison=comparison,

@@ -1,4 +1,4 @@
-"""Review: every image is judged by models that have not seen it, to find what is wrong with the data."""
+"""Review: find problems in the data with models that did not see the image in question."""
 
 import logging
 from typing import Any
@@ -37,11 +37,11 @@ def collect_features(
     flip: bool,
     workers: Workers,
 ) -> Arrays:
-    """What the frozen backbone sees of all images: one more pass, over the test images.
+    """Collect features of all images; only test images need another pass.
 
     Returns:
-        ``features`` float16 ``(N, channels)``, of training, validation and test images in this order, averaged over
-        mirror images where those were seen; ``labels`` ``(N,)``, ``ids`` and ``splits``.
+        ``features`` float16 ``(N, channels)`` of training, validation and test images, averaged over mirror images if
+        known; ``labels`` ``(N,)``, ``ids`` and ``splits``.
     """
     from efficientnet_finetuning.models.heads import feature_extractor
 
@@ -68,7 +68,7 @@ def collect_features(
 def judge_images(
     review_features: Arrays, manifest: pd.DataFrame, class_names: list[str], head: HeadParameters
 ) -> Arrays:
-    """Logits of heads that have not seen the image, row by row as the features."""
+    """Logits of heads that did not see the image, in the order of the features."""
     logits = out_of_sample_logits(
         review_features["features"],
         review_features["labels"],
@@ -83,7 +83,7 @@ def judge_images(
 def find_value_of_more_images(
     review_features: Arrays, manifest: pd.DataFrame, class_names: list[str], head: HeadParameters, seed: int
 ) -> tuple[dict[str, Any], Figure]:
-    """What a head would gain from more images, by those that are not test images; and the curve that says so."""
+    """Predict what a head would gain from more images, without test images; and plot the curve."""
     rows = review_features["splits"] != "test"
     found = value_of_more_images(
         review_features["features"][rows].astype(np.float32),
@@ -100,7 +100,7 @@ def find_value_of_more_images(
 def measure_images(
     manifest: pd.DataFrame, train_images: Examples, validation_images: Examples, test_images: Examples
 ) -> pd.DataFrame:
-    """Brightness, sharpness, size and the like of every image."""
+    """Brightness, sharpness, size and similar properties of every image."""
     return measure_properties(manifest, dict(zip(SPLITS, (train_images, validation_images, test_images), strict=True)))
 
 
@@ -114,7 +114,7 @@ def find_issues(
     class_names: list[str],
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any], Figure]:
-    """What may be wrong with the images and their labels: a table, a summary, and pictures of the most doubtful."""
+    """List possible problems of images and labels: a table, a summary, and pictures of the most doubtful."""
     issues, summary = issues_of(
         judgement["logits"], **review_features, properties=image_properties, class_names=class_names, seed=seed
     )
@@ -126,7 +126,7 @@ def find_issues(
 
 
 def find_shortcuts(manifest: pd.DataFrame, image_properties: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Whether something that has nothing to do with the object tells the class."""
+    """Test whether properties that have nothing to do with the object reveal its class."""
     found = shortcuts.find_shortcuts(manifest, image_properties, seed)
     for warning in found["warnings"]:
         logger.warning("%s", warning)
@@ -143,7 +143,7 @@ def find_weak_spots(
     class_names: list[str],
     seed: int,
 ) -> tuple[dict[str, Any], Figure]:
-    """Groups of like images that are often taken for another class, and pictures of them."""
+    """Find groups of similar images that are often misclassified, with pictures."""
     ids = review_features["ids"]
     found = weak_spots.find_weak_spots(
         review_features["features"].astype(np.float32),
@@ -159,7 +159,7 @@ def find_weak_spots(
 
 
 def _images(rows: np.ndarray, *splits: Examples) -> np.ndarray:
-    """Some images of all splits, by their rows in training, validation and test images together."""
+    """Images by their rows in training, validation and test images together."""
     ends = np.cumsum([0, *(len(split) for split in splits)])
     where = np.searchsorted(ends, rows, side="right") - 1
     images = [splits[split].arrays[0][row - ends[split]] for split, row in zip(where, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Features, images → review_features → judgement → image_issues and what the report says of the data."""
+"""features, images → review_features → judgement → image_issues and the report's review of the data."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -17,7 +17,7 @@ _JUDGED = ["judgement", "review_features", "image_properties"]
 
 
 def create_pipeline() -> Pipeline:
-    """Judge every image by models that have not seen it, and list what may be wrong with it."""
+    """Predict every image with models that did not see it, and list possible problems."""
     collect = Node(
         collect_features,
         ["backbone", "features", *_IMAGES, "params:head", "params:evaluation.flip", "workers"],

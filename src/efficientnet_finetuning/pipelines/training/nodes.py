@@ -1,4 +1,4 @@
-"""Training: from a start to a classifier. The baseline starts from random weights, fine-tuning from transfer."""
+"""Training from a start to a classifier: the baseline from random weights, fine-tuning from transfer."""
 
 import logging
 from dataclasses import replace
@@ -34,7 +34,7 @@ def build_random_start(
     training: TrainingParameters,
     seed: int,
 ) -> TrainedClassifier:
-    """Build the same network with random weights."""
+    """Build the network with random weights."""
     random = backbone.model_copy(update={"weights": "none"})
     return build_seed_start(class_names, random, preprocessing, device, training, seed, head_batch_norm=False)
 
@@ -48,7 +48,7 @@ def build_seed_start(
     seed: int,
     head_batch_norm: bool = True,
 ) -> TrainedClassifier:
-    """Build what the Keras example trains: the pretrained backbone, and a random head with BatchNorm and dropout."""
+    """Build the Keras example's network: a pretrained backbone and a random head with BatchNorm and dropout."""
     from efficientnet_finetuning.models.backbones import build_backbone
     from efficientnet_finetuning.models.heads import attach_head
 
@@ -61,7 +61,7 @@ def build_seed_start(
 def find_learning_rate(
     start: TrainedClassifier, train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
 ) -> pd.DataFrame:
-    """Loss by learning rate over a short training that is thrown away."""
+    """Loss by learning rate, over a short training whose weights are discarded."""
     from efficientnet_finetuning.training.learning_rate import find_learning_rate as find
 
     start.check_fits(train_images.images.shape[1], class_names)
@@ -69,7 +69,7 @@ def find_learning_rate(
 
 
 def plot_learning_rates(learning_rates: pd.DataFrame, class_names: list[str], training: TrainingParameters) -> Figure:
-    """The finder's curve, with what it suggests and what the parameters say."""
+    """Plot the finder's curve, and log its suggestion beside the parameter."""
     from efficientnet_finetuning.training.learning_rate import suggest_learning_rate
 
     suggested = suggest_learning_rate(learning_rates.to_dict("records"), len(class_names))
@@ -90,10 +90,10 @@ def train_classifier(
     checkpoints: Checkpoints | None,
     workers: Workers,
 ) -> tuple[TrainedClassifier, dict[str, np.ndarray], pd.DataFrame]:
-    """Train from a start and keep its best or its last weights.
+    """Train from a start, and keep the best or the last weights.
 
     Returns:
-        The classifier; ``logits`` (of its answers), ``labels`` and ``ids`` of the validation images; and the history.
+        The classifier; ``logits``, ``labels`` and ``ids`` of the validation images; and the history.
     """
     from efficientnet_finetuning.training.fit import fit
 

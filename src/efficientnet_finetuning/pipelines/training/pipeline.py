@@ -15,35 +15,32 @@ from efficientnet_finetuning.pipelines.training.nodes import (
 
 
 def create_baseline_pipeline() -> Pipeline:
-    """Train the network from random weights: what the images alone can teach."""
+    """Train the network from random weights, without pretraining."""
     return _start("baseline", build_random_start) + _training("baseline", start="baseline.start")
 
 
 def create_finetune_pipeline() -> Pipeline:
-    """Go on from a fitted head, with the backbone or its upper blocks unfrozen."""
+    """Continue from a fitted head, with the backbone or its upper blocks unfrozen."""
     return _training("finetune", start="finetune_start")
 
 
 def create_learning_rate_pipeline() -> Pipeline:
-    """Find the learning rate at which fine-tuning could begin."""
-    return Pipeline(
-        [
-            Node(
-                find_learning_rate,
-                ["finetune_start", "train_images", "class_names", "params:finetune.training", "params:seed"],
-                "learning_rates",
-                name="find_learning_rate",
-                tags="gpu",
-            ),
-            Node(
-                plot_learning_rates,
-                ["learning_rates", "class_names", "params:finetune.training"],
-                "learning_rate_curve",
-                name="plot_learning_rates",
-                tags="cpu",
-            ),
-        ]
+    """Find the learning rate at which fine-tuning can start."""
+    find = Node(
+        find_learning_rate,
+        ["finetune_start", "train_images", "class_names", "params:finetune.training", "params:seed"],
+        "learning_rates",
+        name="find_learning_rate",
+        tags="gpu",
     )
+    plot = Node(
+        plot_learning_rates,
+        ["learning_rates", "class_names", "params:finetune.training"],
+        "learning_rate_curve",
+        name="plot_learning_rates",
+        tags="cpu",
+    )
+    return Pipeline([find, plot])
 
 
 def create_seed_parity_pipeline() -> Pipeline:
@@ -56,47 +53,20 @@ def create_seed_parity_pipeline() -> Pipeline:
 
 
 def _start(regime: str, build: Callable[..., TrainedClassifier]) -> Pipeline:
-    start = Node(
-        build,
-        [
-            "class_names",
-            "params:backbone",
-            "params:preprocessing",
-            "params:device",
-            f"params:{regime}.training",
-            "params:seed",
-        ],
-        f"{regime}.start",
-        name=build.__name__,
-        namespace=regime,
-        tags="cpu",
-    )
+    parameters = ("backbone", "preprocessing", "device", f"{regime}.training", "seed")
+    inputs = ["class_names", *(f"params:{name}" for name in parameters)]
+    start = Node(build, inputs, f"{regime}.start", name=build.__name__, namespace=regime, tags="cpu")
     return Pipeline([start])
 
 
 def _training(regime: str, start: str) -> Pipeline:
-    train = Node(
-        train_classifier,
-        [
-            "start",
-            "train_images",
-            "validation_images",
-            "class_names",
-            "params:training",
-            "params:evaluation.flip",
-            "params:seed",
-            "checkpoints",
-            "workers",
-        ],
-        ["model", "held_out", "history"],
-        name="train_classifier",
-        tags="gpu",
-    )
+    shared, results = ["train_images", "validation_images", "class_names"], ["model", "held_out", "history"]
+    parameters = ["params:training", "params:evaluation.flip", "params:seed"]
+    inputs = ["start", *shared, *parameters, "checkpoints", "workers"]
     return Pipeline(
-        [train],
+        [Node(train_classifier, inputs, results, name="train_classifier", tags="gpu")],
         namespace=regime,
-        inputs={"start": start}
-        | {name: name for name in ("train_images", "validation_images", "class_names", "workers")},
-        outputs={name: f"{regime}_{name}" for name in ("model", "held_out", "history")},
+        inputs={"start": start} | {name: name for name in (*shared, "workers")},
+        outputs={name: f"{regime}_{name}" for name in results},
         parameters={"seed", "evaluation.flip"},
     )

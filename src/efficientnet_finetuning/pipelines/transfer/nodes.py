@@ -1,4 +1,4 @@
-"""Transfer: the backbone stays frozen, so its features are computed once and only a head is fitted."""
+"""Transfer: the backbone stays frozen, so its features are computed once, and only a head is fitted."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -50,12 +50,11 @@ def extract_features(
     seed: int,
     workers: Workers,
 ) -> dict[str, np.ndarray]:
-    """One pass of the frozen backbone over every view of the training images, and over the validation images.
+    """Compute features of every view of the training images, and of the validation images.
 
     Returns:
-        ``train`` ``(views × N, channels)``, view by view, and ``validation`` ``(N, channels)``, float32, row by row as
-        the images, and ``seconds`` spent. Where answers average over mirror images, ``mirrored`` too: features of the
-        mirror images of those that the head is judged by.
+        float32 ``train`` ``(views × N, channels)``, view by view, and ``validation`` ``(N, channels)``; the ``seconds``
+        spent; with ``flip`` also ``mirrored``: features of the mirrored held-out images.
     """
     from efficientnet_finetuning.models.heads import feature_extractor
     from efficientnet_finetuning.training.augmentation import Augmentation, Views
@@ -84,11 +83,11 @@ def fit_head(
     manifest: pd.DataFrame,
     head: HeadParameters,
 ) -> tuple[KerasModel, dict[str, np.ndarray], pd.DataFrame]:
-    """Fit the head, its regularization chosen on images that were held out, groups of the manifest as a whole.
+    """Fit the head; held-out images, with groups kept whole, choose its regularization.
 
     Returns:
-        The head; ``logits`` (of the answers), ``labels`` and ``ids`` of the images that were held out; and the path of
-        strengths as a history whose first row's seconds include the feature pass.
+        The head; ``logits``, ``labels`` and ``ids`` of the held-out images; and the regularization path as a history,
+        whose first row includes the seconds of feature extraction.
     """
     from efficientnet_finetuning.models.heads import dense_head
 
@@ -101,7 +100,7 @@ def fit_head(
         "peak_memory_gb": peak_memory() / 1e9,
     }
     history = pd.DataFrame(path).assign(**about, images=0)
-    history.loc[0, "images"] = len(features["train"])  # the backbone sees them once, for all strengths
+    history.loc[0, "images"] = len(features["train"])  # the backbone processes them once for all strengths
     logits = fitted.held_out_logits
     labels, ids = (
         np.concatenate([getattr(images, name) for images in (train_images, validation_images)])[-len(logits) :]
@@ -121,10 +120,10 @@ def fit_start(
     preprocessing: PreprocessingParameters,
     head: HeadParameters,
 ) -> TrainedClassifier:
-    """What fine-tuning starts from: the backbone and a head on its last feature map alone.
+    """Build the classifier that fine-tuning starts from: the backbone with a head on its last feature map.
 
-    A head on all stages is two to three points better as it stands, but a worse start where images are few: figures are
-    in ``tests/benchmarks/sizes.py``.
+    A head on all stages is two to three points better, but a worse start with few images; see
+    ``tests/benchmarks/sizes.py``.
     """
     from efficientnet_finetuning.models.heads import assemble, dense_head
 
@@ -143,13 +142,13 @@ def _fit(
     head: HeadParameters,
     **options: bool,
 ) -> "FittedHead":
-    """A head on some channels of the features."""
+    """Fit a head on some channels of the features."""
     from efficientnet_finetuning.training.head import fit_head as fit
 
     images = head.views * len(train_images), len(validation_images)
     if (len(features["train"]), len(features["validation"])) != images:
         raise InputError(
-            "The stored features are those of other images. Compute them anew: --from-nodes transfer.extract_features."
+            "The stored features belong to other images. Compute them again: --from-nodes transfer.extract_features."
         )
     return fit(
         features["train"][:, channels],

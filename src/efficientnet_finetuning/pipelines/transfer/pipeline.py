@@ -10,88 +10,56 @@ from efficientnet_finetuning.pipelines.transfer.nodes import (
     fit_start,
 )
 
+_LEARNT = ["train_images", "validation_images"]
+_BUILT = ["class_names", "params:backbone", "params:preprocessing", "params:head"]
+_FLIP = "params:evaluation.flip"
+
 
 def create_pipeline() -> Pipeline:
     """Fit a head on the features of a frozen backbone, in the namespace ``transfer``."""
-    nodes = [
+    fitted = [
         Node(
             build_pretrained_backbone,
             ["params:backbone", "params:preprocessing", "params:device", "params:seed"],
             "backbone",
             name="build_backbone",
-            tags="cpu",
-        ),
-        Node(
-            extract_features,
-            [
-                "backbone",
-                "train_images",
-                "validation_images",
-                "params:head",
-                "params:evaluation.flip",
-                "params:seed",
-                "workers",
-            ],
-            "features",
-            name="extract_features",
-            tags="gpu",
         ),
         Node(
             fit_head,
-            ["features", "train_images", "validation_images", "manifest", "params:head"],
+            ["features", *_LEARNT, "manifest", "params:head"],
             ["head", "transfer_held_out", "transfer_history"],
             name="fit_head",
-            tags="cpu",
         ),
         Node(
             assemble_classifier,
-            [
-                "backbone",
-                "head",
-                "transfer_held_out",
-                "class_names",
-                "params:backbone",
-                "params:preprocessing",
-                "params:head",
-                "params:evaluation.flip",
-            ],
+            ["backbone", "head", "transfer_held_out", *_BUILT, _FLIP],
             "transfer_model",
             name="assemble_classifier",
-            tags="cpu",
         ),
     ]
+    extract = Node(
+        extract_features,
+        ["backbone", *_LEARNT, "params:head", _FLIP, "params:seed", "workers"],
+        "features",
+        name="extract_features",
+        tags="gpu",
+    )
     return Pipeline(
-        nodes,
+        [Pipeline(fitted, tags="cpu"), extract],
         namespace="transfer",
-        inputs={"train_images", "validation_images", "manifest", "class_names", "workers"},
+        inputs={*_LEARNT, "manifest", "class_names", "workers"},
         outputs={"transfer_model", "transfer_held_out", "transfer_history"},
         parameters={"backbone", "preprocessing", "device", "evaluation.flip", "seed"},
     )
 
 
 def create_start_pipeline() -> Pipeline:
-    """Fit what fine-tuning starts from, on the features of the frozen backbone."""
-    start = Node(
-        fit_start,
-        [
-            "backbone",
-            "features",
-            "train_images",
-            "validation_images",
-            "manifest",
-            "class_names",
-            "params:backbone",
-            "params:preprocessing",
-            "params:head",
-        ],
-        "finetune_start",
-        name="fit_start",
-        tags="cpu",
-    )
+    """Fit the classifier that fine-tuning starts from, on the features of the frozen backbone."""
+    inputs = ["backbone", "features", *_LEARNT, "manifest", *_BUILT]
     return Pipeline(
-        [start],
+        [Node(fit_start, inputs, "finetune_start", name="fit_start", tags="cpu")],
         namespace="transfer",
-        inputs={"train_images", "validation_images", "manifest", "class_names"},
+        inputs={*_LEARNT, "manifest", "class_names"},
         outputs={"finetune_start"},
         parameters={"backbone", "preprocessing"},
     )
