@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test soak bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality bench-shortcuts bench-more-images bench-next-images bench-scale lint format demo review viz lineage mlflow mlflow-replay prune clean
+.PHONY: help setup lock quickstart check test soak mutants bench bench-levers bench-sizes bench-training bench-inference bench-predict bench-accelerator bench-overhead bench-data bench-bursts bench-data-quality bench-shortcuts bench-more-images bench-next-images bench-scale lint format demo review viz lineage mlflow mlflow-replay prune clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,28 @@ test: $(DEV) ## Set up, then run the tests
 
 soak: $(DEV) ## Kill runs and workers anywhere, start two at once, fill the disk, and list what was lost (an hour)
 	$(BIN)/python tests/faults/driver.py --kills 50 --pairs 20 --deaths 10
+
+# Where to plant faults, and what must notice them: make mutants MODULE=data/splits TESTS="tests/data/test_splits.py …"
+MODULE ?= evaluation/ranking
+TESTS ?= tests/evaluation/test_ranking.py
+# TensorFlow hangs in the forks of a process that has used it. For modules that import it: ISOLATION=forkserver
+ISOLATION ?= fork
+define MUTMUT
+[mutmut]
+source_paths = src
+only_mutate = src/efficientnet_finetuning/$(MODULE).py
+also_copy =
+    conf
+    data/01_raw
+process_isolation = $(ISOLATION)
+pytest_add_cli_args_test_selection =
+    $(TESTS)
+endef
+export MUTMUT
+
+mutants: $(DEV) ## Plant small faults in a module, one at a time, and list those that its tests miss (minutes)
+	@rm -rf mutants; trap 'rm -f setup.cfg' EXIT; echo "$$MUTMUT" | sed '/^    tests/s/ tests/\n    tests/2g' > setup.cfg; \
+		$(BIN)/mutmut run --max-children 2; $(BIN)/mutmut results
 
 # What to measure on: make bench BENCH="--set cifar10 --data-dir <TFDS folder> --train train[:5000] --test test[:2000]"
 BENCH ?=

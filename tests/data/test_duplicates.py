@@ -76,7 +76,7 @@ def hashed(request) -> pd.DataFrame:
     hashes = generator.integers(0, 2**64, 30, dtype=np.uint64)[generator.integers(0, 30, 150)]
     for _ in range(4):
         bits = np.uint64(1) << generator.integers(0, 64, 150).astype(np.uint64)
-        hashes = hashes ^ np.where(generator.random(150) < 0.6, bits, np.uint64(0))
+        hashes = hashes ^ np.where(generator.random(150) < 0.4, bits, np.uint64(0))
     manifest = pd.DataFrame(
         {"id": np.arange(150).astype(str), "perceptual_hash": [f"{value:016x}" for value in hashes]}
     )
@@ -111,6 +111,15 @@ def test_the_nearest_before_the_split_of_each_image_is_the_one_that_all_pairs_sh
     in_train = used["source_split"] == "train"
     near = distances.loc[in_train, in_train].to_numpy() <= 4
     assert num_alike == (near.sum(1) > 1).sum()
+
+
+def test_two_that_are_equal_are_alike_and_the_first_row_counts_too():
+    splits, hashes = ["train", "train", "train", "test"], [7, 0xFFFF << 40, 0xFFFF << 40, 7]
+    texts = [f"{value:016x}" for value in hashes]
+    manifest = pd.DataFrame({"id": list("0123"), "split": splits, "source_split": splits, "perceptual_hash": texts})
+    found, num_alike = near_duplicates(manifest.assign(class_name="a"))
+    assert found[["first", "second", "distance"]].to_numpy().tolist() == [["0", "3", 0]]
+    assert num_alike == 2
 
 
 def test_no_image_has_no_near_duplicate():

@@ -68,6 +68,13 @@ def test_a_class_needs_an_image_for_each_split_that_was_cut(count, is_enough):
     if is_enough:
         found = complete_splits(manifest, NAMES, 0.1, 0.2, seed=0)
         assert sorted(found.loc[found["class_name"] == "c", "split"]) == [""] * 9 + ["test", "train", "validation"]
+        many = manifest_of(others | {("train", "c"): 10})
+        found = complete_splits(many, NAMES, validation_fraction=0.8, test_fraction=0.5, seed=0)
+        assert found[found["class_name"] == "c"]["split"].value_counts().to_dict() == {
+            "test": 5,
+            "validation": 4,
+            "train": 1,
+        }
     else:
         with pytest.raises(InputError, match=rf"c has no image in train \({count} in all\)"):
             complete_splits(manifest, NAMES, 0.1, 0.2, seed=0)

@@ -15,7 +15,7 @@ from efficientnet_finetuning.quality.judgement import (
     worth_looking_at,
 )
 from efficientnet_finetuning.quality.label_issues import label_quality_of_classes, overlapping_classes, rank_labels
-from efficientnet_finetuning.quality.outliers import near_duplicates, unlike_any_class
+from efficientnet_finetuning.quality.outliers import directions, likeness, near_duplicates, unlike_any_class
 
 
 def clouds(num_classes: int, per_class: int, seed: int = 0, channels: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -166,6 +166,61 @@ def test_images_like_no_class_and_images_that_are_alike_are_found() -> None:
     near = near_duplicates(features, seed=0)
     assert {(7, 201), (201, 7)} <= set(zip(near["row"], near["neighbour"], strict=True))
     assert near_duplicates(features[:1], seed=0).empty
+
+
+def test_the_hundredth_that_looks_least_like_a_class_is_named_with_its_place() -> None:
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(300, 4)), generator.integers(0, 4, 300)
+    expected = [(row[label] + max(row)) / 2 for row, label in zip(logits, labels, strict=True)]
+    assert likeness(logits, labels) == pytest.approx(expected)
+    table = unlike_any_class(logits, labels)
+    assert table["row"].tolist() == np.argsort(expected)[:3].tolist()
+    assert table["score"].tolist() == pytest.approx([1, 299 / 300, 298 / 300])
+
+
+def test_near_duplicates_are_those_that_all_pairs_show() -> None:
+    features = np.random.default_rng(0).normal(size=(2_100, 6)).astype(np.float32)
+    features[[3, 2_050]], features[700] = features[1_001], features[2] + 0.01
+    points = directions(features, seed=0).astype(float)
+    distances = 1 - points @ points.T
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.maximum(distances.min(1), 0)
+    near = near_duplicates(features, seed=0).set_index("row")
+    assert set(near.index) == set(np.flatnonzero(nearest < 0.13 * np.median(nearest)))
+    assert {2, 3, 700, 1_001, 2_050} <= set(near.index)
+    assert near["score"].to_numpy() == pytest.approx(1 - nearest[near.index] / np.median(nearest), abs=1e-3)
+    assert near["score"].is_monotonic_decreasing
+    assert distances[near.index, near["neighbour"]] == pytest.approx(nearest[near.index], abs=1e-5)
+    nothing = near_duplicates(features[:1], seed=0)
+    assert nothing.dtypes.astype(str).str.rstrip("0123456789").to_dict() == {
+        "row": "int",
+        "neighbour": "int",
+        "score": "float",
+    }
+    wide = np.random.default_rng(1).normal(size=(300, 200))
+    wide[5] = wide[6] + 1e-3
+    pd.testing.assert_frame_equal(near_duplicates(wide, seed=1), near_duplicates(wide, seed=1), check_exact=True)
+    np.testing.assert_array_equal(directions(wide, seed=1), directions(wide, seed=1))
+
+
+@pytest.mark.parametrize("num_classes", [2, 12])
+def test_classes_are_told_with_the_share_of_their_labels_that_is_right(num_classes: int) -> None:
+    labels = np.repeat(np.arange(num_classes), 10)
+    looks = labels.copy()
+    looks[:2], looks[10] = 1, 0
+    probabilities = np.full((len(labels), num_classes), 0.05 / (num_classes - 1))
+    probabilities[np.arange(len(labels)), looks] = 0.95
+    names = [f"class {label}" for label in range(num_classes)]
+    worst = label_quality_of_classes(probabilities, labels, names)
+    assert len(worst) == min(num_classes, 10)
+    assert worst[0] == {"class": "class 0", "quality": pytest.approx(0.8, abs=0.02), "images": 10}
+    assert worst[1] == {"class": "class 1", "quality": pytest.approx(0.9, abs=0.02), "images": 10}
+    (pair,) = overlapping_classes(probabilities, labels, names)
+    assert pair == {"first": "class 0", "second": "class 1", "images": 3}
+    looks[1], looks[10] = 0, 1
+    probabilities = np.where(np.eye(num_classes)[looks] > 0, 0.95, 0.05 / (num_classes - 1))
+    (pair,) = overlapping_classes(probabilities, labels, names)
+    assert pair["images"] == 1
 
 
 def test_all_issues_make_one_table() -> None:

@@ -7,6 +7,7 @@ from efficientnet_finetuning.quality.multiple_tests import holm
 def test_p_values_are_corrected_as_holm_has_it_and_stay_in_their_order():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.3, 0.9]) == pytest.approx([1, 0.9, 1])
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
     assert holm([0.2]) == pytest.approx([0.2])
     assert len(holm([])) == 0
 

@@ -30,11 +30,13 @@ def classifier():
 
 
 def plant(features, probabilities, images):
-    """Three images in twenty of the class dog are of another kind, dark, and taken for owls."""
+    """Three images in twenty of the class dog are of another kind, dark, large, and taken for owls."""
     rows = np.arange(EACH, EACH + EACH * 15 // 100)
     features[rows] += np.random.default_rng(9).normal(0, 3, 32)
     probabilities[rows] = np.eye(4)[2]
     images.loc[rows, "brightness"] *= 0.1
+    images["contrast"], images["size"] = np.random.default_rng(8).random((2, len(images)))
+    images.loc[rows, "size"] += 0.8
     return set(images["id"].iloc[rows])
 
 
@@ -48,7 +50,15 @@ def test_a_planted_group_is_found_and_described(classifier):
     assert spot["accuracy_low"] <= spot["accuracy"] < 0.2 < 0.8 < spot["elsewhere_low"] < spot["elsewhere"]
     assert (spot["true"], spot["predicted"]) == ("dog", "owl")
     assert spot["confused"] >= 25
-    assert "darker" in spot["unlike"]
+    assert spot["unlike"] == ["darker", "larger"]
+    assert all(part in spot["words"] for part in ("darker", "larger", f"{spot['size']} dog"))
+    is_right = probabilities.argmax(1) == labels
+    assert spot["classes"] == {"dog": spot["size"]}
+    right_here, elsewhere = spot["accuracy"] * spot["size"], len(labels) - spot["size"]
+    assert spot["elsewhere"] == pytest.approx((is_right.sum() - right_here) / elsewhere)
+    right_dogs = is_right[labels == 1].sum() - right_here
+    assert spot["expected"] == pytest.approx(right_dogs / (EACH - spot["size"]))
+    assert find_weak_spots(features, probabilities, labels, images, NAMES, seed=0) == report
     assert len(spot["examples"]) == 8
     assert set(spot["examples"]) <= planted
     assert "dog are predicted as owl" in report["words"][0]

@@ -44,6 +44,7 @@ def test_the_seconds_of_earlier_processes_count():
 def test_what_comes_after_the_steps_is_kept_from_their_time():
     budget = TimeBudget(1.0, 0.0, agree=lambda _: 30.0)  # what another rank says
     assert (budget.spent, budget.left, budget.share) == pytest.approx((30, 28.8, 30 / 58.8))
+    assert TimeBudget(5.0, 0.0, agree=lambda _: 30.0).left == pytest.approx(5 * 58.8 - 30)
     budget.validation_seconds, budget.refit_seconds = 8.8, 10.0
     assert (budget.left, budget.share) == pytest.approx((10, 0.75))
     budget.refit_seconds = 25.0

@@ -1,9 +1,10 @@
 import logging
 
+import numpy as np
 import pytest
 
 from efficientnet_finetuning.parameters import TrainingParameters
-from efficientnet_finetuning.training.rules import apply_rules
+from efficientnet_finetuning.training.rules import apply_rules, class_weights
 
 RULED = ("epochs", "batch_size", "learning_rate", "start_loss", "keep", "start_decay", "stop_at_loss")
 AUTO = TrainingParameters(**dict.fromkeys(RULED, "auto"))
@@ -15,6 +16,22 @@ AUTO = TrainingParameters(**dict.fromkeys(RULED, "auto"))
 def test_few_images_get_more_epochs_and_smaller_batches(num_train, epochs, batch_size):
     settled = apply_rules(AUTO, num_train, num_validation=0)
     assert (settled.epochs, settled.batch_size) == (epochs, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("num_train", "settled"),
+    [(1_199, (2, 16, 2e-4, 0.8, 50.0, 0.01)), (1_200, (5, 32, 6e-4, None, 0.0, None))],
+)
+def test_from_1200_images_on_there_are_many(num_train, settled):
+    found = apply_rules(AUTO, num_train, num_validation=0)
+    names = ("epochs", "batch_size", "learning_rate", "start_loss", "start_decay", "stop_at_loss")
+    assert tuple(getattr(found, name) for name in names) == (max(settled[0], 3), *settled[1:])
+
+
+def test_classes_weigh_the_inverse_of_their_frequency_one_on_average():
+    labels = np.eye(4, dtype=np.uint8)[[0] * 6 + [1] * 3 + [3]]  # no image of the third
+    assert class_weights(labels, "balanced") == pytest.approx({0: 10 / 18, 1: 10 / 9, 2: 10 / 3, 3: 10 / 3})
+    assert class_weights(labels, "none") is None
 
 
 def test_few_images_learn_more_gently_from_a_flattened_start():
