@@ -22,7 +22,8 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
     workers = num_cores()
     # With single items, threads would spend a tenth of their time waiting for the GIL.
     chunks = cut(items, 8)
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         pending: deque[Future[list[Result]]] = deque(
             pool.submit(of_chunk, chunk) for chunk in islice(chunks, 3 * workers)
         )
@@ -30,3 +31,6 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
             results = pending.popleft().result()
             pending.extend(pool.submit(of_chunk, chunk) for chunk in islice(chunks, 1))
             yield from results
+    finally:
+        # Not waiting: Python may collect a forgotten generator while it starts a thread, and then would wait forever.
+        pool.shutdown(wait=False, cancel_futures=True)
