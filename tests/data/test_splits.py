@@ -99,3 +99,19 @@ def test_a_share_is_missed_where_it_is_off_by_more_than_half_of_what_was_asked_f
     moved = manifest.assign(split=manifest["split"].replace("validation", "train"))
     assert missed_shares(pd.concat([moved, own]), fractions) == told, "a split that the set brings misses nothing"
     assert missed_shares(manifest[manifest["class_name"] == "right"], fractions) == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_groups_are_too_large_the_smallest_goes_that_no_other_class_needs(seed):
+    def cut(groups: dict[str, list[int]]) -> dict[str, str]:
+        listed = [(group, label) for group, labels in groups.items() for label in labels]
+        table = pd.DataFrame(listed, columns=["group", "label"]).sort_values("label", kind="stable", ignore_index=True)
+        given = table.assign(id=table.index.astype(str), split="train")
+        return (
+            assign_splits(given, NAMES[: table["label"].nunique()], 0.1, 0.1, seed)
+            .set_index("group")["split"]
+            .to_dict()
+        )
+
+    assert cut({"a": [0] * 9, "b": [0] * 8, "c": [0] * 7}) == {"a": "train", "b": "validation", "c": "test"}
+    assert cut({"a": [0] * 9, "b": [0] * 8, "c": [0] * 6 + [1], "x": [1], "y": [1]})["b"] == "test"
