@@ -37,7 +37,7 @@ SHARED = (*COMMAND, "--params", "device.workers=2")
 PARAMETERS = """
 dataset: {{name: null, data_dir: null, path: "{photos}", validation_fraction: 0.25, test_fraction: 0.25}}
 preprocessing: {{image_size: 32}}
-device: {{accelerator: cpu, deterministic: true}}
+device: {{accelerator: cpu, deterministic: true, verbose: true}}
 finetune: {{training: {{epochs: {epochs}, batch_size: 8, unfreeze_from: block7a}}}}
 """
 

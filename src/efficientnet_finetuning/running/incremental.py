@@ -5,6 +5,7 @@ inputs, the validated parameters, the code that the node's function calls, the v
 and the files that parameters name.
 """
 
+import logging
 import re
 import shlex
 import sys
@@ -42,6 +43,8 @@ from efficientnet_finetuning.parameters import (
 from efficientnet_finetuning.running.display import Display
 from efficientnet_finetuning.running.source_hashes import libraries_of, sources_of
 from efficientnet_finetuning.storage import checksum, digest, recipe_of_version
+
+logger = logging.getLogger(__name__)
 
 Recipe = dict[str, Any]
 
@@ -82,25 +85,24 @@ class Step:
         outputs = [dataset for name in self.node.outputs if isinstance(dataset := catalog[name], Committed)]
         # A version from --load-versions is used, whatever its recipe.
         free = [dataset for dataset in outputs if not dataset.is_pinned]
-        self.version, damage = _sound_version(free, self.recipe["key"])
+        self.version = _sound_version(free, self.recipe["key"])
         for dataset in free if self.version else ():
             dataset.use(self.version)
         if len(outputs) == len(self.node.outputs) and not free:
             self.version = "pinned"
         if not self.version:
-            self.reason = damage or why_stale(self.node, catalog, self.recipe)
+            self.reason = why_stale(self.node, catalog, self.recipe)
 
 
-def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, str]:
-    """The last used undamaged version that all outputs have with this recipe, else the damage that was found."""
+def _sound_version(outputs: Sequence[Committed], key: str) -> str:
+    """The last used version that all outputs have with this recipe and that is undamaged; empty if there is none."""
     versions = [dataset.made_by(key) for dataset in outputs]
-    damage = ""
     for version in (name for name in (versions or [[]])[0] if all(name in others for others in versions)):
-        found = next((fault for dataset in outputs if (fault := dataset.of(version).find_damage())), "")
-        if not found:
-            return version, ""
-        damage = damage or found
-    return "", damage
+        damage = next((fault for dataset in outputs if (fault := dataset.of(version).find_damage())), "")
+        if not damage:
+            return version
+        logger.warning("%s, so the run does not use this version.", damage)
+    return ""
 
 
 class IncrementalRunner(SequentialRunner):
@@ -312,8 +314,8 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
             return f"{name} is not stored"
         if dataset.is_pinned or not dataset.list_versions():
             continue
-        if damage := dataset.find_damage():
-            return damage
+        if dataset.find_damage():
+            return f"{name} is damaged"
         before = recipe_of_version(dataset.folder)
         if before and (reasons := list(_differences(before, recipe, catalog))):
             return shorten(reasons, limit=3)
