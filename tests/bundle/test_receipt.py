@@ -87,7 +87,7 @@ def edit(bundle: Path, change) -> None:
             lambda receipt: receipt["subject"][0]["digest"].update(sha256="ab"),
             "a SHA-256 of a file, the manifest or the test images is missing",
         ),
-        (lambda receipt: receipt.update(predicateType="https://slsa.dev/provenance/v9"), "of another version"),
+        (lambda receipt: receipt.update(predicateType="https://slsa.dev/provenance/v9"), "has an unknown version"),
         (lambda receipt: receipt["subject"][0].update(name="../../etc/passwd"), "outside the bundle"),
         (lambda receipt: receipt.update(predicate=[]), "is not complete"),
     ],
