@@ -97,11 +97,14 @@ class Step:
 def _sound_version(outputs: Sequence[Committed], key: str) -> str:
     """The last used version that all outputs have with this recipe and that is undamaged; empty if there is none."""
     versions = [dataset.made_by(key) for dataset in outputs]
+    damaged: list[str] = []
     for version in (name for name in (versions or [[]])[0] if all(name in others for others in versions)):
         damage = next((fault for dataset in outputs if (fault := dataset.of(version).find_damage())), "")
         if not damage:
+            for fault in damaged:
+                logger.warning("%s, so the run uses an older version.", fault)
             return version
-        logger.warning("%s, so the run does not use this version.", damage)
+        damaged.append(damage)
     return ""
 
 
@@ -314,7 +317,8 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
             return f"{name} is not stored"
         if dataset.is_pinned or not dataset.list_versions():
             continue
-        if dataset.find_damage():
+        if damage := dataset.find_damage():
+            logger.warning("%s, so it is made again.", damage)
             return f"{name} is damaged"
         before = recipe_of_version(dataset.folder)
         if before and (reasons := list(_differences(before, recipe, catalog))):
