@@ -91,7 +91,7 @@ def test_going_back_to_earlier_parameters_costs_nothing(finished):
     run(project)
     assert project.current("finetune_model.keras") == first
     _, stale = run(project, "--params", "finetune.training.class_weight=none")
-    assert stale["finetune.train_classifier"] == "finetune_model is damaged"
+    assert stale["finetune.train_classifier"] == "its stored result is damaged"
     run(project)  # what the other tests expect
 
 

@@ -85,27 +85,28 @@ class Step:
         outputs = [dataset for name in self.node.outputs if isinstance(dataset := catalog[name], Committed)]
         # A version from --load-versions is used, whatever its recipe.
         free = [dataset for dataset in outputs if not dataset.is_pinned]
-        self.version = _sound_version(free, self.recipe["key"])
+        self.version, damaged = _sound_version(free, self.recipe["key"])
+        for fault in dict.fromkeys(damaged):
+            use = "the run uses an older version" if self.version else "it is made again"
+            logger.warning("%s, so %s.", fault, use)
         for dataset in free if self.version else ():
             dataset.use(self.version)
         if len(outputs) == len(self.node.outputs) and not free:
             self.version = "pinned"
         if not self.version:
-            self.reason = why_stale(self.node, catalog, self.recipe)
+            self.reason = "its stored result is damaged" if damaged else why_stale(self.node, catalog, self.recipe)
 
 
-def _sound_version(outputs: Sequence[Committed], key: str) -> str:
-    """The last used version that all outputs have with this recipe and that is undamaged; empty if there is none."""
+def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, list[str]]:
+    """The last used undamaged version that all outputs have with this recipe, or empty; and the damage of others."""
     versions = [dataset.made_by(key) for dataset in outputs]
     damaged: list[str] = []
     for version in (name for name in (versions or [[]])[0] if all(name in others for others in versions)):
         damage = next((fault for dataset in outputs if (fault := dataset.of(version).find_damage())), "")
         if not damage:
-            for fault in damaged:
-                logger.warning("%s, so the run uses an older version.", fault)
-            return version
+            return version, damaged
         damaged.append(damage)
-    return ""
+    return "", damaged + [fault for dataset in outputs if dataset.list_versions() and (fault := dataset.find_damage())]
 
 
 class IncrementalRunner(SequentialRunner):
@@ -317,9 +318,6 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
             return f"{name} is not stored"
         if dataset.is_pinned or not dataset.list_versions():
             continue
-        if damage := dataset.find_damage():
-            logger.warning("%s, so it is made again.", damage)
-            return f"{name} is damaged"
         before = recipe_of_version(dataset.folder)
         if before and (reasons := list(_differences(before, recipe, catalog))):
             return shorten(reasons, limit=3)
