@@ -65,7 +65,7 @@ def test_without_set_and_network_it_names_address_folder_and_ways_out(project, t
     output = result.stdout + result.stderr
     assert result.returncode == 1
     assert "Traceback" not in output
-    for part in ("vision.stanford.edu", str(tmp_path), "data_dir", "backbone.weights", "another set"):
+    for part in ("vision.stanford.edu", str(tmp_path), "data_dir", "backbone.weights", "run without --env"):
         assert part in output
 
 
@@ -80,4 +80,4 @@ def test_without_weights_and_network_it_names_address_folder_and_ways_out(projec
     assert "Traceback" not in output
     for part in ("storage.googleapis.com", str(tmp_path), "backbone.weights", "EfficientNetLite0"):
         assert part in output
-    assert "stale  ingestion.look_at_images" not in output, "no image was looked at in vain"
+    assert "] ingestion.look_at_images" not in output, "no image was looked at in vain"
