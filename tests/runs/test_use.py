@@ -86,7 +86,7 @@ def test_a_class_is_added_and_used(trained):
     result = trained.kedro("run", "--pipelines", "add_class", "--params", "add_class.path=yellow")
     output = " ".join(result.stdout.split())
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "yellow is added." in output
+    assert "The class yellow was added." in output
     assert "1 could not be read: broken.jpg: undecodable" in output
     extension = json.loads(trained.newest("extension.json").read_text())
     assert extension["num_photographs"] == 6
