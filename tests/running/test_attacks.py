@@ -55,7 +55,7 @@ def test_a_version_whose_recipe_has_another_shape_is_made_anew_and_then_used(tmp
 def test_a_version_whose_commit_file_says_something_else_is_made_anew_and_then_used(tmp_path, text):
     run(tmp_path, 1)
     (tmp_path / NAME / "2026-01-01T00.00.00.000Z" / "commit.json").write_text(text)
-    assert run(tmp_path, 2) == "audit is damaged"
+    assert run(tmp_path, 2) == "its stored result is damaged"
     assert run(tmp_path, 3) == "2026-01-02T00.00.00.000Z"
 
 
