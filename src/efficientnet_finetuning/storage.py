@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -97,6 +98,14 @@ def note_use(dataset: Path, version: str, when: str) -> None:
     if versions(dataset)[:1] != [version]:
         with (dataset / _USED_FILE).open("a", encoding="utf-8") as file:
             file.write(f"{version} {when}\n")
+
+
+def time_of(version: str) -> datetime | None:
+    """When a version was made, in UTC; ``None`` if its name is no time, because a person chose it."""
+    try:
+        return datetime.strptime(version, "%Y-%m-%dT%H.%M.%S.%fZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def versions_made_by(dataset: Path, key: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError, naming_unreadable, near_matches
 from efficientnet_finetuning.models.classifier import TrainedClassifier
-from efficientnet_finetuning.storage import read_commit, recipe_of_version, versions
+from efficientnet_finetuning.storage import read_commit, versions
 
 CHAMPION = "champion_model.keras"
 # Job of a plain `kedro run`, which trains on the images that come with the project.
@@ -44,8 +44,9 @@ def descent(folders: Mapping[str, Path], wanted: Iterable[tuple[str, str]]) -> I
         if folder is None or (name, version) in seen or not (folder / version).is_dir():
             continue
         seen.add((name, version))
-        yield name, version, read_commit(folder / version) or {}
-        ahead += recipe_of_version(folder / version).get("versions", {}).items()
+        record = read_commit(folder / version) or {}
+        yield name, version, record
+        ahead += (record.get("recipe") or {}).get("versions", {}).items()
 
 
 def find_champion(job: str, data: Path) -> Path:

@@ -17,6 +17,7 @@ from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.evaluation.metrics import confused_pairs, confusion
 from efficientnet_finetuning.evaluation.pictures import disagreements, fit_name, worth_a_look
 from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_classes, thumbnails
+from efficientnet_finetuning.storage import time_of
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NUM_PAIRS = 20
@@ -148,12 +149,12 @@ def _facts(results: Results) -> dict[str, str]:
     """What was run, if known."""
     parameters, run, audit = results.parameters, results.run, results.audit
     name = parameters.get("dataset.name") or Path(parameters.get("dataset.path") or audit["source"]).name
-    version = run.get("version", "")  # such as 2026-11-29T05.19.02.253Z
+    made = time_of(run.get("version", ""))
     facts = {
         "Images": f"{name}: {audit['used']:,} images of {len(audit['classes'])} classes",
         "Backbone": parameters.get("backbone.name"),
         "Image size": f"{results.images.shape[1]} pixels",
-        "Date": version and f"{version[:10]} {version[11:16].replace('.', ':')} UTC",
+        "Date": made and f"{made:%Y-%m-%d %H:%M} UTC",
         "Git commit": run.get("commit"),
         "Command": run.get("command"),
     }

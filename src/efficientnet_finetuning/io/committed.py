@@ -90,6 +90,11 @@ class Committed(AbstractVersionedDataset):
         return self._version is not None and self._version.load is not None
 
     @property
+    def is_stored(self) -> bool:
+        """Whether any version is stored. Unlike ``list_versions``, it does not search the folder again and again."""
+        return load_version(self) is not None or bool(versions(Path(self._filepath)))
+
+    @property
     def path(self) -> Path:
         """The file or folder to load."""
         return Path(self._get_load_path())
@@ -101,11 +106,11 @@ class Committed(AbstractVersionedDataset):
 
     def commit_record(self) -> dict[str, Any] | None:
         """The record of the version to load; ``None`` if nothing is stored."""
-        return read_commit(self.folder) if self.list_versions() else None
+        return read_commit(self.folder) if self.is_stored else None
 
     def content(self) -> str | None:
         """A hash of the version to load, equal for equal content; ``None`` if nothing is stored."""
-        if not self.list_versions():
+        if not self.is_stored:
             return None
         record = self.commit_record() or {"files": checksums(self.folder)}
         return str(record.get("content") or digest(record["files"]))

@@ -5,13 +5,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
+
+from efficientnet_finetuning.storage import time_of
 
 if TYPE_CHECKING:
     from efficientnet_finetuning.running.incremental import Step
@@ -97,10 +99,10 @@ def spell(seconds: float) -> str:
 
 def _clock(version: str) -> str:
     """The local time of a version, with its date unless that is today."""
-    try:
-        made = datetime.strptime(version, "%Y-%m-%dT%H.%M.%S.%fZ").replace(tzinfo=UTC).astimezone()
-    except ValueError:  # the user chose the name
+    made = time_of(version)
+    if made is None:
         return version
+    made = made.astimezone()
     return f"{made:%H:%M}" if made.date() == datetime.now().astimezone().date() else f"{made:%Y-%m-%d %H:%M}"
 
 

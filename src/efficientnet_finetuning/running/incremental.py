@@ -106,7 +106,7 @@ def _sound_version(outputs: Sequence[Committed], key: str) -> tuple[str, list[st
         if not damage:
             return version, damaged
         damaged.append(damage)
-    return "", damaged + [fault for dataset in outputs if dataset.list_versions() and (fault := dataset.find_damage())]
+    return "", damaged + [fault for dataset in outputs if dataset.is_stored and (fault := dataset.find_damage())]
 
 
 class IncrementalRunner(SequentialRunner):
@@ -316,7 +316,7 @@ def why_stale(node: Node, catalog: CatalogProtocol, recipe: Recipe) -> str:
         dataset = catalog[name]
         if not isinstance(dataset, Committed):
             return f"{name} is not stored"
-        if dataset.is_pinned or not dataset.list_versions():
+        if dataset.is_pinned or not dataset.is_stored:
             continue
         before = recipe_of_version(dataset.folder)
         if before and (reasons := list(_differences(before, recipe, catalog))):

@@ -57,7 +57,7 @@ class RunHooks:
         _check_inputs(pipeline, catalog)
         # If versions are stored, the run may need to write nothing, so a read-only disk is allowed.
         for dataset in _kept(pipeline.datasets(), catalog):
-            if isinstance(dataset, CheckpointsDataset) or not dataset.list_versions():
+            if isinstance(dataset, CheckpointsDataset) or not dataset.is_stored:
                 dataset.check_place()
         if parameters.backbone.name == "auto" and "params:backbone" in pipeline.inputs():
             raise InputError(
@@ -219,7 +219,7 @@ def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         )
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
-        if isinstance(dataset, Committed) and dataset.list_versions() and (damage := dataset.find_damage()):
+        if isinstance(dataset, Committed) and dataset.is_stored and (damage := dataset.find_damage()):
             raise InputError(f"{damage}. Run the command without --from-nodes, --nodes or --tags to make it again.")
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(

@@ -6,14 +6,12 @@ import os
 import shlex
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
-from kedro.io.core import VERSION_FORMAT
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from matplotlib.figure import Figure
@@ -26,6 +24,7 @@ from efficientnet_finetuning.parameters.validation import flatten
 from efficientnet_finetuning.running.configuration import parameters_of
 from efficientnet_finetuning.running.registry import describe
 from efficientnet_finetuning.running.tracking import JOURNALS, Journal
+from efficientnet_finetuning.storage import time_of
 from efficientnet_finetuning.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -146,8 +145,9 @@ class TrackingHooks:
         }
         if commit := commit_of(self._project_path):
             self._source["mlflow.source.git.commit"] = commit
-        began = datetime.strptime(self._version, VERSION_FORMAT).replace(tzinfo=UTC).astimezone()
-        name = f"{self._set_name()} · {self._parameters.backbone.name} · {began:%Y-%m-%d %H:%M}"
+        began = time_of(self._version)
+        assert began is not None
+        name = f"{self._set_name()} · {self._parameters.backbone.name} · {began.astimezone():%Y-%m-%d %H:%M}"
         self._children[""] = self._version
         self._start(self._version, name, tags, flatten(self._parameters))
 
