@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 import numpy as np
 import pytest
@@ -219,6 +220,8 @@ def test_without_a_network_the_message_names_the_address_the_folder_and_three_wa
         monkeypatch.setenv(proxy.upper(), "http://127.0.0.1:9")
     for exception in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(exception, raising=False)
+    # As if something had asked for an address before the proxy was set.
+    monkeypatch.setattr("urllib.request._opener", build_opener(ProxyHandler({})))
     message = fault(name="mnist", data_dir=tmp_path)
     assert f"The set mnist is not prepared in {tmp_path} and could not be downloaded: https://" in message
     assert "storage.googleapis.com/cvdf-datasets/mnist/" in message

@@ -8,7 +8,7 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request, build_opener
 
 from efficientnet_finetuning.data.blocks import BLOCK_SIZE, cut
 from efficientnet_finetuning.data.encoded import EncodedImage
@@ -205,7 +205,8 @@ def _check_network(builder) -> None:
     if url is None:
         return
     try:
-        urlopen(Request(url, method="HEAD"), timeout=15).close()  # noqa: S310  an address that TFDS wrote down
+        # urlopen keeps the proxies that were set when it was first called.
+        build_opener().open(Request(url, method="HEAD"), timeout=15).close()  # noqa: S310  an address of TFDS' own
     except HTTPError:
         pass  # some servers refuse HEAD, but they answer
     except OSError as error:
