@@ -1,6 +1,12 @@
 """What every test needs."""
 
+import atexit
+import gc
 import os
+
+# As in a run: see settings.py.
+gc.set_threshold(10_000)
+atexit.register(gc.freeze)
 
 # A proxy of the machine must not stand between a test and the servers it starts. Some of the clients do not understand
 # an exception like 127.0.0.0/8, so the exceptions are spelled out.

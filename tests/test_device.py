@@ -24,6 +24,7 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error():
         select_device(DeviceParameters(accelerator="gpu"))
 
 
+@pytest.mark.slow
 def test_the_cpu_can_be_asked_for_where_there_is_a_gpu():
     program = (
         "from efficientnet_finetuning.device import *\n"

@@ -125,6 +125,7 @@ def test_blocks_of_a_sub_split_are_what_tfds_reads(write_shards, split, test_spl
     assert list(source.labels("train")) == [(image.id, image.label) for image in expected]
 
 
+@pytest.mark.slow
 def test_other_processes_compute_the_same(tmp_path, write_classes):
     parameters = DatasetParameters(path=write_classes(tmp_path / "photos", {"a": 20, "b": 20}))
     source = open_source(parameters)
@@ -155,6 +156,7 @@ prepare(source, manifest, 2, "train", image_size=32, folder=Path(sys.argv[2]), b
 """
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_goes_on_with_the_blocks_that_are_missing(tmp_path, write_images):
     names = [f"{'ab'[index % 2]}/{index}.png" for index in range(100)]
     root, folder = write_images(tmp_path / "photos", *names, size=(500, 400)), tmp_path / "kept"

@@ -105,6 +105,7 @@ def in_other_processes():
         yield partial(pool.map, chunksize=2)
 
 
+@pytest.mark.slow
 def test_other_processes_give_the_same_bits_in_the_same_order(monkeypatch, extractor, images, in_other_processes):
     found = []
     for pixels_that_pay in (0, 1e9):  # the converted model, then Keras
@@ -117,6 +118,7 @@ def test_other_processes_give_the_same_bits_in_the_same_order(monkeypatch, extra
     assert not np.array_equal(*found)  # so that one in the other's place would show
 
 
+@pytest.mark.slow
 def test_other_processes_read_several_arrays_and_make_augmented_views(extractor, images, in_other_processes):
     augmentation = Augmentation(AugmentationParameters(rotation=0.1, contrast=0.1, erasing=0.5))
     arrays = {"train": Views(images[:40], 2, augmentation, 1), "mirrored": mirrored(images), "one": images[:1]}
@@ -127,6 +129,7 @@ def test_other_processes_read_several_arrays_and_make_augmented_views(extractor,
         np.testing.assert_array_equal(outputs, alone[name])
 
 
+@pytest.mark.slow
 def test_other_processes_compute_a_classifier_in_mixed_precision(images, in_other_processes):
     model = attach_head(build_backbone("EfficientNetLite0", 32, "none", dtype_policy="mixed_bfloat16"), 3, 0.2)
     shared = predict(model, images[:20], 16, map_blocks=in_other_processes)

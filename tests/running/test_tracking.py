@@ -121,6 +121,7 @@ while end.is_alive():
 """
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_while_a_server_is_called(journals):
     uri = f"http://127.0.0.1:{free_port()}"  # a server's client imports IPython, a database's does not
     command = [sys.executable, "-c", _DRAW_WHILE_IT_CONNECTS, journals / "run.jsonl", uri]
@@ -150,6 +151,7 @@ journal.close()
 """
 
 
+@pytest.mark.slow
 def test_tfds_is_imported_while_mlflow_is(journals, store):
     # TFDS replaces Python's `import` eighteen times while it is imported, for all threads. Here it takes its time.
     leave_behind(journals, store)

@@ -158,7 +158,7 @@ class Interruptible:
 
     def __init__(self, repeat_after: float = 2.0) -> None:
         self._repeat_after = repeat_after
-        self._again = threading.Timer(repeat_after, signal.raise_signal)
+        self._again = threading.Timer(repeat_after, signal.pthread_kill)
 
     def __enter__(self) -> None:
         # A background job of a shell ignores Ctrl-C on purpose.
@@ -172,6 +172,7 @@ class Interruptible:
 
     def _interrupt(self, number: int, _: object) -> None:
         self._again.cancel()
-        self._again = threading.Timer(self._repeat_after, signal.raise_signal, [number])
+        # Python handles signals in this thread. Sent to another one, the signal would not end a wait here.
+        self._again = threading.Timer(self._repeat_after, signal.pthread_kill, [threading.get_ident(), number])
         self._again.start()
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit
