@@ -37,11 +37,13 @@ def table(job: str, data: Path) -> pd.DataFrame:
     runs = [run for run in runs if {"champion", "comparison"} <= {name for name, *_ in run}]  # the others were pruned
     results = pd.DataFrame([_result(folders, run) for run in runs])
     settings = pd.DataFrame([_settings(run) for run in runs])
+    # A run without the baseline lacks its parameters and its code. That alone is no difference.
+    everywhere = set.intersection(*(set(code) for code in settings["code"]))
+    settings["code"] = [digest({name: code[name] for name in everywhere}) for code in settings["code"]]
     for name in ("test images", "code"):
         settings[name] = [chr(ord("a") + number) for number in pd.factorize(settings[name])[0]]
-    told = settings.astype(str).where(settings.notna(), "–")
-    differing = [name for name in told if told[name].nunique() > 1]
-    return results.join(told[differing]).sort_values("top1", ascending=False, ignore_index=True)
+    differing = [name for name in settings if settings[name].nunique() > 1]
+    return results.join(settings[differing].fillna("–")).sort_values("top1", ascending=False, ignore_index=True)
 
 
 def _result(folders: dict[str, Path], run: list[Ancestor]) -> dict[str, Any]:
@@ -55,9 +57,9 @@ def _result(folders: dict[str, Path], run: list[Ancestor]) -> dict[str, Any]:
 def _settings(run: list[Ancestor]) -> dict[str, Any]:
     records = {name: record for name, _, record in reversed(run)}
     recipes = [record.get("recipe") or {} for record in records.values()]
-    parameters = {name: value for recipe in recipes for name, value in recipe.get("parameters", {}).items()}
+    parameters = {name: str(value) for recipe in recipes for name, value in recipe.get("parameters", {}).items()}
     code = {name: value for recipe in recipes for name, value in recipe.get("code", {}).items()}
-    return {**parameters, "test images": digest(records.get("test_images", {}).get("files")), "code": digest(code)}
+    return {**parameters, "test images": digest(records.get("test_images", {}).get("files")), "code": code}
 
 
 def format_table(runs: pd.DataFrame) -> str:

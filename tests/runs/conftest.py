@@ -1,5 +1,7 @@
-"""A project folder of its own for every test that really runs kedro, with a tiny job."""
+"""A project folder of its own for every file of tests that really run kedro, with a tiny job."""
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -36,8 +38,6 @@ class Project:
 
     def kedro(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run kedro in the project, as a user does."""
-        import os
-
         return subprocess.run(
             [sys.executable, "-m", "kedro", *arguments],
             cwd=self.path,
@@ -95,7 +95,39 @@ def make_project(path: Path, parameters: str = TINY) -> Project:
     return Project(path)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A project in which `kedro run` was typed once, what it printed, and a copy from right after it."""
+
+    project: Project
+    output: str
+    untouched: Path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Made once, by the first of pytest's workers that needs it. test_ladder.py works in it, others in copies."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    folder.mkdir(exist_ok=True)
+    printed = folder / "printed.txt"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            result = make_project(folder / "project").kedro("run")
+            assert result.returncode == 0, result.stdout + result.stderr
+            shutil.copytree(folder / "project", folder / "untouched")
+            printed.write_text(result.stdout)
+    return Finished(Project(folder / "project"), printed.read_text(), folder / "untouched")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny job, whose artifacts the tests of a module share."""
     return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny job after `kedro run`. Its folder is another one, so its images are looked at again, but no more."""
+    return Project(shutil.copytree(finished.untouched, tmp_path_factory.mktemp("trained") / "project"))

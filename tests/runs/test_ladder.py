@@ -25,17 +25,22 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ladder(project):
+def ladder(finished):
     """`kedro run`, once."""
-    result = project.kedro("run")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return project, result.stdout
+    return finished.project, finished.output
 
 
 def tracked_runs(project) -> list:
     client = MlflowClient(f"sqlite:///{project.path}/data/08_reporting/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("efficientnet-finetuning")
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def test_a_first_run_has_nothing_stored(ladder):
+    _, output = ladder
+    assert set(re.findall(r"stale  \S+: (.*)$", output, re.MULTILINE)) == {"no result is stored yet"}
+    assert "fresh  " not in output
+    assert "No earlier run is stored" in output
 
 
 def test_the_run_ends_with_a_table_of_all_three_regimes(ladder):
@@ -299,8 +304,8 @@ def test_an_interrupted_run_leaves_with_the_signals_status_and_is_recorded_as_ki
     assert {run.info.status for run in tracked_runs(project)[-2:]} == {"KILLED"}
 
 
-def test_the_run_is_quiet(project, ladder):
-    _, output = ladder
+def test_the_run_is_quiet(ladder):
+    project, output = ladder
     told = [line for line in output.splitlines() if "WARNING" in line]
     assert not [line for line in told if "tensorflow" in line.lower()]
     again = ("run", "--pipelines", "transfer", "--nodes", "transfer.extract_features")

@@ -24,14 +24,6 @@ MODEL = "efficientnet-finetuning.cifar10_sample"
 
 
 @pytest.fixture(scope="module")
-def trained(project):
-    result = project.kedro("run", "--pipelines", "transfer")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"MLflow: registered {MODEL} version 1; it is the first champion" in result.stdout
-    return project
-
-
-@pytest.fixture(scope="module")
 def environment(trained) -> dict[str, str]:
     """What the README tells to set, and that nothing may be unpickled."""
     return os.environ | {
@@ -102,10 +94,11 @@ def test_too_many_images_are_a_clear_error(address):
     assert "The request has 65 images. Send 1 to 64 at a time." in refusal.value.read().decode()
 
 
-def test_a_champion_that_is_fresh_is_not_registered_again(trained):
-    assert "MLflow: registered" not in trained.kedro("run", "--pipelines", "transfer").stdout
+def test_the_first_champion_is_registered_and_a_fresh_one_is_not_registered_again(finished, trained):
+    assert f"MLflow: registered {MODEL} version 1; it is the first champion" in finished.output
+    assert "MLflow: registered" not in trained.kedro("run").stdout
 
 
 def test_the_newest_champion_takes_the_alias(trained):
-    result = trained.kedro("run", "--pipelines", "transfer", "--params", "evaluation.precision=0.9")
+    result = trained.kedro("run", "--params", "evaluation.precision=0.9")
     assert f"registered {MODEL} version 2; it is the new champion" in result.stdout

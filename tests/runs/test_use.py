@@ -16,14 +16,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def trained(project):
-    """A champion."""
-    result = project.kedro("run", "--pipelines", "transfer")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return project
-
-
-@pytest.fixture(scope="module")
 def new(trained):
     """Photographs that nobody labelled, one of them broken."""
     folder = trained.path / "new"

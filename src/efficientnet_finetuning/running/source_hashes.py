@@ -1,11 +1,13 @@
 """The code that a function depends on, from its syntax tree. Comments and docstrings do not count."""
 
 import ast
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ def sources_of(function: Callable[..., Any]) -> dict[str, str]:
 
 def libraries_of(function: Callable[..., Any]) -> dict[str, str]:
     """Versions of the libraries that compute a function's result."""
-    trees = [_own_code(function), *(_tree(name) for name in _reached(function))]
-    imported = {name.partition(".")[0] for tree in trees for name in _imports(tree)}
+    imports = chain(_imports(_own_code(function)), *map(_imports_of, _reached(function)))
+    imported = {name.partition(".")[0] for name in imports}
     used = {_COMPUTING[name] for name in imported & _COMPUTING.keys()}
     if "keras" in used:
         used.add(os.environ.get("KERAS_BACKEND", "tensorflow"))
@@ -71,30 +73,29 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _reached(function: Callable[..., Any]) -> set[str]:
-    reached = _closure(_modules(_own_code(function)))
+    reached = _closure(_imports(_own_code(function)))
     return {name for name in reached if name.split(".")[1] not in _WITHOUT_EFFECT}
 
 
-def _closure(modules: Iterable[str]) -> set[str]:
-    """Modules of this package with all that they import, directly or indirectly."""
+def _closure(names: Iterable[str]) -> set[str]:
+    """The modules of this package among some names, and all those that they import, directly or indirectly."""
     reached: set[str] = set()
-    wanted = list(modules)
+    wanted = list(names)
     while wanted:
         name = wanted.pop()
-        if name not in reached:
+        if name not in reached and name.partition(".")[0] == _PACKAGE and _path(name):
             reached.add(name)
-            wanted += _modules(_tree(name))
+            wanted += _imports_of(name)
     return reached
 
 
-def _modules(tree: ast.AST) -> Iterator[str]:
-    """Modules of this package that a piece of code imports, at its top or inside."""
-    for name in _imports(tree):
-        if name.partition(".")[0] == _PACKAGE and _path(name):
-            yield name
+@cache
+def _imports_of(module: str) -> tuple[str, ...]:
+    return tuple(_imports(_tree(module)))
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
+    """All names that a piece of code imports, at its top or inside. Some of them are functions and classes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -108,13 +109,22 @@ def _tree(module: str) -> ast.Module:
     """The syntax of a module of this package, without its docstrings."""
     path = _path(module)
     assert path is not None, f"{module} is not a module of this package"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    # CPython counts the depth of the trees of all threads in one place (gh-106905). A collection would let another thread
+    # parse in the middle, and "AST constructor recursion depth mismatch" would end this one.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        if collecting:
+            gc.enable()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
     return tree
 
 
+@cache
 def _path(name: str) -> Path | None:
     """The file of a module of this package. importlib would import its parent packages."""
     path = _ROOT.joinpath(*name.split(".")[1:])

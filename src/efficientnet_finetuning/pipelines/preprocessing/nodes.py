@@ -10,9 +10,9 @@ from efficientnet_finetuning.data.sources import Source
 from efficientnet_finetuning.data.splits import SPLITS
 from efficientnet_finetuning.evaluation.pictures import image_grid
 from efficientnet_finetuning.parameters import (
-    AugmentationParameters,
     BackboneParameters,
     PreprocessingParameters,
+    TrainingParameters,
     image_size,
 )
 from efficientnet_finetuning.training.checkpoint import Checkpoints
@@ -55,13 +55,13 @@ def plot_samples(train_images: Examples, class_names: list[str], seed: int) -> F
 
 
 def plot_augmentations(
-    train_images: Examples, class_names: list[str], augmentation: AugmentationParameters, seed: int
+    train_images: Examples, class_names: list[str], training: TrainingParameters, seed: int
 ) -> Figure:
     """Nine augmentations of one training image, as in fine-tuning."""
     from efficientnet_finetuning.training.augmentation import Augmentation
 
     images, labels = train_images.arrays
     row = int(np.random.default_rng(seed).integers(len(images)))
-    changed = Augmentation(augmentation)(np.repeat(images[row : row + 1], _GRID_SIZE, axis=0), seed)
+    changed = Augmentation(training.augmentation)(np.repeat(images[row : row + 1], _GRID_SIZE, axis=0), seed)
     heading = f"Nine augmentations of one image ({class_names[labels[row].argmax()]})"
     return image_grid(changed, [""] * _GRID_SIZE, heading)

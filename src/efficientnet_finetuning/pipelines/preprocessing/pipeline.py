@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
         Node(plot_samples, [*_DRAWN, "params:seed"], "sample_grid", name="plot_samples"),
         Node(
             plot_augmentations,
-            [*_DRAWN, "params:finetune.training.augmentation", "params:seed"],
+            [*_DRAWN, "params:finetune.training", "params:seed"],
             "augmentation_grid",
             name="plot_augmentations",
         ),
