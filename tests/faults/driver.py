@@ -194,8 +194,8 @@ def run_again(project: Any) -> list[str]:
     return [f"the second run ended with {status}:\n{log(project)[-3000:]}"] if status else []
 
 
-def losses(project: Any, reference: Reference) -> list[str]:
-    """Type the same command again; all that is not as if nothing had happened."""
+def losses(project: Any, reference: Reference, kills: int = 1) -> list[str]:
+    """Type the same command again after so many kills; all that is not as if nothing had happened."""
     torn = [f"torn before the second run: {fault}" for fault in find_torn(project)]
     if failed := run_again(project):
         return torn + failed
@@ -205,7 +205,7 @@ def losses(project: Any, reference: Reference) -> list[str]:
         *find_litter(project),
         *find_mixtures(project),
         *compare_weights(project, reference),
-        *check_epochs(project),
+        *check_epochs(project, kills),
     ]
 
 
@@ -280,12 +280,12 @@ def load_weights(project: Any) -> list[np.ndarray]:
     return TrainedClassifier.load(project.newest("finetune_model.keras")).model.get_weights()
 
 
-def check_epochs(project: Any) -> Iterator[str]:
-    """Epochs that are missing from the history, or that were done more than once too often."""
+def check_epochs(project: Any, kills: int) -> Iterator[str]:
+    """Epochs that are missing from the history, or of which a kill cost more than one."""
     history = pd.read_csv(project.newest("finetune_history.csv"))
     if list(history["epoch"]) != list(range(1, EPOCHS + 1)):
         yield f"the history has the epochs {list(history['epoch'])}"
-    if (count := epochs_redone(project)) > 1:
+    if (count := epochs_redone(project)) > kills:
         yield f"{count} epochs were done again"
 
 

@@ -48,23 +48,35 @@ def copy(reference, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("point", "start", "number"),
+    ("start", "kills"),
     [
-        (driver.RANDOM, "nothing", 0),
-        (driver.IN_TRAINING, "before training", 0),
-        ("block: after the rename", "nothing", 3),  # of two splits that are prepared
-        ("dataset: half of a file", "before training", 1),  # of the fine-tuned model
-        ("checkpoint: before the rename", "before training", 4),
-        ("checkpoint: half removed", "before training", driver.EPOCHS - 1),  # once the model is stored
+        (
+            "nothing",
+            [
+                ("block: after the rename", 3),  # of two splits that are prepared
+                (driver.RANDOM, 0),
+                (driver.IN_TRAINING, 0),
+            ],
+        ),
+        (
+            "before training",
+            [
+                ("checkpoint: before the rename", 4),
+                ("checkpoint: half removed", driver.EPOCHS - 3),  # after the last epoch
+                ("dataset: half of a file", 1),  # of the fine-tuned model
+            ],
+        ),
     ],
 )
-def test_a_killed_run_that_is_typed_again_ends_as_if_nothing_had_happened(reference, copy, point, start, number):
+def test_a_run_that_is_killed_and_typed_again_ends_as_if_nothing_had_happened(reference, copy, start, kills):
     project = copy(start)
-    if number:
-        assert driver.launch(project, point, number).wait() == -9, driver.log(project)
-    else:
-        driver.disturb(project, reference, driver.Fault(point, start), random.Random(0))
-    assert driver.losses(project, reference) == []
+    for point, number in kills:
+        if number:
+            assert driver.launch(project, point, number).wait() == -9, driver.log(project)
+        else:
+            driver.disturb(project, reference, driver.Fault(point, start), random.Random(0))
+        assert list(driver.find_torn(project)) == []
+    assert driver.losses(project, reference, len(kills)) == []
 
 
 STORED = (

@@ -41,7 +41,7 @@ def test_the_reference_job_runs_on_a_prepared_set_and_local_weights(project, dog
         project,
         f"dataset.data_dir={dogs_dir},dataset.validation_fraction=0.25,backbone.weights={weights_file},"
         # A processor's share of the real thing; set, backbone and classes are the reference job's.
-        "preprocessing.image_size=64,finetune.training.epochs=1,finetune.training.unfreeze_from=block7a",
+        "preprocessing.image_size=32,finetune.training.epochs=1,finetune.training.unfreeze_from=block7a",
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert {path.parts[-1] for path in (project.path / "data" / "06_models").iterdir()} == {"stanford_dogs"}

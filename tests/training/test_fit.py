@@ -250,9 +250,9 @@ def test_lower_stages_learn_more_slowly(start):
 
 def test_a_time_budget_ends_by_the_clock_and_so_does_its_schedule(start):
     began = time.monotonic()
-    _, history = train(start, epochs=1, time_budget_minutes=0.25)
-    assert time.monotonic() - began >= 12, "it uses the time that it has"
-    assert sum(row["seconds"] for row in history) < 17
+    _, history = train(start, epochs=1, time_budget_minutes=0.1)
+    assert time.monotonic() - began >= 4.5, "it uses the time that it has"
+    assert sum(row["seconds"] for row in history) < 8
     assert len(history) == history[-1]["epochs"] > 2
     rates = [row["learning_rate"] for row in history]
     assert 0.01 > max(rates) > rates[-1]
