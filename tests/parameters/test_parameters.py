@@ -224,7 +224,11 @@ def test_a_learning_rate_is_a_number_or_auto(raw, value):
 
 def test_a_misspelt_auto_names_what_is_allowed(raw):
     message = fault(change(raw, "finetune.training.learning_rate", "automatic"))
-    assert "finetune.training.learning_rate: Input should be 'auto' or 'find'. Received: 'automatic'." in message
+    allowed = "finetune.training.learning_rate: Input should be a valid number, or 'auto' or 'find'."
+    assert f"{allowed} Received: 'automatic'." in message
+    message = fault(change(raw, "finetune.training.epochs", 0))
+    assert "finetune.training.epochs: Input should be greater than or equal to 1, or 'auto'. Received: 0." in message
+    assert message.count("\n") == 2, "two mistakes in two parameters"
 
 
 @pytest.mark.parametrize("part", ["block6a_expand_conv", "block6"])

@@ -33,6 +33,8 @@ def test_the_plan_says_how_much_there_is_to_do_and_why_once():
     assert list(plan_lines([step(1, "look"), step(2, "train")])) == ["2 steps to do"], "a first run needs no reasons"
     same = [step(1, "one", reason="seed 1 → 2"), step(2, "two", reason="seed 1 → 2")]
     assert list(plan_lines(same))[1:] == ["  one and 1 more: seed 1 → 2"]
+    slower = step(3, "three", reason="seed 1 → 2", seconds=9.0)
+    assert list(plan_lines([*same, slower]))[1:] == ["  three and 2 more: seed 1 → 2"], "the slowest is named"
 
 
 @pytest.mark.parametrize(

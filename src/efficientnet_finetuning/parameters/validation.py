@@ -1,7 +1,7 @@
 """Validation of all parameters at once, with readable error messages."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -26,7 +26,7 @@ def validate(raw: Mapping[str, Any]) -> Parameters:
     try:
         return Parameters.model_validate(given)
     except ValidationError as error:
-        faults = [_describe(fault, Parameters) for fault in error.errors()]
+        faults = [_describe(fault, Parameters) for fault in _merged(error.errors())]
         raise InputError("The parameters are wrong:\n" + "\n".join(f"  - {fault}" for fault in faults)) from None
 
 
@@ -44,9 +44,25 @@ def _leaves(parameters: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
+def _merged(faults: Iterable[ErrorDetails]) -> Iterable[ErrorDetails]:
+    """One fault per parameter. pydantic finds one for each type of a union."""
+    merged: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for fault in faults:
+        if (location := _location(fault)) in merged:
+            first = merged[location]["msg"].partition(", unable")[0].partition(", got")[0]
+            merged[location]["msg"] = f"{first}, or {fault['msg'].removeprefix('Input should be ')}"
+        else:
+            merged[location] = fault
+    return merged.values()
+
+
+def _location(fault: ErrorDetails) -> tuple[int | str, ...]:
     # For a union, pydantic adds the type to the location, such as "literal['auto']".
-    location = tuple(part for part in fault["loc"] if not _TYPE_TAG.match(str(part)))
+    return tuple(part for part in fault["loc"] if not _TYPE_TAG.match(str(part)))
+
+
+def _describe(fault: ErrorDetails, root: type[BaseModel]) -> str:
+    location = _location(fault)
     name = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

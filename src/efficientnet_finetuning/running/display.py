@@ -77,13 +77,14 @@ def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
     time_left = f", about {spell(sum(known))}" if known and len(known) == len(to_do) else ""
     of_all = "" if len(to_do) == len(steps) else f" of {len(steps)}"
     yield f"{len(to_do)}{of_all} steps to do{time_left}"
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Step]] = {}
     for step in to_do:
         if step.reason:
-            reasons.setdefault(step.reason, []).append(step.node.name)
-    for reason, names in reasons.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f"  {names[0]}{more}: {reason}"
+            reasons.setdefault(step.reason, []).append(step)
+    for reason, alike in reasons.items():
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        slowest = max(alike, key=lambda step: step.seconds or 0.0)
+        yield f"  {slowest.node.name}{more}: {reason}"
 
 
 def spell(seconds: float) -> str:

@@ -109,8 +109,8 @@ def _tree(module: str) -> ast.Module:
     """The syntax of a module of this package, without its docstrings."""
     path = _path(module)
     assert path is not None, f"{module} is not a module of this package"
-    # CPython counts the depth of the trees of all threads in one place (gh-106905). A collection would let another thread
-    # parse in the middle, and "AST constructor recursion depth mismatch" would end this one.
+    # CPython counts the depth of all threads' trees in one place (gh-106905). A garbage collection lets another thread
+    # parse in the middle, which ends in "AST constructor recursion depth mismatch".
     collecting = gc.isenabled()
     gc.disable()
     try:
