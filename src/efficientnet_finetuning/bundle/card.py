@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.formats import FILES
-from efficientnet_finetuning.evaluation.comparison import wilson_interval
+from efficientnet_finetuning.evaluation.comparison import percent, wilson_interval
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _KERAS_LICENCE = (
@@ -36,7 +36,7 @@ def model_card(
     """
     hits = round(metrics["top1"] * metrics["num_images"])
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  no HTML
-    environment.filters |= {"percent": _percent, "number": _number, "cell": _cell}
+    environment.filters |= {"percent": percent, "number": _number, "cell": _cell}
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         classifier=classifier,
         metrics=metrics,
@@ -47,10 +47,6 @@ def model_card(
         failures=failures,
         licence=_LITE_LICENCE if "Lite" in classifier.backbone else _KERAS_LICENCE,
     )
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _number(value: float | None) -> str:

@@ -37,6 +37,11 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
     return pd.DataFrame(rows).astype({"top5": float})
 
 
+def percent(share: float | None) -> str:
+    """A share (0–1) as text: ``83.4 %``, or a dash if it is missing."""
+    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
+
+
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """95 % interval of a proportion, also for few images and near 0 and 1 (Wilson 1927)."""
     # Not from SciPy, which takes most of a second to import.

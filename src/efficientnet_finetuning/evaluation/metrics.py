@@ -70,11 +70,7 @@ def classification_metrics(
 
 
 def predictions_table(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    ids: np.ndarray,
-    class_names: Sequence[str],
-    temperature: float = 1.0,
+    logits: np.ndarray, labels: np.ndarray, ids: np.ndarray, class_names: Sequence[str], temperature: float = 1.0
 ) -> pd.DataFrame:
     """One row per image, in the order of ``ids``.
 

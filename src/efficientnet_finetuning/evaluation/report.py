@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from efficientnet_finetuning.evaluation.comparison import wilson_interval
+from efficientnet_finetuning.evaluation.comparison import percent, wilson_interval
 from efficientnet_finetuning.evaluation.metrics import confused_pairs, confusion
 from efficientnet_finetuning.evaluation.pictures import disagreements, fit_name, worth_a_look
 from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_classes, thumbnails
@@ -99,7 +99,7 @@ def render_report(results: Results) -> str:
     worst_first = sorted(metrics["per_class"].items(), key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "percent": _percent,
+        "percent": percent,
         "number": _number,
         "base64": lambda content: base64.b64encode(content).decode(),
         "webp": lambda content: as_webp(Image.open(BytesIO(content))),
@@ -113,7 +113,9 @@ def render_report(results: Results) -> str:
         champion=metrics,
         notes=_notes(results),
         comparison=_comparison(results.comparison),
-        losses=_losses(results.comparison),
+        losses=_table(
+            {"regime": row.regime, "loss, nats": f"{row.loss:.3f}"} for row in results.comparison.itertuples()
+        ),
         steps=_steps(results.verdict["steps"]),
         pairs=_pairs(predictions, anchors),
         confusion=confusion(predictions, names).tolist() if len(names) <= _FEW_CLASSES else [],
@@ -142,7 +144,7 @@ def _answer(comparison: pd.DataFrame, champion: str) -> str:
     (row,) = comparison[comparison["regime"] == champion].to_dict("records")
     low, high = 100 * row["top1_low"], 100 * row["top1_high"]
     digits = 0 if high - low > 5 else 1
-    return f"{_percent(row['top1'])} right ({low:.{digits}f} to {high:.{digits}f}) of {row['num_images']:,} test images"
+    return f"{percent(row['top1'])} right ({low:.{digits}f} to {high:.{digits}f}) of {row['num_images']:,} test images"
 
 
 def _facts(results: Results) -> dict[str, str]:
@@ -159,10 +161,6 @@ def _facts(results: Results) -> dict[str, str]:
         "Command": run.get("command"),
     }
     return {fact: value for fact, value in facts.items() if value}
-
-
-def _percent(share: Any) -> str:
-    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
 
 
 def _number(value: float | None) -> str:
@@ -186,7 +184,7 @@ def _notes(results: Results) -> list[str]:
     if max(supports) >= 2 * max(min(supports), 1):
         notes.append(
             f"The classes have {min(supports)} to {max(supports)} test images. Balanced accuracy, which gives all "
-            f"classes the same weight, is {_percent(champion['balanced_accuracy'])}."
+            f"classes the same weight, is {percent(champion['balanced_accuracy'])}."
         )
     return notes
 
@@ -196,18 +194,14 @@ def _comparison(comparison: pd.DataFrame) -> _Table:
     return _table(
         {
             "regime": row["regime"],
-            "right": _percent(row["top1"]),
+            "right": percent(row["top1"]),
             "95 % interval": f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}",
-            **({"among the first five": _percent(row["top5"])} if has_top5 else {}),
+            **({"among the first five": percent(row["top5"])} if has_top5 else {}),
             "training, s": f"{row['training_seconds']:.0f}",
             "description": _REGIMES[row["regime"]],
         }
         for row in comparison.to_dict("records")
     )
-
-
-def _losses(comparison: pd.DataFrame) -> _Table:
-    return _table({"regime": row.regime, "loss, nats": f"{row.loss:.3f}"} for row in comparison.itertuples())
 
 
 def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
@@ -227,7 +221,7 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> _Table:
 def _pairs(predictions: pd.DataFrame, anchors: Mapping[str, str]) -> _Table:
     pairs = confused_pairs(predictions, _NUM_PAIRS)
     links = [f"#{anchors[true]}-{anchors[predicted]}" for true, predicted, *_ in pairs.to_numpy().tolist()]
-    pairs["share"] = pairs["share"].map(_percent)
+    pairs["share"] = pairs["share"].map(percent)
     pairs.columns = ["true class", "predicted class", "images", "share of the true class"]
     return _table(pairs.to_dict("records"), links)
 
@@ -237,7 +231,7 @@ def _two_classes(per_class: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     (negative, specificity), (positive, sensitivity) = ((name, row["recall"]) for name, row in per_class.items())
     return (
-        f"Sensitivity for {positive} {_percent(sensitivity)}, specificity {_percent(specificity)}: the shares of "
+        f"Sensitivity for {positive} {percent(sensitivity)}, specificity {percent(specificity)}: the shares of "
         f"{positive} and of {negative} that are recognised."
     )
 
@@ -246,9 +240,9 @@ def _classes(worst_first: Sequence[tuple[str, Mapping[str, Any]]], anchors: Mapp
     rows = (
         {
             "class": name,
-            "precision": _percent(row["precision"]),
-            "recall": _percent(row["recall"]),
-            "F1": _percent(row["f1"]),
+            "precision": percent(row["precision"]),
+            "recall": percent(row["recall"]),
+            "F1": percent(row["f1"]),
             "area under ROC": _number(row["roc_auc"]),
             "average precision": _number(row["average_precision"]),
             "test images": row["support"],
@@ -260,7 +254,7 @@ def _classes(worst_first: Sequence[tuple[str, Mapping[str, Any]]], anchors: Mapp
 
 def _gallery(predictions: pd.DataFrame) -> _Table:
     rows = worth_a_look(predictions)[["id", "true", "predicted", "confidence"]]
-    return _table(rows.assign(confidence=rows["confidence"].map(_percent)).to_dict("records"))
+    return _table(rows.assign(confidence=rows["confidence"].map(percent)).to_dict("records"))
 
 
 def _opened(
@@ -281,7 +275,7 @@ def _opened(
                 "pictures": [_picture(row) for row in shown],
             }
         )
-    words = f"{name}: {_percent(result['recall'])} of {result['support']} images are right"
+    words = f"{name}: {percent(result['recall'])} of {result['support']} images are right"
     return {"id": anchors[name], "words": words, "groups": groups}
 
 
@@ -308,10 +302,10 @@ def _threshold(threshold: Mapping[str, Any]) -> str:
     if threshold["confidence"] is None:
         return (
             f"On {threshold['held_out']['num_images']:,} images held out from training, no confidence threshold makes "
-            f"{_percent(threshold['precision'])} of the answers right."
+            f"{percent(threshold['precision'])} of the answers right."
         )
     return (
-        f"For {_percent(threshold['precision'])} right answers, use only answers with a confidence of at least "
+        f"For {percent(threshold['precision'])} right answers, use only answers with a confidence of at least "
         f"{threshold['confidence']:.3f}. This threshold was chosen on images held out from training: it answers "
         f"{_answers(threshold['held_out'])}. Of the test images it answers {_answers(threshold['test'])}."
     )
@@ -329,8 +323,8 @@ def _calibration(metrics: Mapping[str, Mapping[str, Any]]) -> _Table:
     return _table(
         {
             "regime": regime,
-            "without temperature": _percent(result["calibration_error_raw"]),
-            "with": _percent(result["calibration_error"]),
+            "without temperature": percent(result["calibration_error_raw"]),
+            "with": percent(result["calibration_error"]),
             "temperature": f"{result['temperature']:.2f}",
         }
         for regime, result in metrics.items()
@@ -392,7 +386,7 @@ def _labels(review: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     found = review["label_review"]
     kinds = [row | {"kind": row["kind"].replace("_", " ")} for row in found["kinds"]]
-    quality = [row | {"quality": _percent(row["quality"])} for row in found["classes"]]
+    quality = [row | {"quality": percent(row["quality"])} for row in found["classes"]]
     doubted, alike = found["pairs"][:_NUM_PAIRS], found["overlapping_classes"]
 
     def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> _Table:

@@ -60,9 +60,7 @@ def predict(
         map_blocks: computes the batches: :meth:`~efficientnet_finetuning.workers.Workers.map_blocks`. Other processes
             read the images themselves. On equal processors, their outputs are exactly equal.
     """
-    return np.concatenate(
-        list(predict_batches(model, images, batch_size, description, flip=flip, map_blocks=map_blocks))
-    )
+    return predict_all(model, {"": images}, batch_size, description, flip=flip, map_blocks=map_blocks)[""]
 
 
 def predict_batches(

@@ -48,11 +48,9 @@ def _merged(faults: Iterable[ErrorDetails]) -> Iterable[ErrorDetails]:
     """One fault per parameter. pydantic finds one for each type of a union."""
     merged: dict[tuple[int | str, ...], ErrorDetails] = {}
     for fault in faults:
-        if (location := _location(fault)) in merged:
-            first = merged[location]["msg"].partition(", unable")[0].partition(", got")[0]
-            merged[location]["msg"] = f"{first}, or {fault['msg'].removeprefix('Input should be ')}"
-        else:
-            merged[location] = fault
+        if (first := merged.setdefault(_location(fault), fault)) is not fault:
+            number = first["msg"].partition(", unable")[0].partition(", got")[0]
+            first["msg"] = f"{number}, or {fault['msg'].removeprefix('Input should be ')}"
     return merged.values()
 
 

@@ -57,8 +57,7 @@ class Served(PythonModel):
         """
         if not 1 <= len(model_input) <= MAX_IMAGES:
             raise MlflowException(
-                f"The request has {len(model_input)} images. Send 1 to {MAX_IMAGES} at a time.",
-                INVALID_PARAMETER_VALUE,
+                f"The request has {len(model_input)} images. Send 1 to {MAX_IMAGES} at a time.", INVALID_PARAMETER_VALUE
             )
         with self._lock:
             contents, refusals = zip(*map(_decode, model_input["image"]), strict=True)

@@ -111,13 +111,11 @@ def _tree(module: str) -> ast.Module:
     assert path is not None, f"{module} is not a module of this package"
     # CPython counts the depth of all threads' trees in one place (gh-106905). A garbage collection lets another thread
     # parse in the middle, which ends in "AST constructor recursion depth mismatch".
-    collecting = gc.isenabled()
     gc.disable()
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]

@@ -75,7 +75,8 @@ def measure_candidates(
         for name in choice.backbones:
             row: dict[str, Any] = {"backbone": name, "image_size": size, "note": ruled_out.get(name, "")}
             rows.append(row)
-            foreseen = _scaled_minutes(before.get(name), size)
+            measured = before.get(name)  # at another size; the time grows with the pixels
+            foreseen = measured["training_minutes"] * (size / measured["image_size"]) ** 2 if measured else 0.0
             if not row["note"] and foreseen > choice.time_budget_minutes:
                 row["note"] = f"fine-tuning would take about {foreseen:.0f} minutes"
             if row["note"]:
@@ -99,18 +100,8 @@ def measure_candidates(
     return rows
 
 
-def _scaled_minutes(measured: dict[str, Any] | None, size: int) -> float:
-    """Minutes at another size, in proportion to the pixels; 0 without a measurement."""
-    return measured["training_minutes"] * (size / measured["image_size"]) ** 2 if measured else 0.0
-
-
 def _measure(
-    backbone: keras.Model,
-    name: str,
-    arrays: Arrays,
-    groups: np.ndarray | None,
-    head: HeadParameters,
-    meter: "_Meter",
+    backbone: keras.Model, name: str, arrays: Arrays, groups: np.ndarray | None, head: HeadParameters, meter: "_Meter"
 ) -> dict[str, float]:
     images, labels = arrays
     extractor = feature_extractor(backbone)
@@ -168,10 +159,7 @@ def _step_milliseconds(network: keras.Model, name: str, arrays: Arrays, paramete
 
 def step_memory(network: keras.Model, batch_size: int) -> int:
     """Bytes of a training step: all activations, and a gradient and two moments per weight."""
-    activations = sum(_bytes(layer) for layer in network.layers)
+    activations = sum(
+        (2 if "16" in str(layer.compute_dtype) else 4) * math.prod(layer.output.shape[1:]) for layer in network.layers
+    )
     return batch_size * activations + 4 * 4 * network.count_params()
-
-
-def _bytes(layer: keras.Layer) -> int:
-    width = 2 if "16" in str(layer.compute_dtype) else 4
-    return width * math.prod(layer.output.shape[1:])

@@ -127,10 +127,7 @@ def fit_head(
 
 
 def fit_parts(
-    features: np.ndarray,
-    labels: np.ndarray,
-    parts: Iterable[tuple[np.ndarray, float]],
-    parameters: HeadParameters,
+    features: np.ndarray, labels: np.ndarray, parts: Iterable[tuple[np.ndarray, float]], parameters: HeadParameters
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Fit a head on each part of the images, given by its rows and an inverse L2 strength.
 

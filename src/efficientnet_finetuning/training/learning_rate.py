@@ -23,11 +23,7 @@ _DESCENT, _GROWN, _DIVERGED = 0.05, 0.1, 2.0
 
 
 def find_learning_rate(
-    model: keras.Model,
-    backbone: str,
-    train: tuple[np.ndarray, np.ndarray],
-    parameters: TrainingParameters,
-    seed: int,
+    model: keras.Model, backbone: str, train: tuple[np.ndarray, np.ndarray], parameters: TrainingParameters, seed: int
 ) -> list[dict[str, float]]:
     """Run a :func:`sweep` for a training; arguments as for ``fit``, rows as from :func:`sweep`."""
     keras.utils.set_random_seed(seed)
