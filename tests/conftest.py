@@ -13,6 +13,9 @@ atexit.register(gc.freeze)
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
 
+# Ray's processes are nice to all others by default, and got no time while other tests ran.
+os.environ["RAY_worker_niceness"] = "0"
+
 
 def pytest_collection_modifyitems(items):
     """Files of slow tests come first, so that all workers end at about the same time.
