@@ -55,6 +55,7 @@ def test_the_class_that_is_hard_gains_most():
     assert {row["class"] for row in found["classes"]} == set(NAMES)
 
 
+@pytest.mark.slow
 def test_a_group_is_never_on_both_sides():
     """Each photograph lies there five times: one that has learnt a copy knows the answer, whatever the label is."""
     generator = np.random.default_rng(0)

@@ -65,11 +65,13 @@ def test_a_planted_group_is_found_and_described(classifier):
     assert json.loads(json.dumps(report)) == report
 
 
+@pytest.mark.slow
 def test_errors_at_random_are_no_group(classifier):
     found = [len(find_weak_spots(*classifier(seed), NAMES, seed=seed)["spots"]) for seed in range(20)]
     assert np.count_nonzero(found) <= 2
 
 
+@pytest.mark.slow
 def test_a_difficult_class_is_no_group(classifier):
     found = [
         len(find_weak_spots(*classifier(seed, (0.05, 0.6, 0.05, 0.05)), NAMES, seed=seed)["spots"])

@@ -322,6 +322,7 @@ def point_to(journals: Path, store: dict, uri: str) -> None:
         path.write_text(path.read_text().replace(uri, store["uri"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refused", "hanging"])
 def test_a_server_that_is_away_costs_seconds_and_no_metric(journals, store, hanging_server, kind, caplog):
     uri = hanging_server if kind == "hanging" else f"http://127.0.0.1:{free_port()}"
