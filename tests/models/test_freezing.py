@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from efficientnet_finetuning.models.architectures import ARCHITECTURES
-from efficientnet_finetuning.models.freezing import unfreeze
+from efficientnet_finetuning.models.freezing import frozen_blocks, split, unfreeze
 from efficientnet_finetuning.models.heads import attach_head, with_rates
 
 BLOCKS = ARCHITECTURES["EfficientNetLite0"].blocks
@@ -50,3 +50,24 @@ def test_top_trains_its_convolution_and_the_logits_alone(model):
     trainable, _ = unfreeze(model, "EfficientNetLite0", "top", freeze_batch_norm=True)
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"top_conv", "logits"}
     assert trainable == 320 * 1280 + 1280 * 3 + 3
+
+
+def test_a_head_trains_alone_and_with_its_own_batch_norm(lite0):
+    model = with_rates(attach_head(lite0, 3, 0.2, batch_norm=True), 0.2, 0.2)
+    assert frozen_blocks("EfficientNetLite0", "head") == BLOCKS
+    unfreeze(model, "EfficientNetLite0", "head", freeze_batch_norm=True)
+    assert {layer.name for layer in model.layers if layer.trainable_weights} == {"head_bn", "logits"}
+    unfreeze(model, "EfficientNetLite0", "top", freeze_batch_norm=True)
+    assert model.get_layer("head_bn").trainable
+    assert not model.get_layer("top_bn").trainable
+
+
+@pytest.mark.parametrize(("lowest", "shape"), [("block7a", (1, 1, 192)), ("top", (1, 1, 320)), ("head", (1280,))])
+def test_both_parts_of_a_split_network_compute_what_it_computes(model, pixels, lowest, shape):
+    below, above = split(model, "EfficientNetLite0", lowest)
+    activations = below(pixels, training=False)
+    assert activations.shape[1:] == shape
+    np.testing.assert_allclose(above(activations, training=False), model(pixels, training=False), atol=1e-5)
+    assert {layer.name.split("_")[0] for layer in below.layers if layer.weights} == set(
+        frozen_blocks("EfficientNetLite0", lowest)
+    )
