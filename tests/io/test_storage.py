@@ -120,5 +120,5 @@ def test_a_folder_is_made_with_its_parents_even_if_it_is_there(tmp_path):
 
 def test_a_disk_without_room_is_named_with_what_is_needed(tmp_path):
     check_free_space(tmp_path / "not" / "there", 1, "Training")
-    with pytest.raises(InputError, match="^Training needs 1,000,000,000,000 MB in .*there, but only"):
+    with pytest.raises(InputError, match=r"^Training needs 1,000,000,000,000 MB in .*there, but only"):
         check_free_space(tmp_path / "not" / "there", 10**18, "Training")
