@@ -9,8 +9,16 @@ from efficientnet_finetuning.models.freezing import unfreeze
 from efficientnet_finetuning.models.heads import (
     assemble,
     attach_head,
+    averaged_maps,
+    backbone_of,
     dense_head,
     feature_extractor,
+    from_features,
+    logits_of,
+    stage_of,
+    with_class,
+    with_features,
+    with_head_inputs,
     with_rates,
     without_training_state,
 )
@@ -89,10 +97,12 @@ def test_under_mixed_precision_features_and_logits_are_float32_and_the_global_po
     assert keras.config.dtype_policy().name == "float32"
     assert str(backbone.output.dtype) == "bfloat16"
     assert {weight.dtype for weight in backbone.weights} == {"float32"}
-    copy = with_rates(attach_head(backbone, 3, 0.2), 0.1, 0.1)
+    copy = with_rates(attach_head(backbone, 3, 0.2, batch_norm=True), 0.1, 0.1)
     assert str(copy.get_layer("top_conv").compute_dtype) == "bfloat16"
-    assert str(copy.output.dtype) == "float32"
-    assert str(feature_extractor(backbone).output.dtype) == "float32"
+    assert {copy.get_layer(name).compute_dtype for name in ("avg_pool", "head_bn", "logits")} == {"float32"}
+    features = feature_extractor(backbone)
+    pools = [layer for layer in features.layers if layer.name.startswith("avg_pool")]
+    assert {layer.compute_dtype for layer in (*pools, features.get_layer("features"))} == {"float32"}
 
 
 def test_the_global_policy_comes_back_after_a_failure_too():
@@ -118,3 +128,50 @@ def trained_a_little(classifier: keras.Model) -> keras.Model:
     unfreeze(model, "EfficientNetLite0", "top", freeze_batch_norm=True)
     model.compile("adam", "mse")
     return model
+
+
+@pytest.fixture(scope="module", params=["all stages", "the last map"])
+def assembled(request, lite0) -> keras.Model:
+    """A classifier whose head sees the features of all stages, or only the last ones."""
+    channels = 2064 if request.param == "all stages" else 1280
+    random = np.random.default_rng(0)
+    kernel = random.normal(0, 0.01, (channels, 3)).astype("float32")
+    return assemble(lite0, dense_head(kernel, random.normal(size=3).astype("float32")), 0.2)
+
+
+def test_a_classifier_can_be_taken_apart(assembled, lite0, pixels):
+    backbone = backbone_of(assembled)
+    assert (backbone.name, assembled.name) == (lite0.name, f"{lite0.name}_classifier")
+    np.testing.assert_array_equal(backbone(pixels), lite0(pixels))
+    maps = [keras.Model(assembled.input, each)(pixels) for each in averaged_maps(assembled)]
+    features = np.concatenate([np.asarray(each).mean((1, 2)) for each in maps], axis=1)
+    kernel, bias = logits_of(assembled)
+    np.testing.assert_allclose(features @ kernel + bias, assembled(pixels), rtol=1e-3, atol=1e-4)
+    outputs = features
+    for layer in from_features(assembled):
+        outputs = layer(outputs)
+    np.testing.assert_allclose(outputs, assembled(pixels), rtol=1e-3, atol=1e-4)
+
+
+def test_logits_come_with_the_features_of_the_last_map_and_with_all_that_the_head_sees(assembled, lite0, pixels):
+    last, (kernel, _) = np.asarray(lite0(pixels)).mean((1, 2)), logits_of(assembled)
+    both, all_three = np.asarray(with_features(assembled)(pixels)), np.asarray(with_head_inputs(assembled)(pixels))
+    np.testing.assert_allclose(both, np.c_[assembled(pixels), last], rtol=1e-4, atol=1e-5)
+    assert all_three.shape == (5, 3 + 1280 + len(kernel))
+    np.testing.assert_allclose(all_three[:, : 3 + 1280], both, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(all_three[:, -1280:], last, rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_more_leaves_the_logits_of_the_others(assembled, pixels):
+    kernel, bias = logits_of(assembled)
+    wider = with_class(assembled, 2 * kernel[:, 0], 0.5)
+    before, after = np.asarray(assembled(pixels)), np.asarray(wider(pixels))
+    np.testing.assert_allclose(after[:, :3], before, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after[:, 3], 2 * (before[:, 0] - bias[0]) + 0.5, rtol=1e-4, atol=1e-5)
+    assert wider.name == assembled.name
+    assert wider.get_layer("logits").compute_dtype == "float32"
+
+
+def test_a_stage_is_a_block_without_its_letter(lite0):
+    stages = {stage_of(layer) for layer in lite0.layers if layer.weights}
+    assert stages == {"stem", *(f"block{number}" for number in range(1, 8)), "top"}
