@@ -54,3 +54,18 @@ def test_two_images_are_enough_and_nothing_needs_to_be_held_out():
     )
     assert np.isfinite(column.kernel).all()
     assert column.is_recognized.shape == (2,)
+
+
+def test_images_of_the_new_class_weigh_as_much_as_those_of_an_average_known_class():
+    new = features(5, 10)
+    column = added(new, 0.99)  # so that the bias stays as it was fitted
+    pixels, is_new = np.concatenate([KNOWN, new]), np.repeat([0.0, 1.0], [300, 10])
+    rest = np.log(np.exp(pixels @ KERNEL).sum(1))
+    probabilities = 1 / (1 + np.exp(rest - pixels @ column.kernel - column.bias))
+    pulls = np.where(is_new, 100 / 10, 1.0) * (probabilities - is_new)  # 100 images of each known class
+    assert abs(pulls.sum()) < 0.01 * np.abs(pulls).sum(), "the bias is where they balance"
+
+
+def test_a_held_out_image_is_judged_by_all_others():
+    of_two_kinds = 6 * np.eye(CHANNELS, dtype=np.float32)[[5] * 5 + [6] * 5]
+    assert added(of_two_kinds, 0.99).is_recognized.all(), "each fold learns from both kinds"
