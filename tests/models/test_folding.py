@@ -60,10 +60,27 @@ def test_what_was_trained_comes_back_as_the_same_function_with_the_same_statisti
         np.testing.assert_array_equal(np.asarray(layer.moving_mean), mean)
 
 
+@pytest.mark.parametrize("position", [0, 1], ids=["kernels alone", "shifts alone"])
+def test_a_part_that_was_trained_comes_back_from_above_what_was_frozen(position):
+    model = build("EfficientNetB0")  # between its convolutions are some that have no BatchNorm
+    folded = fold(model)
+    for layer in folded.layers:
+        if layer.name.startswith(("block6d", "block7a", "top")) and len(layer.get_weights()) == 2:
+            weights = layer.get_weights()
+            weights[position] = 1.1 * weights[position] + 0.01
+            layer.set_weights(weights)
+    changed = outputs(folded)
+    assert np.abs(changed - outputs(model)).max() > 0.01 * np.abs(changed).max()
+    unfold(folded, model)
+    np.testing.assert_allclose(outputs(model), changed, rtol=1e-3, atol=1e-3 * np.abs(changed).max())
+
+
 def test_a_batch_norm_that_follows_no_convolution_stays():
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.BatchNormalization(name="first")(inputs)
     x = keras.layers.Conv2D(3, 1, use_bias=True, name="biased")(x)
     x = keras.layers.BatchNormalization(name="second")(x)
+    x = keras.layers.Conv2D(3, 1, use_bias=False, name="plain")(x)
+    x = keras.layers.BatchNormalization(name="third")(x)
     folded = fold(keras.Model(inputs, x))
     assert [layer.name for layer in batch_norms(folded)] == ["first", "second"]
