@@ -1,10 +1,14 @@
+import time
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.parameters import HeadParameters as AllHeadParameters
-from efficientnet_finetuning.training.head import fit_head, stratified_folds
+from efficientnet_finetuning.training.head import fit_head, number_of_folds, stratified_folds
+from efficientnet_finetuning.training.rules import ENOUGH_TO_CHOOSE_BY
 
 
 def HeadParameters(**given):  # noqa: N802
@@ -47,6 +51,54 @@ def test_the_probabilities_are_those_of_scikit_learns_logistic_regression(num_cl
     )
     expected = regression.fit(features, labels.argmax(1)).predict_proba(features)
     np.testing.assert_allclose(probabilities, expected, atol=5e-3)
+
+
+def test_fewer_images_than_features_give_scikit_learns_probabilities_too():
+    generator = np.random.default_rng(0)
+    features, targets = generator.normal(size=(24, 60)).astype(np.float32), np.arange(24) % 3
+    features[-2:] = features[:2]  # two images that are there twice
+    labels = np.eye(3, dtype=np.uint8)[targets]
+    kernel, bias, *_ = fit_head(features, labels, features, labels, HeadParameters(inverse_regularizations=(0.01,)))
+    probabilities = np.exp(features @ kernel + bias) / np.exp(features @ kernel + bias).sum(1, keepdims=True)
+    expected = LogisticRegression(C=0.01, max_iter=5000).fit(features, targets).predict_proba(features)
+    np.testing.assert_allclose(probabilities, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_the_path_has_accuracies_losses_and_seconds_and_one_row_that_is_kept(folds):
+    (features, labels), (others, other_labels) = blobs(3, 60, seed=0, noise=4), blobs(3, 40, seed=1, noise=4)
+    began = time.perf_counter()
+    parameters = HeadParameters(folds=folds, inverse_regularizations=(1e-3, 1e-2, 0.1, 1.0))
+    fitted = fit_head(features, labels, others, other_labels, parameters)
+    assert 0 < sum(row["seconds"] for row in fitted.path) < time.perf_counter() - began
+    (kept,) = [row for row in fitted.path if row["kept"]]
+    assert (kept["val_accuracy"], -kept["val_loss"]) == max((r["val_accuracy"], -r["val_loss"]) for r in fitted.path)
+    held_out_labels = labels if folds else other_labels
+    for logits, targets, name in (
+        (features @ fitted.kernel + fitted.bias, labels, ""),
+        (fitted.held_out_logits[: len(held_out_labels)], held_out_labels, "val_"),
+    ):
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        assert kept[f"{name}loss"] == pytest.approx(log_loss(targets, probabilities), rel=1e-4)
+        assert kept[f"{name}accuracy"] == (logits.argmax(1) == targets.argmax(1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("folds", "views", "num_rows", "num_validation", "expected"),
+    [
+        ("auto", 1, 90, 0, 5),
+        ("auto", 1, 90, ENOUGH_TO_CHOOSE_BY - 1, 5),
+        ("auto", 1, 90, ENOUGH_TO_CHOOSE_BY, 0),
+        (3, 1, 90, 1000, 3),
+        (0, 1, 90, 0, 0),
+        (5, 2, 8, 0, 4),
+        (5, 1, 2, 0, 2),
+        (5, 2, 2, 0, 0),
+    ],
+)
+def test_folds_choose_where_there_are_few_validation_images(folds, views, num_rows, num_validation, expected):
+    parameters = HeadParameters(folds=folds, views=views, inverse_regularizations=(1.0,))
+    assert number_of_folds(parameters, num_rows, num_validation) == expected
 
 
 def test_a_few_images_are_learnt_better_the_weaker_the_regularization():
