@@ -100,7 +100,9 @@ def test_under_mixed_precision_features_and_logits_are_float32_and_the_global_po
     copy = with_rates(attach_head(backbone, 3, 0.2, batch_norm=True), 0.1, 0.1)
     assert str(copy.get_layer("top_conv").compute_dtype) == "bfloat16"
     assert {copy.get_layer(name).compute_dtype for name in ("avg_pool", "head_bn", "logits")} == {"float32"}
+    assert str(copy.output.dtype) == "float32"
     features = feature_extractor(backbone)
+    assert str(features.output.dtype) == "float32"
     pools = [layer for layer in features.layers if layer.name.startswith("avg_pool")]
     assert {layer.compute_dtype for layer in (*pools, features.get_layer("features"))} == {"float32"}
 

@@ -24,6 +24,7 @@ from efficientnet_finetuning.bundle.explain import (
 from efficientnet_finetuning.bundle.stored import find_champion, prepared_images
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.evaluation.comparison import percent
 from efficientnet_finetuning.storage import read_commit
 
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -178,15 +179,11 @@ def _bars(answer: Answer) -> str:
         '<span style="background: rgba(128, 128, 128, .2); border-radius: 4px">'
         f'<span style="display: block; height: .8rem; width: {100 * share:.1f}%; background: #4c78a8; '
         'border-radius: 4px"></span></span>'
-        f'<span style="text-align: right">{_percent(share)}</span>'
+        f'<span style="text-align: right">{percent(share)}</span>'
         for name, share in zip(answer.classes, answer.probabilities, strict=True)
     ]
     columns = "grid-template-columns: minmax(5rem, 30%) 1fr auto"
     return f'<div style="display: grid; {columns}; gap: .3rem .8rem; align-items: center">{"".join(rows)}</div>'
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 if __name__ == "__main__":

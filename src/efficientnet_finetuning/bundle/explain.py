@@ -16,6 +16,7 @@ from efficientnet_finetuning.data.decode import open_image, resize_to_square, up
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.errors import InputError
+from efficientnet_finetuning.evaluation.comparison import percent
 from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict
@@ -124,11 +125,12 @@ def _why_unanswered(classifier: Classifier, row: Mapping[Any, Any]) -> str:
             f"This picture is unlike all training images: its distance is {row['distance']:.2f}, and the classifier "
             f"answers up to {classifier.max_distance:.2f}."
         )
-    likeliest = f"The likeliest class is {row['class_1']} with {100 * row['probability_1']:.1f} %."
+    likeliest = f"The likeliest class is {row['class_1']} with {percent(row['probability_1'])}."
     if classifier.threshold is None:
         return f"Not confident enough to answer. {likeliest} No probability of this classifier is reliable enough."
-    threshold = f"{100 * classifier.threshold:.1f} %"
-    return f"Not confident enough to answer. {likeliest} The classifier answers from {threshold} on."
+    return (
+        f"Not confident enough to answer. {likeliest} The classifier answers from {percent(classifier.threshold)} on."
+    )
 
 
 def _evidence(classifier: TrainedClassifier, squares: np.ndarray, classes: Sequence[str]) -> np.ndarray:

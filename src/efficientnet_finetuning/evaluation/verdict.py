@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, wilson_interval
+from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, percent, wilson_interval
 
 # Differences with a p-value of at least this may be chance.
 SIGNIFICANT = 0.05
@@ -139,7 +139,7 @@ def _words(champion: str, hits: np.ndarray, steps: Iterable[Mapping[str, Any]], 
     """A summary: the accuracy of the champion, and its comparison with the other regimes."""
     num_images, name = f"{len(hits):,} test images", NAMES[champion]
     low, high = wilson_interval(int(hits.sum()), len(hits))
-    told = f"{100 * hits.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}) of {num_images}"
+    told = f"{percent(hits.mean())} right ({100 * low:.1f} to {100 * high:.1f}) of {num_images}"
     beaten, undecided = "", ""
     for step in steps:
         if champion not in (step["lower"], step["upper"]):

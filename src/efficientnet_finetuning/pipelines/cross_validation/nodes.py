@@ -14,7 +14,7 @@ import pandas as pd
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
+from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison, percent
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.verdict import judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -104,7 +104,7 @@ def predict_folds(
             said = checkpoints.decide(f"fold-{fold + 1}", lambda: answers(fold)) if checkpoints else answers(fold)  # noqa: B023
         found.append(said)
         hits = [np.mean(np.argmax(logits, 1) == some.labels.argmax(1)) for logits in said["logits"]]
-        told = ", ".join(f"{regime} {100 * share:.1f} %" for regime, share in zip(_REGIMES, hits, strict=True))
+        told = ", ".join(f"{regime} {percent(share)}" for regime, share in zip(_REGIMES, hits, strict=True))
         logger.info("fold %d of %d, %d images: %s", fold + 1, evaluation.folds, len(some), told)
     logits = [np.concatenate([said["logits"][regime] for said in found]) for regime in range(len(_REGIMES))]
     return {
