@@ -65,7 +65,7 @@ lock: ## Lock what pyproject.toml asks for; versions locked before stay where th
 quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on the embedded images
 	$(BIN)/kedro run
 
-# The slow tests often wait for other processes, so more of them than there are cores run at once.
+# With three or four at once the whole suite took longer than with two (2 cores).
 AT_ONCE := --dist loadfile --no-loadscope-reorder
 
 # Counting covered lines took a fifth more time on Python 3.11, and less than a tenth on 3.12.

@@ -1,6 +1,7 @@
 """The exception for mistakes of the user, and helpers for its messages."""
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -46,6 +47,11 @@ def counted(number: int, noun: str) -> str:
     """A number with its noun: ``1 image``, ``2,000 images``, ``3 classes``."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share (0–1) as text: ``83.4 %``, or a dash if it is missing."""
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
 def shorten(names: Sequence[str], limit: int = 10) -> str:

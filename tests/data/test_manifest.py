@@ -123,7 +123,7 @@ def test_more_exclusions_than_allowed_stop_the_run_with_the_first_ten(tmp_path, 
     with pytest.raises(InputError) as caught:
         manifest_of(root)
     message = str(caught.value)
-    assert message.startswith("12 of 200 images (6.0%) would be excluded (12 empty), more than audit.")
+    assert message.startswith("12 of 200 images (6.0 %) would be excluded (12 empty), more than audit.")
     assert message.count("(empty: the file has no bytes)") == 10
     assert "and 2 more" in message
     manifest = manifest_of(root, audit=AuditParameters(max_excluded_fraction=0.06))

@@ -87,9 +87,9 @@ def test_finetuning_without_a_transfer_in_the_run_counts_its_own_seconds():
 def test_the_terminals_table_has_a_line_a_regime(comparison):
     assert format_comparison(comparison).splitlines() == [
         "regime          top-1   95 % interval   top-5    loss  training",
-        "baseline        25.0%    22.4 to 27.8   90.0%   1.250      60 s",
-        "transfer        50.0%    46.9 to 53.1   90.0%   1.250       3 s",
-        "finetune        75.0%    72.2 to 77.6   90.0%   1.250      64 s",
+        "baseline       25.0 %    22.4 to 27.8  90.0 %   1.250      60 s",
+        "transfer       50.0 %    46.9 to 53.1  90.0 %   1.250       3 s",
+        "finetune       75.0 %    72.2 to 77.6  90.0 %   1.250      64 s",
     ]
 
 

@@ -76,7 +76,7 @@ def test_the_interval_ends_where_the_likelihood_has_dropped_as_wilks_has_it() ->
     nothing = estimate_wrong_labels(np.zeros((3, 3)), np.arange(3))
     assert (nothing.low, nothing.high) == (0, pytest.approx(0.7 * 2 / 3))
     words = say_wrong_labels(WrongLabels(0.05, 0.02, 0.09, 1.0), 7, labels[:0], list("abcd"))
-    assert all(shown in words for shown in ("5.0%", "2.0%", "9.0%", "7 image"))
+    assert all(shown in words for shown in ("5.0 %", "2.0 %", "9.0 %", "7 image"))
 
 
 def test_right_labels_are_not_doubted() -> None:

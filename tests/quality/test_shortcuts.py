@@ -160,7 +160,7 @@ def test_one_class_of_many_that_is_given_away_is_enough():
     found = find_shortcuts(*table([f"{i}.jpg" for i in range(480)], labels, format=formats), 0)
     assert found["properties"]["format"]["accuracy"] < 0.06
     assert [warning.startswith("The file format alone") for warning in found["warnings"]] == [True]
-    assert "recognizes 100% of the images of class 17, and confuses 0% of the others" in found["warnings"][0]
+    assert "recognizes 100 % of the images of class 17, and confuses 0 % of the others" in found["warnings"][0]
 
 
 def test_classes_photographed_one_after_the_other_are_told_by_the_order():

@@ -23,8 +23,7 @@ from efficientnet_finetuning.bundle.explain import (
 )
 from efficientnet_finetuning.bundle.stored import find_champion, prepared_images
 from efficientnet_finetuning.data.encoded import EncodedImage
-from efficientnet_finetuning.errors import InputError, shorten
-from efficientnet_finetuning.evaluation.comparison import percent
+from efficientnet_finetuning.errors import InputError, percent, shorten
 from efficientnet_finetuning.storage import read_commit
 
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")

@@ -9,7 +9,8 @@ from jinja2 import Environment, StrictUndefined
 
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.bundle.formats import FILES
-from efficientnet_finetuning.evaluation.comparison import percent, wilson_interval
+from efficientnet_finetuning.errors import percent
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _KERAS_LICENCE = (

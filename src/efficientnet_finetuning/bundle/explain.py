@@ -15,8 +15,7 @@ from efficientnet_finetuning.bundle.photographs import Reader
 from efficientnet_finetuning.data.decode import open_image, resize_to_square, upright_rgb
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.examples import Examples
-from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import percent
+from efficientnet_finetuning.errors import InputError, percent
 from efficientnet_finetuning.evaluation.pictures import gallery, worth_a_look
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import KerasModel, mirrored, predict

@@ -11,7 +11,7 @@ from efficientnet_finetuning.bundle.novelty import directions
 from efficientnet_finetuning.bundle.photographs import Reader
 from efficientnet_finetuning.data.encoded import EncodedImage
 from efficientnet_finetuning.data.sources import is_showable
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, percent, shorten
 from efficientnet_finetuning.evaluation.verdict import paired_difference
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.models.inference import Images, predict_all
@@ -137,7 +137,7 @@ def _judged(
     words = (
         f"The class {name} was added. A model that was not trained on them recognizes {counts['num_recognized']} of "
         f"its {counts['num_photographs']} photographs. Of {len(labels):,} test images of the other classes, "
-        f"{top1['before']:.1%} were predicted correctly before and {top1['after']:.1%} are now ({points:+.1f} points, "
-        f"95 % interval {low:.1f} to {high:.1f})."
+        f"{percent(top1['before'])} were predicted correctly before and {percent(top1['after'])} are now "
+        f"({points:+.1f} points, 95 % interval {low:.1f} to {high:.1f})."
     )
     return {"class": name, **counts, "num_test_images": len(labels), **top1, **found, "words": words}

@@ -6,7 +6,7 @@ from efficientnet_finetuning.data.corrections import apply_corrections, read_cor
 from efficientnet_finetuning.data.groups import group_images
 from efficientnet_finetuning.data.inspection import kind_of, kinds
 from efficientnet_finetuning.data.splits import assign_splits, complete_splits
-from efficientnet_finetuning.errors import InputError, counted, shorten
+from efficientnet_finetuning.errors import InputError, counted, percent, shorten
 from efficientnet_finetuning.parameters import AuditParameters, DatasetParameters
 
 # Faults of a single image; a duplicate is not a bad image.
@@ -68,8 +68,8 @@ def _check_excluded(excluded: pd.Series, ids: pd.Series, audit: AuditParameters)
     if share > audit.max_excluded_fraction:
         counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds(excluded))
         raise InputError(
-            f"{len(faulty)} of {len(excluded)} images ({share:.1%}) would be excluded ({counts}), more than "
-            f"audit.max_excluded_fraction allows ({audit.max_excluded_fraction:.1%}): {_listed(faulty, ids)}. "
+            f"{len(faulty)} of {len(excluded)} images ({percent(share)}) would be excluded ({counts}), more than "
+            f"audit.max_excluded_fraction allows ({percent(audit.max_excluded_fraction)}): {_listed(faulty, ids)}. "
             "Look at them (image_findings.csv lists all), repair the set, or raise the limit."
         )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from efficientnet_finetuning.errors import percent
+
 QUANTILE = NormalDist().inv_cdf(0.975)
 # Readable names of the regimes.
 NAMES = {
@@ -37,11 +39,6 @@ def compare_regimes(metrics: Mapping[str, dict[str, Any]], histories: Mapping[st
     return pd.DataFrame(rows).astype({"top5": float})
 
 
-def percent(share: float | None) -> str:
-    """A share (0–1) as text: ``83.4 %``, or a dash if it is missing."""
-    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f} %"
-
-
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     """95 % interval of a proportion, also for few images and near 0 and 1 (Wilson 1927)."""
     # Not from SciPy, which takes most of a second to import.
@@ -57,10 +54,11 @@ def format_comparison(comparison: pd.DataFrame) -> str:
     lines = [
         f"{'regime':<13} {'top-1':>7} {'95 % interval':>15}{'   top-5' if top5 else ''} {'loss':>7} {'training':>9}"
     ]
-    for row in comparison.itertuples():
-        interval = f"{row.top1_low:.1%} to {row.top1_high:.1%}".replace("%", "")
-        of_five = f" {row.top5:>7.1%}" if top5 else ""
+    for row in comparison.to_dict("records"):
+        interval = f"{100 * row['top1_low']:.1f} to {100 * row['top1_high']:.1f}"
+        of_five = f" {percent(row['top5']):>7}" if top5 else ""
         lines.append(
-            f"{row.regime:<13} {row.top1:>7.1%} {interval:>15}{of_five} {row.loss:>7.3f} {row.training_seconds:>7.0f} s"
+            f"{row['regime']:<13} {percent(row['top1']):>7} {interval:>15}{of_five} {row['loss']:>7.3f} "
+            f"{row['training_seconds']:>7.0f} s"
         )
     return "\n".join(lines)

@@ -13,7 +13,8 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from efficientnet_finetuning.evaluation.comparison import percent, wilson_interval
+from efficientnet_finetuning.errors import percent
+from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.evaluation.metrics import confused_pairs, confusion
 from efficientnet_finetuning.evaluation.pictures import disagreements, fit_name, worth_a_look
 from efficientnet_finetuning.evaluation.thumbnails import as_webp, examples_of_classes, thumbnails

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, percent, wilson_interval
+from efficientnet_finetuning.errors import InputError, percent
+from efficientnet_finetuning.evaluation.comparison import NAMES, QUANTILE, wilson_interval
 
 # Differences with a p-value of at least this may be chance.
 SIGNIFICANT = 0.05

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from efficientnet_finetuning.data.prepare import one_hot
-from efficientnet_finetuning.errors import counted, shorten
+from efficientnet_finetuning.errors import counted, percent, shorten
 from efficientnet_finetuning.evaluation.calibration import log_softmax
 from efficientnet_finetuning.parameters import HeadParameters
 from efficientnet_finetuning.parameters.group import ClassWeight
@@ -135,9 +135,10 @@ def can_be_judged(labels: np.ndarray, learnt: np.ndarray) -> np.ndarray:
 def say_wrong_labels(wrong: WrongLabels, num_doubted: int, left_out: np.ndarray, class_names: Sequence[str]) -> str:
     """Describe the estimate in words; ``left_out`` holds labels of images that cannot be judged."""
     if wrong.low > 0:
-        words = f"About {wrong.share:.1%} of the labels are wrong (95 % interval {wrong.low:.1%} to {wrong.high:.1%}), "
+        interval = f"95 % interval {percent(wrong.low)} to {percent(wrong.high)}"
+        words = f"About {percent(wrong.share)} of the labels are wrong ({interval}), "
     elif wrong.high < _FEW:
-        words = f"There is no sign of randomly wrong labels (at most {wrong.high:.2%}), "
+        words = f"There is no sign of randomly wrong labels (at most {percent(wrong.high, 2)}), "
     else:
         words = "There are too few images to tell how many labels are wrong, "
     words += "not counting mix-ups of classes that look alike."

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from efficientnet_finetuning.data.groups import groups_of
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import percent, shorten
 from efficientnet_finetuning.quality.multiple_tests import holm
 
 # These do not depend on the object. Properties of pixels may: the sky is bright, a crow is dark.
@@ -264,14 +264,15 @@ def _sentences(report: dict[str, Any], words: list[str]) -> dict[str, list[str]]
     sentences = {}
     for name, found in sorted(told, key=lambda item: -item[1]["stands_out"]):
         sentence = (
-            f"The {_TITLES[name]} alone predicts the class of {found['accuracy']:.0%} of the images (chance "
-            f"{chance:.0%}). From it, a model recognizes {found['recall']:.0%} of the images of "
-            f"{found['class_name']}, and confuses {found['false_alarms']:.0%} of the others with {found['class_name']}."
+            f"The {_TITLES[name]} alone predicts the class of {percent(found['accuracy'], 0)} of the images (chance "
+            f"{percent(chance, 0)}). From it, a model recognizes {percent(found['recall'], 0)} of the images of "
+            f"{found['class_name']}, and confuses {percent(found['false_alarms'], 0)} of the others with "
+            f"{found['class_name']}."
         )
         sentences[sentence] = found["stands_out"] > (_FAR if name in _OF_THE_FILE else _FAR_BY_PIXELS)
     together = (
-        f"All properties together predict the class of {report['accuracy']:.0%} of the images ({report['low']:.0%} to "
-        f"{report['high']:.0%}; chance {chance:.0%})."
+        f"All properties together predict the class of {percent(report['accuracy'], 0)} of the images "
+        f"({percent(report['low'], 0)} to {percent(report['high'], 0)}; chance {percent(chance, 0)})."
     )
     sentences[together] = (report["low"] - chance) / (1 - chance) > _FAR_BY_PIXELS
     return {"words": [*sentences, *words], "warnings": [words for words, is_far in sentences.items() if is_far]}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from efficientnet_finetuning.errors import shorten
+from efficientnet_finetuning.errors import percent, shorten
 from efficientnet_finetuning.evaluation.comparison import wilson_interval
 from efficientnet_finetuning.quality.multiple_tests import holm
 from efficientnet_finetuning.quality.projection import project, unit
@@ -169,7 +169,7 @@ def _sentence(spot: dict[str, Any]) -> str:
     classes = shorten([f"{count} {name}" for name, count in spot["classes"].items()], limit=3)
     unlike = f" They are {', '.join(spot['unlike'])} than others of their classes." if spot["unlike"] else ""
     return (
-        f"{spot['size']} similar images ({classes}): {spot['accuracy']:.0%} are right, but {spot['expected']:.0%} are "
-        f"expected from their classes. {spot['confused']} images of {spot['true']} are predicted as "
-        f"{spot['predicted']}.{unlike}"
+        f"{spot['size']} similar images ({classes}): {percent(spot['accuracy'], 0)} are right, but "
+        f"{percent(spot['expected'], 0)} are expected from their classes. {spot['confused']} images of {spot['true']} "
+        f"are predicted as {spot['predicted']}.{unlike}"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from efficientnet_finetuning.errors import percent
 from efficientnet_finetuning.models.classifier import TrainedClassifier
 from efficientnet_finetuning.running.source_hashes import files_of
 from efficientnet_finetuning.storage import digest
@@ -164,4 +165,4 @@ def _compare(new: Mapping[str, str], present: Mapping[str, str], who: str) -> tu
 
 def _interval(tags: Mapping[str, str]) -> str:
     share, low, high = (float(tags[f"test_accuracy{end}"]) for end in ("", "_low", "_high"))
-    return f"{share:.1%} ({low:.1%} to {high:.1%})"
+    return f"{percent(share)} ({percent(low)} to {percent(high)})"

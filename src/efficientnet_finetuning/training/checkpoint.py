@@ -88,29 +88,23 @@ class Checkpoints:
     def newest(self) -> tuple[Arrays, dict[str, Any]] | None:
         """Arrays and state of the newest undamaged checkpoint; ``None`` if there is none."""
         for folder in self._all():
-            record = read_commit(folder)
-            damage = "it has no commit file" if record is None else find_damage(folder, record)
-            if record is None or damage or _STATE not in record:
+            record = read_commit(folder) or {}
+            damage = find_damage(folder, record) if _STATE in record else "its commit file is missing or damaged"
+            if damage:
                 logger.warning("The checkpoint %s is skipped: %s", folder, damage)
                 continue
             return {file.stem: _read(file) for file in folder.glob("*.npz")}, record[_STATE]
         return None
 
     def decide(self, name: str, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Make a decision once. A resumed run reads the stored result, because a new one might differ.
-
-        Args:
-            name: of the decision.
-            decision: returns the result, which is stored as JSON.
-        """
+        """Make a decision once, and store its result as JSON. A resumed run reads it: a new one might differ."""
         folder = self.folder / name
-        record = read_commit(folder)
-        if record is None or "decided" not in record:
+        record = read_commit(folder) or {}
+        if "decided" not in record:
             record = {"decided": decision()}
             with written_as_a_whole(folder, record):
                 pass  # the folder needs only its record
-        decided: dict[str, Any] = record["decided"]
-        return decided
+        return dict(record["decided"])
 
     def remove(self) -> None:
         """Delete all checkpoints and the folder."""

@@ -13,8 +13,8 @@ import pandas as pd
 
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.groups import groups_of
-from efficientnet_finetuning.errors import InputError
-from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison, percent
+from efficientnet_finetuning.errors import InputError, percent
+from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.verdict import judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
