@@ -14,7 +14,7 @@ for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
 
 # Ray's processes are nice to all others by default, and got no time while other tests ran.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  so is it called
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray reads this name
 
 
 def pytest_collection_modifyitems(items):
