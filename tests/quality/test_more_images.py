@@ -50,6 +50,36 @@ def test_a_known_power_law_is_continued():
     assert np.median(curves.at(2000.0)) == pytest.approx(0.1 + 3 * 2000**-0.5, abs=0.004)
 
 
+def test_curves_are_sampled_by_their_likelihood():
+    """Against a sum over the whole grid of shapes and over errors, each weighted by the normal likelihood."""
+    sizes, error = np.array([40.0, 80.0, 160.0, 320.0]), np.array([0.46, 0.41, 0.33, 0.31])
+    covariance = 0.02**2 * (np.eye(4) + 0.3)
+    shapes = np.meshgrid(np.linspace(0, 0.95, 20), np.geomspace(0.05, 2, 20), [0.0, *np.geomspace(0.01, 1, 8)])
+    floors, exponents, shifts = (grid.ravel()[:, None] for grid in shapes)
+    courses = floors + (1 - floors) * ((sizes / 400 + shifts) / (1 + shifts)) ** -exponents
+    errors = np.linspace(0.1, 0.5, 400)
+    off = errors[None, :, None] * courses[:, None] - error
+    weights = np.exp(-np.einsum("sei,ij,sej->se", off, np.linalg.inv(covariance), off) / 2)
+    weights /= weights.sum()
+
+    judged = Judged(sizes, np.arange(7), np.repeat(error[:, None], 7, axis=1), 5)
+    curves = sample_curves(judged, covariance, 400, np.random.default_rng(0))
+    mean = (weights.sum(0) * errors).sum()
+    assert curves.error.mean() == pytest.approx(mean, abs=0.002)
+    assert curves.error.std() == pytest.approx(np.sqrt((weights.sum(0) * (errors - mean) ** 2).sum()), rel=0.05)
+    for sampled, grid in ((curves.floor, floors), (curves.exponent, exponents), (curves.shift, shifts)):
+        assert sampled.mean() == pytest.approx((weights.sum(1) * grid[:, 0]).sum(), rel=0.05)
+
+
+def test_errors_stay_between_none_and_all():
+    for share in (0.0, 1.0):
+        judged = Judged(np.array([10.0, 20.0]), np.arange(3), np.full((2, 3), share), 5)
+        errors = sample_curves(judged, 0.1 * np.eye(2), 25, np.random.default_rng(0)).error
+        assert (errors == share).mean() > 0.1
+        assert errors.min() >= 0
+        assert errors.max() <= 1
+
+
 def test_the_class_that_is_hard_gains_most():
     features, labels = clouds(300, 0.3)
     hard = labels == 2
@@ -183,6 +213,11 @@ def test_a_curve_is_a_power_law_between_its_floor_and_now():
     )
 
 
+def curve_at(found, *images: float) -> np.ndarray:
+    """Accuracies of the fitted curve."""
+    return np.interp(images, *([row[key] for row in found["curve"]] for key in ("images", "accuracy")))
+
+
 @pytest.fixture(scope="module")
 def pairs():
     """A set whose images come in pairs of equals, and what was found in it."""
@@ -218,8 +253,7 @@ def test_the_curve_goes_from_the_smallest_part_to_twice_the_images(pairs):
     assert (curve["accuracy"] < curve["high"]).all()
     through = np.interp(judged.sizes, curve["images"], curve["accuracy"])
     np.testing.assert_allclose(through, 1 - judged.errors.mean(1), atol=0.03)
-    now = np.interp(120, curve["images"], curve["accuracy"])
-    assert found["fit"]["error"] == pytest.approx(1 - now, abs=0.005)
+    assert found["fit"]["error"] == pytest.approx(1 - curve_at(found, 120)[0], abs=0.005)
     assert 0 <= found["fit"]["floor"] <= 0.95
     assert 0.05 <= found["fit"]["exponent"] <= 2
     assert 0 <= found["fit"]["shift"] <= 1
@@ -237,18 +271,36 @@ def test_twice_the_images_have_the_chance_of_one_head_in_their_interval(pairs):
     assert doubled["high"] - doubled["low"] == pytest.approx(expected, rel=0.1)
 
 
-def test_equal_classes_gain_what_the_curve_gains():
-    features, labels = clouds(300, 0.5)
-    found = value_of_more_images(features, labels, NAMES, alone(300), HEAD, seed=0)
-    images, accuracies = ([row[key] for row in found["curve"]] for key in ("images", "accuracy"))
-    now, later = np.interp([300, 450], images, accuracies)
-    gains = [row["gain"] for row in found["classes"]]
-    assert gains == sorted(gains, reverse=True)
-    assert np.mean(gains) == pytest.approx(later - now, rel=0.25)
+def test_classes_that_differ_by_chance_alone_gain_the_same():
+    features, labels = clouds(150, 0.5)
+    found = value_of_more_images(features, labels, NAMES, alone(150), HEAD, seed=0)
+    now, later = curve_at(found, 150, 300)
+    assert len({row["recall"] for row in found["classes"]}) == 3
     for row in found["classes"]:
-        assert row["images"] == 100
-        assert 0 <= row["low"] <= row["gain"] <= row["high"]
+        assert row["images"] == 50
+        assert row["gain"] == pytest.approx(later - now, rel=0.1)
+        assert 0 < row["low"] < row["gain"] < row["high"] < 1.25 * row["gain"]
+        assert {key: row[key] for key in ("gain", "low", "high")} == {
+            key: found["classes"][0][key] for key in ("gain", "low", "high")
+        }
     assert found["words"][-1] == "No class clearly gains more than the others from its next 50 images."
+
+
+def test_a_class_that_makes_all_errors_makes_all_gains():
+    features, labels = clouds(600, 0.15)
+    hard = labels == 2
+    features[hard] += 0.9 * np.random.default_rng(1).normal(size=(hard.sum(), 12)).astype(np.float32)
+    found = value_of_more_images(features, labels, NAMES, alone(600), HEAD, seed=0)
+    best, *others = found["classes"]
+    now, later = curve_at(found, 600, 750)
+    assert best["class"] == "Käfer, rot"
+    assert best["gain"] == pytest.approx(3 * (later - now), rel=0.2)
+    assert best["high"] < 1.6 * best["gain"]
+    assert [row["high"] for row in others] == [0, 0]
+    assert found["words"][-1] == (
+        f"If all classes grow alike, Käfer, rot gains most from its next 50 images: {100 * best['gain']:+.1f} points "
+        f"of recall ({100 * best['low']:.1f} to {100 * best['high']:.1f})."
+    )
 
 
 def test_a_class_has_the_recall_of_the_largest_parts(pairs):
@@ -256,20 +308,6 @@ def test_a_class_has_the_recall_of_the_largest_parts(pairs):
     for row in found["classes"]:
         of_class = labels == NAMES.index(row["class"])
         assert row["recall"] == pytest.approx(1 - judged.errors[-1, of_class].mean())
-
-
-def test_the_class_that_gains_most_is_named_with_its_gain():
-    features, labels = clouds(600, 0.15)
-    hard = labels == 2
-    features[hard] += 0.9 * np.random.default_rng(1).normal(size=(hard.sum(), 12)).astype(np.float32)
-    found = value_of_more_images(features, labels, NAMES, alone(600), HEAD, seed=0)
-    best = found["classes"][0]
-    assert best["class"] == "Käfer, rot"
-    assert best["low"] > 1.5 * max(row["gain"] for row in found["classes"][1:])
-    assert found["words"][-1] == (
-        f"If all classes grow alike, Käfer, rot gains most from its next 50 images: {100 * best['gain']:+.1f} points "
-        f"of recall ({100 * best['low']:.1f} to {100 * best['high']:.1f})."
-    )
 
 
 def test_a_rare_class_gains_more_from_as_many_images():
@@ -281,16 +319,27 @@ def test_a_rare_class_gains_more_from_as_many_images():
     assert (first["class"], first["images"]) == (NAMES[1], 60)
 
 
-def test_the_words_say_the_gain_and_whether_it_is_known(pairs):
-    found, *_ = pairs
+@pytest.mark.parametrize(
+    ("count", "spread", "told"),
+    [
+        pytest.param(42, 0.7, False, id="wide"),
+        pytest.param(60, 0.9, True, id="wide, but a gain"),
+        pytest.param(150, 0.3, True, id="narrow, without a gain"),
+    ],
+)
+def test_the_words_say_the_gain_and_whether_it_is_known(count, spread, told):
+    features, labels = clouds(count, spread)
+    found = value_of_more_images(features, labels, NAMES, alone(count), HEAD, seed=0)
     gain, low, high = (100 * found["doubled"][key] for key in ("gain", "gain_low", "gain_high"))
-    assert found["words"][0] == (
-        f"Twice as many images (240 instead of 120): {gain:+.1f} points of accuracy (80 % interval {low:.1f} to "
-        f"{high:.1f}), from the learning curve of a head on the frozen backbone."
-    )
-    assert found["told"] == (low > 0 or high - low < 3)
-    too_wide = "The interval is too wide to tell whether more images would help: there are too few images."
-    assert (too_wide in found["words"]) != found["told"]
+    assert (low > 0, high - low < 3) == (count == 60, count == 150)
+    assert found["told"] == told
+    expected = [
+        f"Twice as many images ({2 * count} instead of {count}): {gain:+.1f} points of accuracy (80 % interval "
+        f"{low:.1f} to {high:.1f}), from the learning curve of a head on the frozen backbone."
+    ]
+    if not told:
+        expected.append("The interval is too wide to tell whether more images would help: there are too few images.")
+    assert found["words"][:-1] == expected
 
 
 @pytest.mark.parametrize(
