@@ -171,7 +171,7 @@ demo: $(DEMO) ## Try the champion on pictures in the browser (127.0.0.1:8501)
 # Yours to keep; elsewhere: make review CORRECTIONS=file
 CORRECTIONS ?= data/01_raw/$(JOB)_corrections.csv
 
-review: $(DEMO) ## Look through suspicious labels in the browser and mend them (127.0.0.1:8501)
+review: $(DEMO) ## Look through suspicious labels in the browser and correct them (127.0.0.1:8501)
 	@$(BIN)/python -m efficientnet_finetuning.apps.launch review $(JOB) "$(CORRECTIONS)"
 
 viz: $(INSTALLED) ## Show the lineage in the browser (127.0.0.1:4141)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from efficientnet_finetuning.bundle.stored import EMBEDDED_JOB, Ancestor, descent, find_champion, folders_of
+from efficientnet_finetuning.bundle import stored
 from efficientnet_finetuning.errors import InputError
 from efficientnet_finetuning.storage import digest, versions
 
@@ -24,16 +24,16 @@ def table(job: str, data: Path) -> pd.DataFrame:
 
     Returns:
         ``version`` (for ``--load-versions champion_model:<version>``), ``regime``, ``top1`` (0–1) with its 95 %
-        interval ``top1_low`` and ``top1_high``, ``num_images`` (of the test split), ``training_seconds``, and a column
-        for each parameter that differs. If ``test images`` or ``code`` differ, equal letters mark equal ones: runs with
-        other test images cannot be compared.
+        interval ``top1_low`` and ``top1_high``, ``num_images`` (of the test split), ``training_seconds``, ``others``
+        (the other regimes' top-1 in %), and a column for each parameter that differs. If ``test images`` or ``code``
+        differ, equal letters mark equal ones: runs with other test images cannot be compared.
 
     Raises:
         InputError: no champion is stored.
     """
-    find_champion(job, data)
-    folders = folders_of(data, job)
-    runs = [list(descent(folders, [("champion_model", version)])) for version in versions(folders["champion_model"])]
+    stored.find_champion(job, data)
+    folders = stored.folders_of(data, job)
+    runs = [list(stored.descent(folders, [("champion_model", made)])) for made in versions(folders["champion_model"])]
     runs = [run for run in runs if {"champion", "comparison"} <= {name for name, *_ in run}]  # the others were pruned
     results = pd.DataFrame([_result(folders, run) for run in runs])
     settings = pd.DataFrame([_settings(run) for run in runs])
@@ -43,18 +43,20 @@ def table(job: str, data: Path) -> pd.DataFrame:
     for name in ("test images", "code"):
         settings[name] = [chr(ord("a") + number) for number in pd.factorize(settings[name])[0]]
     differing = [name for name in settings if settings[name].nunique() > 1]
-    return results.join(settings[differing].fillna("–")).sort_values("top1", ascending=False, ignore_index=True)
+    lined_up = results.join(settings[differing].fillna("–"))
+    return lined_up.sort_values("top1", ascending=False, ignore_index=True, kind="stable")
 
 
-def _result(folders: dict[str, Path], run: list[Ancestor]) -> dict[str, Any]:
-    stored = {name: folders[name.replace(".", "_")] / version for name, version, _ in reversed(run)}
-    regime = json.loads((stored["champion"] / "champion.json").read_text(encoding="utf-8"))
-    comparison = pd.read_csv(stored["comparison"] / "comparison.csv").set_index("regime")
+def _result(folders: dict[str, Path], run: list[stored.Ancestor]) -> dict[str, Any]:
+    found = {name: folders[name.replace(".", "_")] / version for name, version, _ in reversed(run)}
+    regime = json.loads((found["champion"] / "champion.json").read_text(encoding="utf-8"))
+    comparison = pd.read_csv(found["comparison"] / "comparison.csv").set_index("regime")
     columns = ["top1", "top1_low", "top1_high", "num_images", "training_seconds"]
-    return {"version": run[0][1], "regime": regime, **comparison.loc[regime, columns]}
+    others = ", ".join(f"{name} {100 * top1:.1f}" for name, top1 in comparison["top1"].drop(regime).items())
+    return {"version": run[0][1], "regime": regime, **comparison.loc[regime, columns], "others": others}
 
 
-def _settings(run: list[Ancestor]) -> dict[str, Any]:
+def _settings(run: list[stored.Ancestor]) -> dict[str, Any]:
     records = {name: record for name, _, record in reversed(run)}
     recipes = [record.get("recipe") or {} for record in records.values()]
     parameters = {name: str(value) for recipe in recipes for name, value in recipe.get("parameters", {}).items()}
@@ -74,13 +76,13 @@ def format_table(runs: pd.DataFrame) -> str:
 
 def main() -> None:
     """Print the runs of the job that is named on the command line."""
-    job = sys.argv[1] if len(sys.argv) > 1 else EMBEDDED_JOB
+    job = sys.argv[1] if len(sys.argv) > 1 else stored.EMBEDDED_JOB
     try:
         runs = table(job, Path("data"))
     except InputError as error:
         sys.exit(str(error))
-    print(format_table(runs))  # noqa: T201
-    print("\nUse one: kedro run --pipelines predict --load-versions champion_model:<version> --params predict.path=…")  # noqa: T201
+    use = f"{stored.command_for(job, 'predict')} --load-versions champion_model:<version> --params predict.path=…"
+    print(f"{format_table(runs)}\n\nUse one: {use}")  # noqa: T201
 
 
 if __name__ == "__main__":

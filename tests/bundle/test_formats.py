@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -55,6 +56,21 @@ def test_a_format_that_answers_otherwise_is_named_with_image_and_class(files, us
     assert row.fault == ""
 
 
+def test_two_test_images_may_be_lost_by_chance_and_three_may_not(using, test_images, photographs):
+    blind = dataclasses.replace(using, model=keras.models.clone_model(using.model))
+    blind.model.set_weights([using.model.get_weights()[0] * [-1, 1, 1]])
+    converted = convert(blind, test_images.images, ("litert_float16",))
+    of_first = np.flatnonzero(test_images.labels[:, 0])
+    others = np.flatnonzero(test_images.labels[:, 0] == 0)
+    faults = []
+    for lost in (2, 3):
+        rows = np.concatenate([of_first[:lost], others])
+        some = Examples(test_images.images[rows], test_images.labels[rows], test_images.ids[rows])
+        faults += list(check_exports(converted, using, some, photographs)["fault"])
+    assert faults[0] == ""
+    assert faults[1].startswith(f"its accuracy on the test images is {300 / (len(others) + 3):.1f} points lower")
+
+
 def test_a_broken_export_says_so(tmp_path, files, photographs):
     write_files({"classifier.tflite": files["classifier.tflite"][:100]}, tmp_path)
     with pytest.raises(RuntimeError, match=r"classifier\.tflite cannot be run"):
@@ -65,5 +81,5 @@ def test_a_missing_converter_is_named_with_the_command_that_installs_it(monkeypa
     found = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else found(name))
     check_formats(("litert",))
-    with pytest.raises(InputError, match=r"needs tf2onnx: pip install .*\[export\]"):
+    with pytest.raises(InputError, match=r"needs tf2onnx: make install-export"):
         check_formats(("onnx",))

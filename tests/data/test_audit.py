@@ -85,7 +85,7 @@ def test_the_report_counts_what_was_planted(report, source, nasty):
 
 def test_the_report_reads_well_and_can_be_drawn(report, manifest):
     text = format_audit(report)
-    assert "excluded, too_large: 2, first train/dog/bomb.png (too_large: more than 178 megapixels)" in text
+    assert "excluded, too large: 2, first train/dog/bomb.png (more than 178 megapixels)" in text
     assert "ignored, hidden: 2" in text
     assert "of nearly equal images, such as " in text
     figure = audit_summary(report, manifest)

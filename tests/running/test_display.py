@@ -29,7 +29,7 @@ STEPS = [
 
 def test_the_plan_says_how_much_there_is_to_do_and_why_once():
     assert list(plan_lines(STEPS)) == ["2 of 3 steps to do, about 3 min 24 s", "  train: epochs 3 → 6"]
-    assert list(plan_lines([STEPS[0]] * 2)) == ["The results of all 2 steps are stored."]
+    assert list(plan_lines([STEPS[0]] * 2)) == ["Nothing to do: the results of 2 steps are stored."]
     assert list(plan_lines([step(1, "look"), step(2, "train")])) == ["2 steps to do"], "a first run needs no reasons"
     same = [step(1, "one", reason="seed 1 → 2"), step(2, "two", reason="seed 1 → 2")]
     assert list(plan_lines(same))[1:] == ["  one and 1 more: seed 1 → 2"]

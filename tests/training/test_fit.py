@@ -148,7 +148,7 @@ def test_the_start_comes_back_where_no_epoch_is_better(start, caplog):
     assert (
         "No epoch was better on validation than the start (30.0 %), so the initial weights are restored" in caplog.text
     )
-    assert "points below the start's" in caplog.text
+    assert "points below that before training" in caplog.text
 
 
 def test_of_equal_epochs_the_first_is_kept(start):

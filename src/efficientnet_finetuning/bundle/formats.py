@@ -32,8 +32,8 @@ def check_formats(formats: tuple[str, ...]) -> None:
     missing = [name for name in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise InputError(
-            f"The format onnx needs {', '.join(missing)}: pip install -c requirements.lock -e '.[export]'. Or leave "
-            "it out: --params export.formats=[saved_model,litert,litert_float16,litert_int8]."
+            f"The format onnx needs {', '.join(missing)}: make install-export. Or remove it from export.formats in "
+            "conf/base/parameters.yml."
         )
 
 

@@ -101,7 +101,8 @@ def format_audit(report: Mapping[str, Any]) -> str:
     """The audit as a few lines for the terminal."""
     lines = [f"{report['source']}: {report['used']:,} of {report['images']:,} images are used"]
     lines += [
-        f"excluded, {kind}: {found['count']}, first {found['first'][0]}" for kind, found in report["excluded"].items()
+        f"excluded, {kind.replace('_', ' ')}: {found['count']}, first {found['first'][0].replace(f'({kind}: ', '(')}"
+        for kind, found in report["excluded"].items()
     ]
     lines += [f"corrected labels: {report['relabelled']}"] if report["relabelled"] else []
     lines += [f"ignored, {kind}: {count}" for kind, count in report["ignored_entries"].items()]
@@ -139,7 +140,7 @@ def _warnings(source: Source, report: Mapping[str, Any]) -> list[str]:
     if report["imbalance"] > 3:
         warnings.append(
             f"the largest class has {report['imbalance']:.0f} times as many images as the smallest; "
-            "class_weight=balanced gives both the same weight"
+            "finetune.training.class_weight=balanced and transfer.head.class_weight=balanced weight them alike"
         )
     overlap = DRAWN_FROM_IMAGENET.get(source.name.split("/")[0])
     if overlap:

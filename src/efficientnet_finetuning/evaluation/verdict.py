@@ -93,9 +93,8 @@ def paired_difference(lower: np.ndarray, upper: np.ndarray) -> dict[str, Any]:
 
 
 def difference_in_words(found: Mapping[str, Any], than: str, sign: int = 1) -> str:
-    """Such as "8.3 points more than transfer (5.9 to 10.8)"; a ``sign`` of −1 swaps the two."""
+    """Such as "8.3 points more than transfer (5.9 to 10.8)"; a ``sign`` of −1 swaps the two. Less is negative."""
     points = 100 * sign * found["difference"]
-    sign = -sign if points < 0 else sign
     low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
     amount = f"{abs(points):.1f} points {'less' if points < 0 else 'more'} than" if points else "as many right as"
     luck = ", which may be chance" if points and found["p_value"] >= SIGNIFICANT else ""

@@ -13,6 +13,7 @@ from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
+from efficientnet_finetuning.errors import counted
 from efficientnet_finetuning.storage import time_of
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
     """The number of steps to run, the estimated time, and why stored results are computed again."""
     to_do = [step for step in steps if not step.version]
     if not to_do:
-        yield f"The results of all {len(steps)} steps are stored."
+        yield f"Nothing to do: the results of {counted(len(steps), 'step')} are stored."
         return
     known = [step.seconds for step in to_do if step.seconds is not None]
     time_left = f", about {spell(sum(known))}" if known and len(known) == len(to_do) else ""
-    of_all = "" if len(to_do) == len(steps) else f" of {len(steps)}"
-    yield f"{len(to_do)}{of_all} steps to do{time_left}"
+    of_all = "" if len(to_do) == len(steps) else f"{len(to_do)} of "
+    yield f"{of_all}{counted(len(steps), 'step')} to do{time_left}"
     reasons: dict[str, list[Step]] = {}
     for step in to_do:
         if step.reason:

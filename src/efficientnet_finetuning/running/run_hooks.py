@@ -1,7 +1,8 @@
 """Kedro hooks that check the inputs of a run, choose the device, and print the result."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from kedro.pipeline.node import Node
 from efficientnet_finetuning.bundle.classifier import Classifier
 from efficientnet_finetuning.data.sources import check_dataset, set_folder
 from efficientnet_finetuning.device import prepare_process, select_device
-from efficientnet_finetuning.errors import InputError, shorten
+from efficientnet_finetuning.errors import InputError, counted, shorten
 from efficientnet_finetuning.evaluation.comparison import format_comparison
 from efficientnet_finetuning.io.checkpoints import CheckpointsDataset
 from efficientnet_finetuning.io.committed import Committed
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from efficientnet_finetuning.cluster.workers import RayWorkers
 
 logger = logging.getLogger(__name__)
+
+_wrapped = partial(fill, width=110, break_on_hyphens=False)
 
 
 def is_parameter(dataset_name: str) -> bool:
@@ -51,9 +54,7 @@ class RunHooks:
         if {"answers", "to_label"} & pipeline.all_outputs():
             _choose_model(parameters, catalog)
         if "extended_model" in pipeline.all_outputs() and parameters.add_class.path is None:
-            raise InputError(
-                "add_class.path is not given. Name a folder of photographs: --params add_class.path=<folder>."
-            )
+            raise InputError("add_class.path is not given. Name a folder of photographs: --params add_class.path=…")
         _check_inputs(pipeline, catalog)
         # If versions are stored, the run may need to write nothing, so a read-only disk is allowed.
         for dataset in _kept(pipeline.datasets(), catalog):
@@ -99,6 +100,8 @@ class RunHooks:
         self._dismiss_workers()
         if "report" in pipeline.all_outputs():
             click.echo(_outcome(catalog))
+        elif "cross_validation_verdict" in pipeline.all_outputs():
+            click.echo(_compared(catalog, "cross_validation_"))
         elif "image_issues" in pipeline.all_outputs():
             click.echo(_reviewed(catalog, self._config_loader["globals"]["job"]))
         if "answers" in pipeline.all_outputs():
@@ -107,6 +110,10 @@ class RunHooks:
             click.echo(_ranked(catalog["to_label"], catalog["to_label_sheet"]))
         if "extended_model" in pipeline.all_outputs():
             click.echo(_extended(catalog))
+        if "audit" in pipeline.outputs():
+            click.echo(f"\nAll images, and why some are left out: {catalog['image_findings'].path.resolve()}\n")
+        if "bundle" in pipeline.outputs():
+            click.echo(f"\nBundle: {catalog['bundle'].path.resolve()}\n")
 
 
 def _choose_model(parameters: Parameters, catalog: CatalogProtocol) -> None:
@@ -141,10 +148,10 @@ def _answered(dataset: Committed) -> str:
     answers = dataset.load()
     unreadable = answers["reason"] != ""
     unsure = ~answers["answered"] & ~unreadable
-    counts = answers.loc[~unreadable, "class_1"].value_counts()
+    counts = answers.loc[answers["answered"], "class_1"].value_counts()
     told = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
     return f"""
-{len(answers):,} photographs: {answers["answered"].sum():,} answered, {unsure.sum():,} too unsure to answer, \
+{counted(len(answers), "photograph")}: {answers["answered"].sum():,} answered, {unsure.sum():,} too unsure to answer, \
 {unreadable.sum():,} could not be read
 {told}
 
@@ -159,10 +166,6 @@ def _ranked(table: Committed, sheet: Committed) -> str:
 Ranking:         {table.path.resolve()}
 First pictures:  {sheet.path.resolve()}
 """
-
-
-def _wrapped(words: str) -> str:
-    return fill(words, 110, break_on_hyphens=False)
 
 
 def _extended(catalog: CatalogProtocol) -> str:
@@ -190,40 +193,35 @@ Next:   make review JOB={job} (look at the images and correct the labels)
 """
 
 
+def _compared(catalog: CatalogProtocol, pipeline: str = "") -> str:
+    words = _wrapped(catalog[f"{pipeline}verdict"].load()["words"])
+    return f"\n{format_comparison(catalog[f'{pipeline}comparison'].load())}\n\n{words}\n"
+
+
 def _outcome(catalog: CatalogProtocol) -> str:
     """The comparison, the verdict, and where to find the report."""
-    words = _wrapped(catalog["verdict"].load()["words"])
-    return f"""
-{format_comparison(catalog["comparison"].load())}
-
-{words}
-
+    return f"""{_compared(catalog)}
 Report: {catalog["report"].path.resolve()}
 Next:   make viz (the pipeline with its figures), make mlflow (all runs)
 """
 
 
-def _kept(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[Committed | CheckpointsDataset]:
-    for name in names:
-        if isinstance(dataset := catalog.get(name), Committed | CheckpointsDataset):
-            yield dataset
+def _kept(names: Iterable[str], catalog: CatalogProtocol) -> list[Committed | CheckpointsDataset]:
+    return [found for name in names if isinstance(found := catalog.get(name), Committed | CheckpointsDataset)]
 
 
 def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     """Stop a run whose inputs are missing or damaged, or whose parameters are missing."""
     known = set(catalog)
     if absent := sorted(name for name in pipeline.inputs() if name.startswith("params:") and name not in known):
-        raise InputError(
-            f"This run needs {', '.join(absent)}, which this environment does not define. For seed_parity, "
-            "add --env seed_recipe."
-        )
+        raise InputError(f"This environment does not define {', '.join(absent)}. For seed_parity: --env seed_recipe.")
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
         if isinstance(dataset, Committed) and dataset.is_stored and (damage := dataset.find_damage()):
             raise InputError(f"{damage}. Run the command without --from-nodes, --nodes or --tags to make it again.")
     if missing := [name for name, dataset in inputs.items() if dataset is None or not dataset.exists()]:
         raise InputError(
-            f"This run needs {', '.join(missing)}, but no version is stored yet. First run `kedro run`, or the command "
-            "without --from-nodes, --nodes or --tags. To use the stored data of another job, give its environment, "
-            "such as --env folder."
+            f"This run needs {', '.join(missing)}, but this job has not stored it, or not in this version. First run "
+            "`kedro run`, or the command without --from-nodes, --nodes or --tags. To use what another job has stored, "
+            "give its environment, such as --env folder."
         )

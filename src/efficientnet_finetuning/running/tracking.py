@@ -369,7 +369,8 @@ class _Delivery:
 def main() -> None:
     """Send the records that earlier runs could not send."""
     count, outages = replay(JOURNALS)
-    print(f"{count} records were sent to MLflow.")  # noqa: T201
+    if count:
+        print(f"Records sent to MLflow: {count}.")  # noqa: T201
     if outages:
         faults = "\n".join(f"  {uri}: {error}" for uri, error in outages.items())
         sys.exit(f"Error: MLflow cannot be reached. The journals stay in {JOURNALS}:\n{faults}")

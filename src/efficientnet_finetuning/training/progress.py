@@ -239,7 +239,7 @@ class Progress(keras.callbacks.Callback):
             minutes = left * seconds / 60
             logger.log(
                 logging.INFO if minutes > 1 else logging.DEBUG,
-                "cost: %.0f images/s, %s%d steps, about %.1f minutes and validation; peak memory %.1f GB so far",
+                "cost: %.0f images/s, %s%d steps, about %.1f minutes plus validation; peak memory %.1f GB so far",
                 self._batches.batch_size / seconds,
                 "" if self._parameters.stop_at_loss is None else "at most ",
                 left,
@@ -316,7 +316,7 @@ class Progress(keras.callbacks.Callback):
         if row["epoch"] == 1 and self._time_is_up:
             logger.warning(
                 "The time budget of %g minutes ended within the first epoch, after %d of %d steps. Raise it, or "
-                "freeze more with training.unfreeze_from.",
+                "freeze more with finetune.training.unfreeze_from.",
                 self._parameters.time_budget_minutes,
                 self._step,
                 self._batches.all_batches,
@@ -327,7 +327,7 @@ class Progress(keras.callbacks.Callback):
         if row["epoch"] == 1 and row["loss"] > _ABOVE_GUESSING * guessing:
             logger.warning(
                 "The loss after the first epoch, %.2f, is far above that of random guessing (%.2f). The learning rate "
-                "is too high. Divide training.learning_rate by about three.",
+                "is too high. Divide finetune.training.learning_rate (or baseline.…) by about three.",
                 row["loss"],
                 guessing,
             )
@@ -336,8 +336,8 @@ class Progress(keras.callbacks.Callback):
         error = math.sqrt(2 * share * (1 - share) / self._num_validation)  # of a difference of two proportions
         if start - now > max(_COLLAPSE, 2 * error):
             logger.warning(
-                "Validation accuracy is %.1f points below the start's. Training continues. If the accuracy stays low, "
-                "lower training.learning_rate.",
+                "Validation accuracy is %.1f points below that before training. Training continues. If it stays low, "
+                "lower finetune.training.learning_rate.",
                 100 * (start - now),
             )
 
@@ -347,5 +347,5 @@ class Progress(keras.callbacks.Callback):
         return (
             f"The {what} became infinite or not a number in epoch {self.epoch + 1}, step {step}, at a learning rate of "
             f"{float(self.model.optimizer.learning_rate):.2g} (peak {self._parameters.learning_rate:g}), which is too "
-            f"high. Divide training.learning_rate by about ten.{kept}"
+            f"high. Divide finetune.training.learning_rate (or baseline.…) by about ten.{kept}"
         )

@@ -14,7 +14,7 @@ import pandas as pd
 from efficientnet_finetuning.data.examples import Examples
 from efficientnet_finetuning.data.groups import groups_of
 from efficientnet_finetuning.errors import InputError, percent
-from efficientnet_finetuning.evaluation.comparison import compare_regimes, format_comparison
+from efficientnet_finetuning.evaluation.comparison import compare_regimes
 from efficientnet_finetuning.evaluation.metrics import classification_metrics, predictions_table
 from efficientnet_finetuning.evaluation.verdict import judge
 from efficientnet_finetuning.models.classifier import TrainedClassifier
@@ -126,9 +126,7 @@ def judge_folds(answers: dict[str, np.ndarray], class_names: list[str]) -> tuple
         for regime, seconds in zip(_REGIMES, answers["seconds"].T, strict=True)
     }
     comparison = compare_regimes(metrics, histories)
-    verdict = judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)))
-    logger.info("%s\n\n%s", format_comparison(comparison), verdict["words"])
-    return comparison, verdict
+    return comparison, judge(tables, dict(zip(comparison["regime"], comparison["training_seconds"], strict=True)))
 
 
 def _logits(

@@ -48,7 +48,7 @@ def try_exports(
         raise InputError(
             "An exported classifier predicts differently from the champion:\n  - "
             + "\n  - ".join(faults)
-            + "\nRemove the format from export.formats."
+            + "\nRemove the format from export.formats in conf/base/parameters.yml."
         )
     return checks
 

@@ -49,7 +49,7 @@ def reach_verdict(comparison: pd.DataFrame, **results: pd.DataFrame) -> tuple[di
     verdict = judge(predictions, seconds, unchanged)
     undecided = [(step["lower"], step["upper"]) for step in verdict["steps"] if step["p_value"] >= SIGNIFICANT]
     if ("transfer", "finetune") in undecided and verdict["num_images"] < _FEW_TEST_IMAGES:
-        verdict["words"] += " `kedro run --pipelines cross_validation` compares transfer and fine-tuning on all images."
+        verdict["words"] += " The same command with --pipelines cross_validation compares the two on all images."
     return verdict, verdict["champion"]
 
 
