@@ -1,10 +1,9 @@
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 
-from efficientnet_finetuning.bundle import formats
+from efficientnet_finetuning.bundle import checks, formats
 from efficientnet_finetuning.bundle.checks import check_exports, run
 from efficientnet_finetuning.bundle.formats import FILES, check_formats, convert, write_files
 from efficientnet_finetuning.data.examples import Examples
@@ -56,17 +55,19 @@ def test_a_format_that_answers_otherwise_is_named_with_image_and_class(files, us
     assert row.fault == ""
 
 
-def test_two_test_images_may_be_lost_by_chance_and_three_may_not(using, test_images, photographs):
-    blind = dataclasses.replace(using, model=keras.models.clone_model(using.model))
-    blind.model.set_weights([using.model.get_weights()[0] * [-1, 1, 1]])
-    converted = convert(blind, test_images.images, ("litert_float16",))
-    of_first = np.flatnonzero(test_images.labels[:, 0])
-    others = np.flatnonzero(test_images.labels[:, 0] == 0)
+def test_two_test_images_may_be_lost_by_chance_and_three_may_not(using, test_images, photographs, monkeypatch):
+    def blind_to_red(_, given):
+        brightness = np.array([image[:, : image.shape[1] // 2].mean((0, 1)) for image in given])
+        seen = np.exp(brightness * [-1, 1, 1] / 100)
+        return checks.Tried(seen / seen.sum(1, keepdims=True), np.ones(len(given)))
+
+    monkeypatch.setattr(checks, "run", blind_to_red)
+    red, others = np.flatnonzero(test_images.labels[:, 0]), np.flatnonzero(test_images.labels[:, 0] == 0)
     faults = []
     for lost in (2, 3):
-        rows = np.concatenate([of_first[:lost], others])
+        rows = np.concatenate([red[:lost], others])
         some = Examples(test_images.images[rows], test_images.labels[rows], test_images.ids[rows])
-        faults += list(check_exports(converted, using, some, photographs)["fault"])
+        faults += list(check_exports({FILES["litert_float16"]: b""}, using, some, photographs)["fault"])
     assert faults[0] == ""
     assert faults[1].startswith(f"its accuracy on the test images is {300 / (len(others) + 3):.1f} points lower")
 

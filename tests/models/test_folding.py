@@ -45,6 +45,7 @@ def test_what_was_not_trained_comes_back_to_the_bit(model):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_what_was_trained_comes_back_as_the_same_function_with_the_same_statistics():
     model = build("EfficientNetLite0")
     statistics = [np.asarray(layer.moving_mean) for layer in batch_norms(model)]
@@ -60,6 +61,7 @@ def test_what_was_trained_comes_back_as_the_same_function_with_the_same_statisti
         np.testing.assert_array_equal(np.asarray(layer.moving_mean), mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 1], ids=["kernels alone", "shifts alone"])
 def test_a_part_that_was_trained_comes_back_from_above_what_was_frozen(position):
     model = build("EfficientNetB0")  # between its convolutions are some that have no BatchNorm

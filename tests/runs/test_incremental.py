@@ -103,7 +103,8 @@ def test_the_runs_of_a_job_are_lined_up_by_what_differs(job):
         check=True,
     ).stdout
     header, first, second, *_ = told.splitlines()
-    assert header.split()[-2:] == ["seconds", "finetune.training.class_weight"]
+    assert header.split()[-3:] == ["seconds", "others", "finetune.training.class_weight"]
+    assert re.search(r" (transfer|finetune) \d+\.\d +(balanced|none)$", first)
     assert {first.split()[-1], second.split()[-1]} == {"balanced", "none"}
     version = first.split()[0]
     assert version in project.versions("champion_model.keras")

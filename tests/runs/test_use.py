@@ -64,7 +64,7 @@ def test_a_file_takes_the_champions_place(trained, tmp_path):
     parameters = f"predict.path=new/=red.png,predict.model={model}"
     result = trained.kedro("run", "--pipelines", "predict", "--params", parameters)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 photographs" in result.stdout
+    assert "1 photograph: " in result.stdout
 
 
 def test_a_class_is_added_and_used(trained):
