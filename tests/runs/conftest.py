@@ -101,6 +101,7 @@ class Finished:
 
     project: Project
     output: str
+    errors: str
     untouched: Path
 
 
@@ -110,15 +111,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
     folder.mkdir(exist_ok=True)
-    printed = folder / "printed.txt"
+    printed, errors = folder / "printed.txt", folder / "errors.txt"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
             result = make_project(folder / "project").kedro("run")
             assert result.returncode == 0, result.stdout + result.stderr
             shutil.copytree(folder / "project", folder / "untouched")
+            errors.write_text(result.stderr)
             printed.write_text(result.stdout)
-    return Finished(Project(folder / "project"), printed.read_text(), folder / "untouched")
+    return Finished(Project(folder / "project"), printed.read_text(), errors.read_text(), folder / "untouched")
 
 
 @pytest.fixture(scope="module")
