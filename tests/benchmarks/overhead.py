@@ -82,7 +82,7 @@ def script() -> None:
     files = sorted((ROOT / "conf" / "base").glob("parameters*.yml"))
     raw = {name: group for file in files for name, group in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
     parameters = validate(raw)
-    memory: dict[str, Any] = {"node_costs": {}}
+    memory: dict[str, Any] = {"node_costs": {}, "before": {}, "run": {}, "lineage": {}}
 
     def value(name: str) -> Any:
         if name.startswith("params:"):
