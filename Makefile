@@ -65,14 +65,13 @@ lock: ## Lock what pyproject.toml asks for; versions locked before stay where th
 quickstart: $(INSTALLED) ## Set up, then train and compare three classifiers on the embedded images
 	$(BIN)/kedro run
 
-# With three or four at once the whole suite took longer than with two (2 cores).
-AT_ONCE := --dist loadfile --no-loadscope-reorder
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Counting covered lines took a fifth more time on Python 3.11, and less than a tenth on 3.12.
 COVERS = $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'
 
 test: $(DEV) ## Set up, then run the tests
-	COVERAGE_CORE=sysmon $(BIN)/pytest -n 3 $(AT_ONCE) $$(! $(COVERS) || echo --cov --cov-report=)
+	COVERAGE_CORE=sysmon $(BIN)/pytest $(IN_TWO) $$(! $(COVERS) || echo --cov --cov-report=)
 	@! $(COVERS) || { echo "Coverage below 85 %:"; $(BIN)/coverage report | awk '/%$$/ && $$NF + 0 < 85'; }
 	@echo "Next: make lint, or make quickstart to see the real thing."
 
@@ -150,7 +149,7 @@ bench-accelerator: $(DEV) ## Measure B0 at 224 px on this device, with and witho
 	$(BIN)/python tests/benchmarks/accelerator.py $(BENCH)
 
 check: lint ## Lint, and the tests that neither train nor run kedro (about two minutes)
-	$(BIN)/pytest -n 2 $(AT_ONCE) -m "not slow"
+	$(BIN)/pytest $(IN_TWO) -m "not slow"
 
 lint: $(DEV) ## Style, types and architecture
 	$(BIN)/ruff format --check src tests

@@ -157,7 +157,7 @@ def test_ten_photographs_are_answered_at_once_and_eleven_are_refused(visit):
     assert not page.error
     drop(page, *photographs)
     assert not subheaders(page)
-    assert errors(page) == ["At most 10 photographs are possible at once. Remove 1."]
+    assert errors(page) == ["You dropped 11 photographs; at most 10 are possible at once. Remove 1."]
 
 
 def test_a_sample_image_is_answered_when_it_is_clicked(visit):

@@ -484,7 +484,12 @@ def test_a_champion_whose_logging_was_killed_midway_is_logged_once(journals, sto
 @pytest.mark.parametrize(
     ("hits", "images", "alias", "words"),
     [
-        (95, "photo", "2", "new champion: it gets 95.0 % (88.8 % to 97.8 %), version 1 80.0 % (71.1 % to 86.7 %)"),
+        (
+            95,
+            "photo",
+            "2",
+            "it is the new champion: it gets 95.0 % (88.8 % to 97.8 %), version 1 80.0 % (71.1 % to 86.7 %)",
+        ),
         (75, "photo", "2", "it is the new champion: it gets 75.0 %"),
         (60, "photo", "1", "version 1 80.0 % (71.1 % to 86.7 %) of the same test images right"),
         (60, "other", "2", "without comparison: version 1 has other test images or labels"),

@@ -46,7 +46,7 @@ def layers_that_differ(one: keras.Model, other: keras.Model) -> set[str]:
 
 
 def test_the_recipe_without_its_environment_says_which_one(trained):
-    assert "For seed_parity: --env seed_recipe." in trained.refuses("run", "--pipelines", "seed_parity")
+    assert "For seed_parity, add --env seed_recipe" in trained.refuses("run", "--pipelines", "seed_parity")
 
 
 def test_the_learning_rate_finder_draws_its_curve_and_suggests(trained):

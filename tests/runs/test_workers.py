@@ -6,12 +6,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_what_two_workers_made_is_what_one_would_make(project):
-    features_alone = ["run", "--to-nodes", "transfer.extract_features"]
-    shared = project.kedro(*features_alone, "--params", "device.workers=2")
+    shared = project.kedro("run", "--pipelines", "transfer", "--params", "device.workers=2")
     assert shared.returncode == 0, shared.stdout + shared.stderr
     assert "Workers: 2 on " in shared.stdout
     assert "stale  transfer.extract_features" in shared.stdout
-    alone = project.kedro(*features_alone)
+    alone = project.kedro("run", "--pipelines", "transfer")
     assert "stale  " not in alone.stdout, "the number of workers is no part of a recipe"
     features = project.newest("transfer_features")
     again = project.kedro("run", "--nodes", "transfer.extract_features")

@@ -71,8 +71,11 @@ def explain(classifier: Classifier, photographs: Sequence[EncodedImage], top: in
 
     Raises ``InputError`` if there are more than :data:`MAX_PHOTOGRAPHS`.
     """
-    if (too_many := len(photographs) - MAX_PHOTOGRAPHS) > 0:
-        raise InputError(f"At most {MAX_PHOTOGRAPHS} photographs are possible at once. Remove {too_many}.")
+    if len(photographs) > MAX_PHOTOGRAPHS:
+        raise InputError(
+            f"You dropped {len(photographs)} photographs; at most {MAX_PHOTOGRAPHS} are possible at once. "
+            f"Remove {len(photographs) - MAX_PHOTOGRAPHS}."
+        )
     reader = Reader(photographs, classifier, MAX_MEGAPIXELS)
     squares = reader[:]
     sound = [row for row, reason in enumerate(reader.reasons) if not reason]

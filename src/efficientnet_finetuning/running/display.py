@@ -76,8 +76,8 @@ def plan_lines(steps: Sequence["Step"]) -> Iterator[str]:
         return
     known = [step.seconds for step in to_do if step.seconds is not None]
     time_left = f", about {spell(sum(known))}" if known and len(known) == len(to_do) else ""
-    of_all = "" if len(to_do) == len(steps) else f"{len(to_do)} of "
-    yield f"{of_all}{counted(len(steps), 'step')} to do{time_left}"
+    part = "" if len(to_do) == len(steps) else f"{len(to_do)} of "
+    yield f"{part}{counted(len(steps), 'step')} to do{time_left}"
     reasons: dict[str, list[Step]] = {}
     for step in to_do:
         if step.reason:

@@ -193,9 +193,9 @@ Next:   make review JOB={job} (look at the images and correct the labels)
 """
 
 
-def _compared(catalog: CatalogProtocol, pipeline: str = "") -> str:
-    words = _wrapped(catalog[f"{pipeline}verdict"].load()["words"])
-    return f"\n{format_comparison(catalog[f'{pipeline}comparison'].load())}\n\n{words}\n"
+def _compared(catalog: CatalogProtocol, prefix: str = "") -> str:
+    words = _wrapped(catalog[f"{prefix}verdict"].load()["words"])
+    return f"\n{format_comparison(catalog[f'{prefix}comparison'].load())}\n\n{words}\n"
 
 
 def _outcome(catalog: CatalogProtocol) -> str:
@@ -214,7 +214,7 @@ def _check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     """Stop a run whose inputs are missing or damaged, or whose parameters are missing."""
     known = set(catalog)
     if absent := sorted(name for name in pipeline.inputs() if name.startswith("params:") and name not in known):
-        raise InputError(f"This environment does not define {', '.join(absent)}. For seed_parity: --env seed_recipe.")
+        raise InputError(f"This environment lacks {', '.join(absent)}. For seed_parity, add --env seed_recipe.")
     inputs = {name: catalog.get(name) for name in sorted(pipeline.inputs()) if not is_parameter(name)}
     for dataset in inputs.values():
         if isinstance(dataset, Committed) and dataset.is_stored and (damage := dataset.find_damage()):
